@@ -1,0 +1,132 @@
+"""Materialisations as people see them: rows, columns, path, seconds, wells, a preview picture; failures with a remedy.
+
+Holds the translation of records and staged results to Dagster's metadata and tags.
+"""
+
+from __future__ import annotations
+
+import base64
+import importlib
+from typing import Any
+
+import dagster as dg
+
+from morphseq_dagster.contracts.table import TableContract
+from morphseq_dagster.errors import MorphseqError, TransientError
+from morphseq_dagster.layout import Layout
+from morphseq_dagster.places.execution import Committed, Executed
+from morphseq_dagster.steps.contract import StepRequest
+from morphseq_dagster.steps.workspace import Workspace
+from morphseq_dagster.storage.records import Record, WellState
+
+MEMO_TAG = "morphseq/memo"
+_TAG_LENGTH = 32
+"""Characters of a hash in a tag: Dagster refuses values longer than 63, so a whole SHA-256 does not fit."""
+_PREVIEW_LIMIT = 200_000
+"""Largest preview in bytes that goes into the event log, which every reader of events pages through."""
+
+
+def output_tags(request: StepRequest) -> dict[str, str]:
+    """Tags of a materialisation: recipe and the hashes actually read."""
+    tags = {"morphseq/recipe": request.recipe_hash[:_TAG_LENGTH]}
+    for entry in request.inputs:
+        tags[f"morphseq/in.{entry.name}"] = (entry.sha256 or "absent")[:_TAG_LENGTH]
+    return tags
+
+
+def describe_hit(record: Record, *, workspace: Workspace) -> dg.MaterializeResult[Any]:
+    """Describe an artifact that stands as it is: same version, nothing computed, nothing handed to the IO manager."""
+    tags = {MEMO_TAG: "hit", "morphseq/recipe": record.recipe_hash[:_TAG_LENGTH]}
+    tags |= {f"morphseq/in.{e.name}": (e.sha256 or "absent")[:_TAG_LENGTH] for e in record.inputs}
+    metadata = {"nothing changed": True, **_of_record(record, layout=workspace.layout)}
+    return dg.MaterializeResult(data_version=dg.DataVersion(record.data_version), tags=tags, metadata=metadata)
+
+
+def describe_result(
+    outcome: Executed | Committed, *, workspace: Workspace, tags: dict[str, str]
+) -> dg.MaterializeResult[Any]:
+    """Describe what a step made, here or elsewhere."""
+    if isinstance(outcome, Committed):
+        record = outcome.record
+        metadata = _of_record(record, layout=workspace.layout)
+        return dg.MaterializeResult(
+            value=outcome, data_version=dg.DataVersion(record.data_version), tags=tags, metadata=metadata
+        )
+    staged = outcome.staged
+    metadata = {
+        **_counts(dict(staged.counts)),
+        "path": dg.MetadataValue.path(str(staged.primary)),
+        "seconds": outcome.seconds,
+        "cpu_seconds": outcome.cpu_seconds,
+        "status": staged.status,
+        "place": outcome.place,
+        **_wells(dict(staged.wells)),
+        **_warnings(staged.warnings),
+        **_columns(outcome.request.step),
+    }
+    if staged.preview is not None and len(staged.preview) <= _PREVIEW_LIMIT:
+        picture = base64.b64encode(staged.preview).decode()
+        metadata["preview"] = dg.MetadataValue.md(f"![preview](data:image/png;base64,{picture})")
+    return dg.MaterializeResult(
+        value=outcome, data_version=dg.DataVersion(staged.data_version), tags=tags, metadata=metadata
+    )
+
+
+def failure_of(error: MorphseqError) -> dg.Failure:
+    """Show an error as Dagster's failure with its parts; only transient ones may be retried."""
+    parts = {"expected": error.expected, "found": error.found, "where": error.where, "remedy": error.remedy}
+    return dg.Failure(
+        description=str(error),
+        metadata={name: dg.MetadataValue.text(text) for name, text in parts.items()},
+        allow_retries=isinstance(error, TransientError),
+    )
+
+
+def _of_record(record: Record, *, layout: Layout) -> dict[str, Any]:
+    return {
+        **_counts(record.counts),
+        "path": dg.MetadataValue.path(str(layout.absolute(record.output.path))),
+        "seconds": record.seconds,
+        "status": record.status,
+        "place": record.place,
+        **_wells(record.wells),
+        **_warnings(record.warnings),
+        **_columns(record.step),
+    }
+
+
+def _counts(counts: dict[str, int]) -> dict[str, Any]:
+    return {("dagster/row_count" if name == "rows" else name): value for name, value in counts.items()}
+
+
+def _wells(wells: dict[str, WellState]) -> dict[str, Any]:
+    failed = {well: state.reason for well, state in wells.items() if state.status == "failed"}
+    if not failed:
+        return {}
+    lines = "\n".join(f"- **{well}**: {reason}" for well, reason in failed.items())
+    return {"failed wells": dg.MetadataValue.md(lines)}
+
+
+def _warnings(warnings: tuple[str, ...]) -> dict[str, Any]:
+    return {"warnings": dg.MetadataValue.md("\n".join(f"- {w}" for w in warnings))} if warnings else {}
+
+
+def _columns(step: str) -> dict[str, Any]:
+    contract = find_contract(step)
+    if contract is None:
+        return {}
+    columns = [
+        dg.TableColumn(name=c.name, type=c.dtype, description=f"{c.description} [{c.unit}]" if c.unit else c.description)
+        for c in contract.columns
+    ]
+    return {"dagster/column_schema": dg.TableSchema(columns=columns)}
+
+
+def find_contract(step: str) -> TableContract | None:
+    """Find the table contract of a step: `CONTRACT` of the contracts' module of the same name."""
+    try:
+        module = importlib.import_module(f"morphseq_dagster.contracts.{step}")
+    except ModuleNotFoundError:
+        return None
+    contract = getattr(module, "CONTRACT", None)
+    return contract if isinstance(contract, TableContract) else None

@@ -1,0 +1,51 @@
+"""JSON documents as contracts: a pydantic model per document, one way to write and to read them.
+
+Holds the machinery; the models stand in the module named after the artifact.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from morphseq_dagster.errors import ContractError
+
+_Model = TypeVar("_Model", bound=BaseModel)
+_LISTED = 50
+
+
+class DocumentPart(BaseModel):
+    """Base of document models: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def encode_document(document: BaseModel) -> bytes:
+    """Serialise a document: one indented space, keys in the model's order, a final newline."""
+    value = document.model_dump(mode="json", by_alias=True)
+    return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def parse_document(model: type[_Model], data: bytes, *, where: str) -> _Model:
+    """Parse and check a JSON document.
+
+    Raises
+    ------
+    ContractError
+        Naming all violations at once.
+    """
+    try:
+        return model.model_validate_json(data)
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(str(part) for part in problem['loc']) or 'document'}: {problem['msg']}"
+            for problem in error.errors()
+        ]
+        raise ContractError(
+            expected=f"a document that fulfils {model.__name__}",
+            found=f"{len(problems)} problems: " + "; ".join(problems[:_LISTED]),
+            where=where,
+            remedy="make the document again with `morphseq materialize`, or restore it",
+        ) from error

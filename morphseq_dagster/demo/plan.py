@@ -1,0 +1,130 @@
+"""Plans of demo plates: which wells, how many times, tiles and planes, how large.
+
+Holds the plan types and the ready-made plans. Does not hold drawing or writing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from morphseq_dagster.demo.microscope import BitDepth
+from morphseq_dagster.demo.truth import WellKind
+
+
+@dataclass(frozen=True)
+class WellPlan:
+    """One well of a plan, with its cells of the workbook.
+
+    Attributes
+    ----------
+    well
+        `A01`..`H12`.
+    kind
+        `embryo`, `dying` or `empty`.
+    has_chorion
+        Whether the embryo lies in its chorion.
+    start_age_hpf
+        Age at the first frame, 10 to 48 hpf; in a chorion at most 32 (later the animal no longer fits the drawing).
+    genotype, chem_perturbation, medium, pair
+        Workbook cells.
+    temperature
+        degC.
+    """
+
+    well: str
+    kind: WellKind = "embryo"
+    has_chorion: bool = True
+    start_age_hpf: float = 24.0
+    genotype: str = "wt_ab"
+    chem_perturbation: str | None = None
+    medium: str = "E3"
+    pair: str = "1"
+    temperature: float = 28.5
+
+
+@dataclass(frozen=True)
+class PlatePlan:
+    """A plate of a synthetic Keyence microscope.
+
+    Attributes
+    ----------
+    wells
+        The wells; raw folders are numbered in serpentine order as a stage travels.
+    times, first_time_int, time_step_s
+        Number of frames, number of the first one, seconds between two.
+    death_index
+        Index of the frame, from 0, in which dying embryos turn opaque.
+    tiles, tile_shape_px, overlap
+        Tiles per well, (rows, columns) of each, overlapping share.
+    planes
+        Focal planes.
+    um_per_px
+        Pixel size. The default is three times that of the real plates (spec 3.2), 1.887209 um.
+    bit_depth
+        8 or 16.
+    with_edge
+        Every n-th well shows the well's dark edge; 0 shows none.
+    """
+
+    wells: tuple[WellPlan, ...]
+    times: int = 6
+    first_time_int: int = 1
+    time_step_s: float = 1800.0
+    death_index: int = 3
+    tiles: int = 3
+    tile_shape_px: tuple[int, int] = (360, 480)
+    overlap: float = 0.3
+    planes: int = 5
+    um_per_px: float = 5.661627
+    bit_depth: BitDepth = 8
+    with_edge: int = 3
+
+
+@dataclass(frozen=True)
+class FramesPlan:
+    """A `Frames` experiment: already focused single pictures; attributes as in `PlatePlan`."""
+
+    wells: tuple[WellPlan, ...]
+    times: int = 3
+    first_time_int: int = 0
+    time_step_s: float = 1800.0
+    death_index: int = 1
+    shape_px: tuple[int, int] = (320, 320)
+    um_per_px: float = 6.5
+    with_edge: int = 0
+
+
+DEMO_PLATE = PlatePlan(
+    wells=(
+        WellPlan("A01", start_age_hpf=18.0),
+        WellPlan("A02", start_age_hpf=22.0),
+        WellPlan("A03", start_age_hpf=26.0, genotype="lmx1b_ab"),
+        WellPlan("A04", start_age_hpf=24.0, has_chorion=False, genotype="lmx1b_ab"),
+        WellPlan("B01", start_age_hpf=30.0, has_chorion=False),
+        WellPlan("B02", start_age_hpf=20.0, kind="dying", chem_perturbation="DMSO_000_13"),
+        WellPlan("B03", start_age_hpf=28.0, has_chorion=False, chem_perturbation="DMSO_000_13"),
+        WellPlan("B04", start_age_hpf=24.0, kind="empty"),
+    )
+)
+"""Eight wells, six times: the plate of `make demo`."""
+
+TINY_PLATE = replace(
+    DEMO_PLATE,
+    wells=(
+        WellPlan("A01", start_age_hpf=22.0),
+        WellPlan("B02", start_age_hpf=26.0, has_chorion=False),
+    ),
+    times=2,
+    tiles=2,
+    planes=3,
+)
+"""Two wells, two times, two tiles, three planes: for tests."""
+
+FRAMES_PLATE = FramesPlan(
+    wells=(
+        WellPlan("A01", start_age_hpf=20.0),
+        WellPlan("A02", start_age_hpf=26.0, has_chorion=False),
+        WellPlan("A03", start_age_hpf=24.0, kind="empty"),
+    )
+)
+"""Three wells, three times, single pictures: for tests that need an experiment and not its imaging."""

@@ -1,0 +1,63 @@
+"""The plate workbook of the demo: one 8 x 12 sheet per variable (spec, science 2).
+
+Holds the writer and the fixing of its bytes. Does not hold any reading of workbooks.
+"""
+
+from __future__ import annotations
+
+import datetime
+import io
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from openpyxl import Workbook
+
+Cell = str | float | None
+SHEETS = ("medium", "genotype", "chem_perturbation", "start_age_hpf", "embryos_per_well", "temperature", "pair")
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_MODIFIED = re.compile(rb"(<dcterms:modified[^>]*>)[^<]*(</dcterms:modified>)")
+
+
+def write_workbook(path: Path, *, sheets: Mapping[str, Mapping[str, Cell]]) -> None:
+    """Write a plate workbook whose bytes depend on its cells alone.
+
+    Row 1 holds a blank and 1..12, column A the letters A..H; a well without a value stays blank.
+
+    Parameters
+    ----------
+    path
+        File to write; its folder must exist.
+    sheets
+        Sheet name -> well (`A01`) -> value.
+    """
+    book = Workbook()
+    if book.active is not None:
+        book.remove(book.active)
+    book.properties.creator = "morphseq demo"
+    book.properties.created = datetime.datetime(*_EPOCH)  # noqa: DTZ001 - the format stores no zone
+    for name, cells in sheets.items():
+        sheet = book.create_sheet(name)
+        sheet.append([None, *range(1, 13)])
+        for letter in "ABCDEFGH":
+            sheet.append([letter, *(cells.get(f"{letter}{column:02d}") for column in range(1, 13))])
+    raw = io.BytesIO()
+    book.save(raw)
+    path.write_bytes(_fix_bytes(raw.getvalue()))
+
+
+def _fix_bytes(data: bytes) -> bytes:
+    """Set the time of saving and the dates of all zip entries to the epoch of the format."""
+    fixed = io.BytesIO()
+    stamp = datetime.datetime(*_EPOCH).strftime("%Y-%m-%dT%H:%M:%SZ").encode()  # noqa: DTZ001
+    with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(fixed, "w", zipfile.ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            content = source.read(name)
+            if name == "docProps/core.xml":
+                content = _MODIFIED.sub(rb"\g<1>" + stamp + rb"\g<2>", content)
+            entry = zipfile.ZipInfo(name, _EPOCH)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = 0o600 << 16
+            target.writestr(entry, content)
+    return fixed.getvalue()

@@ -1,0 +1,246 @@
+"""Embryos in their chorions: circles with a supported rim, refined to ellipses.
+
+Holds the search for chorions in a work picture (Hough transform, rim support, ellipse refinement, suppression of
+overlaps). Does not hold embryos without a chorion (`bodies`) nor the embryo inside (segmentation room).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from morphseq_dagster.detection.field import FloatImage, Mask, WorkPicture
+from morphseq_dagster.detection.filtering import measure_box_iou
+from morphseq_dagster.detection.settings import ClassicalDetectorSettings
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Chorion:
+    """An ellipse in work pixels: x along columns, y along rows, angle of the first half axis in radians.
+
+    `support` is the share of the visible rim that shows an edge, `visible` the share of the rim inside the
+    frame, `content` the share of the interior that is not plain fluid.
+    """
+
+    x: float
+    y: float
+    half_a: float
+    half_b: float
+    angle: float
+    support: float
+    visible: float
+    content: float
+
+    @property
+    def radius(self) -> float:
+        """Radius of the circle of equal area."""
+        return float(np.sqrt(self.half_a * self.half_b))
+
+    def rim(self, *, directions: int, factor: float = 1.0) -> tuple[FloatArray, FloatArray]:
+        """Points of the outline scaled by `factor`: x and y, each (directions,) float64."""
+        return trace_ellipse(self.x, self.y, self.half_a * factor, self.half_b * factor, self.angle, directions)
+
+    def box(self) -> tuple[float, float, float, float]:
+        """Upright box x_min, y_min, x_max, y_max of the ellipse, not clipped to the frame."""
+        cos, sin = np.cos(self.angle), np.sin(self.angle)
+        dx = float(np.hypot(self.half_a * cos, self.half_b * sin))
+        dy = float(np.hypot(self.half_a * sin, self.half_b * cos))
+        return self.x - dx, self.y - dy, self.x + dx, self.y + dy
+
+    def fill(self, shape: tuple[int, int], *, factor: float = 1.0) -> Mask:
+        """Pixels of a (h, w) picture inside the ellipse scaled by `factor`; (h, w) bool."""
+        rows, columns = np.ogrid[: shape[0], : shape[1]]
+        cos, sin = np.cos(self.angle), np.sin(self.angle)
+        u = (columns - self.x) * cos + (rows - self.y) * sin
+        v = (rows - self.y) * cos - (columns - self.x) * sin
+        inside = (u / (self.half_a * factor)) ** 2 + (v / (self.half_b * factor)) ** 2 <= 1.0
+        return np.asarray(inside, dtype=np.bool_)
+
+
+def trace_ellipse(
+    x: float, y: float, half_a: float, half_b: float, angle: float, directions: int
+) -> tuple[FloatArray, FloatArray]:
+    """Points of an ellipse at equal steps of its parameter: x and y, each (directions,) float64."""
+    t = np.linspace(0.0, 2 * np.pi, directions, endpoint=False)
+    u, v = half_a * np.cos(t), half_b * np.sin(t)
+    return x + u * np.cos(angle) - v * np.sin(angle), y + u * np.sin(angle) + v * np.cos(angle)
+
+
+def sample(picture: FloatImage, x: FloatArray, y: FloatArray) -> FloatArray:
+    """Bilinear values of a (h, w) picture at points of any shape; NaN outside the frame."""
+    values = cv2.remap(
+        picture,
+        np.ascontiguousarray(x, dtype=np.float32),
+        np.ascontiguousarray(y, dtype=np.float32),
+        interpolation=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    ).astype(np.float64)
+    height, width = picture.shape
+    outside = (x < 0) | (y < 0) | (x > width - 1) | (y > height - 1)
+    return np.where(outside, np.nan, values.reshape(x.shape))
+
+
+def polar_gradient(
+    picture: WorkPicture, ellipse: tuple[float, float, float, float, float], factors: FloatArray, directions: int
+) -> FloatArray:
+    """Gradient across an ellipse's rim.
+
+    Only the part of the gradient along the rim's normal counts, so that threads and bodies which cross a
+    circle do not pass for its rim.
+
+    Returns
+    -------
+    (directions, len(factors)) float64
+        Magnitude on the ellipse scaled by each factor; NaN outside the frame.
+    """
+    x, y, half_a, half_b, angle = ellipse
+    rim_x, rim_y = trace_ellipse(0.0, 0.0, half_a, half_b, angle, directions)
+    t = np.linspace(0.0, 2 * np.pi, directions, endpoint=False)
+    u, v = np.cos(t) / half_a, np.sin(t) / half_b
+    length = np.hypot(u, v)
+    normal_x = (u * np.cos(angle) - v * np.sin(angle)) / length
+    normal_y = (u * np.sin(angle) + v * np.cos(angle)) / length
+    px, py = x + np.outer(rim_x, factors), y + np.outer(rim_y, factors)
+    across = sample(picture.gradient_x, px, py) * normal_x[:, None]
+    return np.abs(across + sample(picture.gradient_y, px, py) * normal_y[:, None])
+
+
+def measure_rim(
+    picture: WorkPicture,
+    ellipse: tuple[float, float, float, float, float],
+    *,
+    settings: ClassicalDetectorSettings,
+) -> tuple[float, float]:
+    """Share of the visible rim with an edge, and share of the rim that is visible.
+
+    A direction supports the rim when the gradient within `rim_tolerance_px` of it exceeds the noise by
+    `rim_mad` median absolute deviations.
+    """
+    radius = float(np.sqrt(ellipse[2] * ellipse[3]))
+    steps = np.arange(-settings.rim_tolerance_px, settings.rim_tolerance_px + 1)
+    values = polar_gradient(picture, ellipse, 1.0 + steps / radius, settings.directions)
+    seen = np.isfinite(values).all(axis=1)
+    if not seen.any():
+        return 0.0, 0.0
+    peak = values[seen].max(axis=1)
+    return float((peak > picture.gradient_level(settings.rim_mad)).mean()), float(seen.mean())
+
+
+def refine_ellipse(
+    picture: WorkPicture, circle: tuple[float, float, float], *, settings: ClassicalDetectorSettings
+) -> tuple[float, float, float, float, float]:
+    """Fit an ellipse to the strongest edges near a circle, dropping outliers; the circle itself if that fails.
+
+    Edges are looked for between 0.85 and 1.15 radii. The fit is refused when a half axis differs from the
+    radius by more than 20 %, or when too little of the rim is visible to determine five parameters.
+    """
+    x, y, radius = circle
+    fallback = (x, y, radius, radius, 0.0)
+    factors = np.linspace(0.85, 1.15, max(9, round(0.3 * radius * 2) + 1))
+    profile = polar_gradient(picture, fallback, factors, settings.directions)
+    seen = np.isfinite(profile).all(axis=1)
+    if float(seen.mean()) < settings.ellipse_min_visible:
+        return fallback
+    profile = np.where(np.isfinite(profile), profile, 0.0)
+    best = profile.argmax(axis=1)
+    strong = profile[np.arange(len(best)), best] > picture.gradient_level(settings.rim_mad)
+    keep = seen & strong
+    t = np.linspace(0.0, 2 * np.pi, settings.directions, endpoint=False)
+    distance = radius * factors[best]
+    for _ in range(4):
+        if keep.sum() < settings.directions // 3:
+            return fallback
+        points = np.stack([x + distance[keep] * np.cos(t[keep]), y + distance[keep] * np.sin(t[keep])], axis=1)
+        (cx, cy), (full_a, full_b), degrees = cv2.fitEllipseDirect(points.astype(np.float32))
+        half_a, half_b, angle = full_a / 2, full_b / 2, np.deg2rad(degrees)
+        if not np.isfinite([cx, cy, half_a, half_b]).all() or min(half_a, half_b) < 0.8 * radius:
+            return fallback
+        if max(half_a, half_b) > 1.2 * radius:
+            return fallback
+        px, py = x + distance * np.cos(t) - cx, y + distance * np.sin(t) - cy
+        u, v = px * np.cos(angle) + py * np.sin(angle), py * np.cos(angle) - px * np.sin(angle)
+        residual = np.abs(np.hypot(u / half_a, v / half_b) - 1.0) * radius
+        limit = max(1.0, 2.5 * 1.4826 * float(np.median(residual[keep])))
+        keep = seen & strong & (residual <= limit)
+    return float(cx), float(cy), float(half_a), float(half_b), float(angle)
+
+
+def measure_content(picture: WorkPicture, chorion: Chorion, *, settings: ClassicalDetectorSettings) -> float:
+    """Share of the interior (inside 0.8 of the rim) with an edge or darkness close by; 0 for plain fluid."""
+    x0, y0, x1, y1 = (int(v) for v in chorion.box())
+    height, width = picture.shape
+    rows, columns = slice(max(0, y0), min(height, y1 + 1)), slice(max(0, x0), min(width, x1 + 1))
+    flat, gradient = picture.flat[rows, columns], picture.gradient[rows, columns]
+    if flat.size == 0:
+        return 0.0
+    shifted = Chorion(
+        chorion.x - columns.start, chorion.y - rows.start, chorion.half_a, chorion.half_b, chorion.angle, 0, 1, 0
+    )
+    inside = shifted.fill((flat.shape[0], flat.shape[1]), factor=0.8)
+    if not inside.any():
+        return 0.0
+    fluid = float(np.percentile(flat[inside], 90))
+    marked = (gradient > picture.gradient_level(settings.body_seed_mad)) | (flat < 0.85 * fluid)
+    near = cv2.dilate(marked.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(np.bool_)
+    return float(near[inside].mean())
+
+
+def propose_circles(
+    picture: WorkPicture, *, radius_min: float, radius_max: float, settings: ClassicalDetectorSettings
+) -> list[tuple[float, float, float]]:
+    """Hough circles (x, y, radius) in work pixels, also such whose centre lies just outside the frame."""
+    grey = np.clip(picture.flat * settings.hough_grey, 0, 255).astype(np.uint8)
+    pad = int(np.ceil(0.6 * radius_min))
+    padded = cv2.copyMakeBorder(grey, pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=settings.hough_grey)
+    found = cv2.HoughCircles(
+        padded,
+        cv2.HOUGH_GRADIENT,
+        dp=settings.hough_dp,
+        minDist=max(4.0, settings.hough_min_distance * radius_min),
+        param1=settings.hough_edge,
+        param2=settings.hough_votes,
+        minRadius=max(3, int(radius_min)),
+        maxRadius=max(4, int(np.ceil(radius_max))),
+    )
+    if found is None:
+        return []
+    return [(float(x) - pad, float(y) - pad, float(r)) for x, y, r in found.reshape(-1, 3)]
+
+
+def find_chorions(
+    picture: WorkPicture, *, radius_min: float, radius_max: float, settings: ClassicalDetectorSettings
+) -> tuple[Chorion, ...]:
+    """Chorions of a work picture, best supported first.
+
+    Parameters
+    ----------
+    picture
+        The prepared frame.
+    radius_min, radius_max
+        Radius range in work pixels.
+    settings
+        Thresholds.
+    """
+    candidates: list[Chorion] = []
+    circles = propose_circles(picture, radius_min=radius_min, radius_max=radius_max, settings=settings)
+    for circle in circles:
+        ellipse = refine_ellipse(picture, circle, settings=settings)
+        support, visible = measure_rim(picture, ellipse, settings=settings)
+        if support < settings.rim_support_min or visible < settings.rim_visible_min:
+            continue
+        chorion = Chorion(*ellipse, support=support, visible=visible, content=0.0)
+        content = measure_content(picture, chorion, settings=settings)
+        if content < settings.content_min:
+            continue
+        candidates.append(Chorion(*ellipse, support=support, visible=visible, content=content))
+    candidates.sort(key=lambda c: (-c.support * c.visible, c.y, c.x))
+    kept: list[Chorion] = []
+    for candidate in candidates:
+        if all(measure_box_iou(candidate.box(), other.box()) <= settings.overlap_max for other in kept):
+            kept.append(candidate)
+    return tuple(kept)

@@ -1,0 +1,66 @@
+"""What a detector is and what it returns.
+
+Holds the result and the protocol. Does not hold an implementation or the choice between them (`backends`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Box = tuple[float, float, float, float]
+"""x_min, y_min, x_max, y_max; normalised to [0, 1] by the frame's width and height unless said otherwise."""
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One embryo found in one frame.
+
+    Attributes
+    ----------
+    box_xyxy
+        Normalised corners x_min, y_min, x_max, y_max. Encloses the chorion where there is one, else the body.
+    confidence
+        0 to 1; 0.45 is the default limit of the quality filter (spec 3.1).
+    phrase
+        What was found, in the words of the detector's prompt.
+    """
+
+    box_xyxy: Box
+    confidence: float
+    phrase: str
+
+
+@dataclass(frozen=True)
+class BackendIdentity:
+    """Provenance of a model: backend name, its version and the SHA-256 of its weights (None without weights)."""
+
+    name: str
+    version: int
+    weights_sha256: str | None
+
+
+class Detector(Protocol):
+    """Finds embryos in one picture."""
+
+    name: str
+    version: int
+
+    def detect(self, image: NDArray[np.uint8], *, um_per_px: float | None) -> tuple[Detection, ...]:
+        """Embryos of one frame, the most confident first.
+
+        Parameters
+        ----------
+        image
+            (H, W) uint8, bright background.
+        um_per_px
+            Pixel size, None when unknown.
+        """
+        ...
+
+    def identity(self) -> BackendIdentity:
+        """Name, version and weights of this detector, for the provenance record."""
+        ...

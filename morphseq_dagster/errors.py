@@ -1,0 +1,99 @@
+"""Errors of the project: what was expected, what was found, where, and what mends it.
+
+Holds the exception classes and their JSON form, by which an error crosses a process border.
+Does not hold handling: retries are decided by whoever runs a step.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+ErrorKind = Literal["permanent", "transient", "contract", "unexpected"]
+
+
+class MorphseqError(Exception):
+    """Base of all errors that a user meets.
+
+    Parameters
+    ----------
+    expected, found, where, remedy
+        Four sentences or phrases; `where` names the file, well, cell or setting and `remedy` the command or
+        edit that mends it.
+    """
+
+    kind: ErrorKind = "permanent"
+
+    def __init__(self, *, expected: str, found: str, where: str, remedy: str) -> None:
+        self.expected, self.found, self.where, self.remedy = expected, found, where, remedy
+        super().__init__(f"{where}: expected {expected}; found {found}. Remedy: {remedy}")
+
+
+class PermanentError(MorphseqError):
+    """Bad input or configuration: trying again without a change cannot help, so it is never retried."""
+
+    kind: ErrorKind = "permanent"
+
+
+class TransientError(MorphseqError):
+    """The surroundings failed (disk full, node lost, memory): the same request may succeed later."""
+
+    kind: ErrorKind = "transient"
+
+
+class ContractError(PermanentError):
+    """An artifact breaks its contract; all violations of the file are named at once."""
+
+    kind: ErrorKind = "contract"
+
+
+class ErrorReport(BaseModel):
+    """An error as data: stored in failure records and sent between processes."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: ErrorKind
+    type: str
+    message: str
+    expected: str = ""
+    found: str = ""
+    where: str = ""
+    remedy: str = ""
+
+
+_CLASSES: dict[str, type[MorphseqError]] = {
+    "permanent": PermanentError,
+    "transient": TransientError,
+    "contract": ContractError,
+}
+
+
+def report(error: BaseException) -> ErrorReport:
+    """Turn any exception into data; operating-system failures count as transient.
+
+    A full disk, a failing fsync or rename and a lack of memory say nothing about the input, hence transient.
+    """
+    if isinstance(error, MorphseqError):
+        return ErrorReport(
+            kind=error.kind,
+            type=type(error).__name__,
+            message=str(error),
+            expected=error.expected,
+            found=error.found,
+            where=error.where,
+            remedy=error.remedy,
+        )
+    kind: ErrorKind = "transient" if isinstance(error, OSError | MemoryError) else "unexpected"
+    return ErrorReport(kind=kind, type=type(error).__name__, message=f"{type(error).__name__}: {error}")
+
+
+def restore(told: ErrorReport) -> MorphseqError:
+    """Rebuild the exception that another process reported."""
+    cls = _CLASSES.get(told.kind, TransientError if told.kind == "transient" else PermanentError)
+    return cls(
+        expected=told.expected or "the step to finish",
+        found=told.found or told.message,
+        where=told.where or told.type,
+        remedy=told.remedy or "read the log of the step; `morphseq doctor` checks the machine",
+    )

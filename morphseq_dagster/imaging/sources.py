@@ -1,0 +1,248 @@
+"""What a microscope's raw folder offers: frames, problems, and one focused picture per frame.
+
+Holds the interface that every reader implements and the frozen types that cross it. Does not hold any reader;
+`microscopes.open_source` chooses one. A problem of one frame or well is data (`RawProblem`) and leaves the others
+usable; a problem of the whole folder is a `PermanentError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.imaging.stitching import CanvasRule, MatchSettings, OrientationRule, TileOffset, TileStep
+
+Microscope = Literal["Keyence", "YX1", "Frames"]
+Polarity = Literal["as_acquired", "inverted"]
+NO_PLANE = 255
+"""Value of `FocusedFrame.plane_index` where no tile covers the canvas."""
+
+
+@dataclass(frozen=True)
+class RawFrame:
+    """One picture to be: a well, a time point and the files it is made of.
+
+    Attributes
+    ----------
+    well
+        `A01`..`H12`.
+    time_int
+        Frame number, 0 to 9999.
+    channel
+        Channel number as used in image ids, 0 to 99.
+    tiles
+        Per tile its planes in order, as paths relative to the experiment's raw folder with forward slashes.
+    time_s
+        Time in seconds on the source's own clock; None when only the pixels' files tell it.
+    um_per_px
+        Pixel size in um; None when unknown or told by the pixels' files.
+    """
+
+    well: str
+    time_int: int
+    channel: int
+    tiles: tuple[tuple[str, ...], ...]
+    time_s: float | None
+    um_per_px: float | None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All files of the frame, tile by tile."""
+        return tuple(path for tile in self.tiles for path in tile)
+
+
+@dataclass(frozen=True)
+class RawProblem:
+    """Why a frame, a well or a file cannot be used.
+
+    Attributes
+    ----------
+    well, time_int
+        What is lost; None where that is unknown (well) or where the whole well is lost (time_int).
+    where
+        File, folder or row.
+    expected, found, remedy
+        As in the project's errors.
+    """
+
+    well: str | None
+    time_int: int | None
+    where: str
+    expected: str
+    found: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: expected {self.expected}; found {self.found}. Remedy: {self.remedy}"
+
+
+@dataclass(frozen=True)
+class RawScan:
+    """Everything that a raw folder holds.
+
+    Attributes
+    ----------
+    microscope
+        Kind of source.
+    frames
+        Usable frames, sorted by well, channel and time_int.
+    problems
+        What is not usable, in the order met; a frame named here is not among `frames`.
+    """
+
+    microscope: Microscope
+    frames: tuple[RawFrame, ...]
+    problems: tuple[RawProblem, ...]
+
+    @property
+    def wells(self) -> tuple[str, ...]:
+        """Wells with at least one usable frame, sorted."""
+        return tuple(sorted({frame.well for frame in self.frames}))
+
+    def frames_of(self, well: str) -> tuple[RawFrame, ...]:
+        """Usable frames of one well."""
+        return tuple(frame for frame in self.frames if frame.well == well)
+
+    def problems_of(self, well: str | None) -> tuple[RawProblem, ...]:
+        """Problems of one well; None gives those whose well is unknown."""
+        return tuple(problem for problem in self.problems if problem.well == well)
+
+
+@dataclass(frozen=True)
+class FocusSettings:
+    """Parameters of the way from raw planes to one picture.
+
+    Attributes
+    ----------
+    low_percentile, high_percentile
+        Grey values of a frame that become black and white (spec 3.2 step 2).
+    focus_feature_um
+        Detail that tells focus, in um; sets the filter size (spec 3.2 step 3).
+    score_sigma_px
+        Averaging of the focus score; 2.0 is a window of about 9 px (spec 11.3).
+    index_median_px
+        Side of the median over the map of plane numbers, odd; 1 switches it off and saves reading planes twice.
+    tile_overlap
+        Nominal overlap of neighbouring tiles, 0 to 1 (spec 3.2, real geometry: 0.30).
+    orientation
+        How tiles adjoin; "auto" follows the year in the experiment's name (spec 3.5).
+    canvas
+        Size rule of the stitched picture; see `stitching.canvas_shape`.
+    match
+        How tile offsets are searched and believed.
+    tiles_per_well
+        Expected tiles; None takes the most frequent count of the experiment.
+    channel
+        Channel token of the file names to use, such as "CH1"; None when there is only one.
+    """
+
+    low_percentile: float = 0.1
+    high_percentile: float = 99.9
+    focus_feature_um: float = 3.0
+    score_sigma_px: float = 2.0
+    index_median_px: int = 9
+    tile_overlap: float = 0.30
+    orientation: OrientationRule = "auto"
+    canvas: CanvasRule = "well"
+    match: MatchSettings = field(default_factory=MatchSettings)
+    tiles_per_well: int | None = None
+    channel: str | None = None
+
+
+@dataclass(frozen=True)
+class FocusedFrame:
+    """One finished picture and where it came from.
+
+    Attributes
+    ----------
+    pixels
+        `(H, W)` uint8 in the polarity of its source.
+    um_per_px
+        Pixel size in um, None when unknown.
+    time_s
+        Seconds on the source's own clock; only differences mean something.
+    objective, channel_name
+        Names from the raw metadata, None when it has none.
+    width_px, height_px
+        Size of one raw field (a tile), which is what the frame metadata table tells.
+    sources
+        (relative path, SHA-256) of every file read, in the frame's order.
+    plane_index
+        `(H, W)` uint8, 0-based plane of each pixel; `NO_PLANE` on padding; None where there was no stack.
+    tile_offsets
+        Places of the tiles in the raw mosaic (before it is transposed and cut to the canvas).
+    encoded
+        The source's own bytes when it is an 8-bit grey JPEG that was not changed; None otherwise.
+    """
+
+    pixels: NDArray[np.uint8]
+    um_per_px: float | None
+    time_s: float | None
+    objective: str | None
+    channel_name: str | None
+    width_px: int
+    height_px: int
+    sources: tuple[tuple[str, str], ...]
+    plane_index: NDArray[np.uint8] | None
+    tile_offsets: tuple[TileOffset, ...]
+    encoded: bytes | None
+
+
+class RawSource(Protocol):
+    """Reader of one experiment's raw folder."""
+
+    @property
+    def microscope(self) -> Microscope:
+        """Kind of source."""
+        ...
+
+    @property
+    def polarity(self) -> Polarity:
+        """Polarity of the pictures that `full_focus` returns."""
+        ...
+
+    def scan(self) -> RawScan:
+        """List frames and problems without decoding pixels.
+
+        Raises
+        ------
+        PermanentError
+            When nothing of the folder can be used; all problems are named.
+        """
+        ...
+
+    def full_focus(
+        self, frame: RawFrame, *, settings: FocusSettings, prior: Sequence[TileStep] | None = None
+    ) -> FocusedFrame:
+        """Read one frame and make its picture.
+
+        Parameters
+        ----------
+        frame
+            From `scan`.
+        settings
+            Parameters; equal files and settings give equal pixels.
+        prior
+            Expected steps between tiles, from `stitching.estimate_plate_offsets`; None takes the nominal
+            overlap.
+
+        Raises
+        ------
+        PermanentError
+            When a file of this frame cannot be used. Other frames are not concerned.
+        """
+        ...
+
+
+def refuse_folder(folder: str, *, expected: str, problems: Sequence[RawProblem], remedy: str) -> PermanentError:
+    """Make the error that ends an experiment, naming all problems at once."""
+    found = "; ".join(f"{problem.where}: {problem.found}" for problem in problems) or "nothing usable"
+    remedies = dict.fromkeys(problem.remedy for problem in problems)
+    return PermanentError(
+        expected=expected, found=found, where=folder, remedy="; ".join(remedies) if remedies else remedy
+    )

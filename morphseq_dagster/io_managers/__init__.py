@@ -1,0 +1,1 @@
+"""IO managers: how Dagster commits what a step staged and hands on what lies on the disk."""

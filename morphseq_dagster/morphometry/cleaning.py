@@ -1,0 +1,156 @@
+"""Five-step cleaning of an embryo mask before snips and body axes (spec 5.6).
+
+Holds the cleaning and the report on what it did. Does not change masks that areas and flags are measured
+on: upstream measures those on the mask as segmented, and so do we.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from morphseq_dagster.morphometry.morphology import (
+    Box,
+    closing,
+    component_areas,
+    fill_holes,
+    largest_component,
+    occupied_box,
+    opening,
+    padded_crop,
+    require_mask,
+    solidity,
+)
+from morphseq_dagster.recipes.model import Slice
+
+
+class CleaningSettings(Slice):
+    """Numbers of the five steps; all defaults from spec 5.6, radii in pixels of the mask."""
+
+    small_component_share: float = Field(default=0.10, ge=0, lt=1)
+    """Pieces below this share of the area are dropped."""
+    closing_radius_min_px: int = Field(default=5, ge=1)
+    """Smallest radius of the disk that joins pieces."""
+    closing_perimeter_divisor: float = Field(default=100.0, gt=0)
+    """The first radius is the perimeter over this, if larger."""
+    closing_rounds: int = Field(default=5, ge=0)
+    """Closings tried until one piece is left."""
+    closing_step_px: int = Field(default=5, ge=0)
+    """Growth of the radius per round."""
+    closing_radius_max_px: int = Field(default=50, ge=1)
+    """Largest radius."""
+    opening_below_solidity: float = Field(default=0.6, ge=0, le=1)
+    """Only masks less solid than this are opened, which cuts threads."""
+    opening_radius_min_px: int = Field(default=3, ge=1)
+    """Smallest radius of the opening."""
+    opening_perimeter_divisor: float = Field(default=150.0, gt=0)
+    """The radius is the perimeter over this, if larger."""
+
+
+DEFAULT_CLEANING = CleaningSettings()
+
+
+@dataclass(frozen=True, eq=False)
+class CleanedMask:
+    """A cleaned mask and what happened to it.
+
+    Attributes
+    ----------
+    mask
+        `(H, W)` bool, one component without holes; the input itself, copied, when `problem` is set.
+    actions
+        Steps that changed pixels, in order.
+    area_before_px, area_after_px
+        Pixel counts.
+    problem
+        Why no cleaned mask could be made ("empty mask", "opening removed everything"), else None.
+    """
+
+    mask: NDArray[np.bool_]
+    actions: tuple[str, ...]
+    area_before_px: int
+    area_after_px: int
+    problem: str | None
+
+
+def clean_mask(mask: NDArray[np.bool_], *, settings: CleaningSettings = DEFAULT_CLEANING) -> CleanedMask:
+    """Reduce a segmented mask to one solid component.
+
+    Parameters
+    ----------
+    mask
+        `(H, W)` bool. Work is done on its occupied box only.
+    settings
+        Radii and limits in pixels of the mask.
+
+    Returns
+    -------
+    CleanedMask
+        With `problem` set, never silently unchanged, when cleaning fails.
+    """
+    require_mask(mask, where="mask cleaning")
+    box = occupied_box(mask)
+    if box is None:
+        return CleanedMask(mask.copy(), (), 0, 0, "empty mask")
+    # A closing may not grow a mask past its convex hull, so its own box plus one pixel holds every result.
+    work = padded_crop(mask, box=box, pad=1)
+    before = int(work.sum())
+    actions: list[str] = []
+
+    work = _note(actions, "small components dropped", work, _drop_small(work, settings=settings))
+    perimeter_px = _outline_length(work)
+    work = _note(actions, "components joined", work, _join(work, perimeter_px=perimeter_px, settings=settings))
+    work = _note(actions, "holes filled", work, fill_holes(work))
+    if solidity(work) < settings.opening_below_solidity:
+        radius = max(settings.opening_radius_min_px, int(_outline_length(work) / settings.opening_perimeter_divisor))
+        opened = opening(work, radius_px=radius)
+        if not opened.any():
+            problem = f"opening with radius {radius} px removed the whole mask"
+            return CleanedMask(mask.copy(), tuple(actions), before, before, problem)
+        work = _note(actions, f"opened with radius {radius} px", work, opened)
+    work = _note(actions, "largest component kept", work, largest_component(work))
+    return CleanedMask(
+        _paste(work[1:-1, 1:-1], box=box, shape=mask.shape), tuple(actions), before, int(work.sum()), None
+    )
+
+
+def _note(actions: list[str], name: str, before: NDArray[np.bool_], after: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    if not np.array_equal(before, after):
+        actions.append(name)
+    return after
+
+
+def _drop_small(mask: NDArray[np.bool_], *, settings: CleaningSettings) -> NDArray[np.bool_]:
+    labels, areas = component_areas(mask)
+    keep = areas >= settings.small_component_share * areas.sum()
+    if not keep.any():
+        return largest_component(mask)
+    return np.concatenate([np.array([False]), keep])[labels]
+
+
+def _join(mask: NDArray[np.bool_], *, perimeter_px: float, settings: CleaningSettings) -> NDArray[np.bool_]:
+    radius = max(settings.closing_radius_min_px, int(perimeter_px / settings.closing_perimeter_divisor))
+    work = mask
+    for _ in range(settings.closing_rounds):
+        if component_areas(work)[1].size <= 1:
+            return work
+        work = closing(work, radius_px=min(radius, settings.closing_radius_max_px))
+        radius += settings.closing_step_px
+    return work
+
+
+def _outline_length(mask: NDArray[np.bool_]) -> float:
+    contours, _ = cv2.findContours(
+        np.ascontiguousarray(mask).view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
+    )
+    return float(sum(cv2.arcLength(contour, True) for contour in contours))
+
+
+def _paste(crop: NDArray[np.bool_], *, box: Box, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    whole = np.zeros(shape, dtype=np.bool_)
+    whole[box.slices] = crop
+    return whole

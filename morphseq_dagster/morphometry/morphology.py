@@ -1,0 +1,155 @@
+"""Binary morphology with exact Euclidean disks on the occupied box of a mask.
+
+Holds cropping, dilation, erosion, opening, closing, hole filling and component selection. Does not hold
+any rule about embryos (see `cleaning`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from morphseq_dagster.errors import PermanentError
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Box:
+    """Half-open pixel box: rows `[row0, row1)`, columns `[col0, col1)`."""
+
+    row0: int
+    col0: int
+    row1: int
+    col1: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Index of the box into an `(H, W)` array."""
+        return slice(self.row0, self.row1), slice(self.col0, self.col1)
+
+
+def require_mask(mask: NDArray[np.bool_], *, where: str) -> None:
+    """Refuse anything but a two-dimensional boolean array.
+
+    Raises
+    ------
+    PermanentError
+        When `mask` is not `(H, W)` bool; a 0/255 picture compared with 1 measures nothing (spec, finding 6).
+    """
+    if mask.ndim != 2 or mask.dtype != np.bool_:
+        raise PermanentError(
+            expected="a mask of shape (H, W) and dtype bool",
+            found=f"shape {mask.shape}, dtype {mask.dtype}",
+            where=where,
+            remedy="convert the picture with `picture > 0` before measuring it",
+        )
+
+
+def occupied_box(mask: NDArray[np.bool_]) -> Box | None:
+    """Smallest box that holds every true pixel of `mask` `(H, W)`; None when there is none."""
+    x, y, width, height = cv2.boundingRect(np.ascontiguousarray(mask).view(np.uint8))
+    if width == 0 or height == 0:
+        return None
+    return Box(row0=y, col0=x, row1=y + height, col1=x + width)
+
+
+def padded_crop(mask: NDArray[np.bool_], *, box: Box, pad: int) -> NDArray[np.bool_]:
+    """Copy `box` out of `mask` with `pad` false pixels on every side, also beyond the picture's border."""
+    return np.pad(mask[box.slices], pad, mode="constant", constant_values=False)
+
+
+def dilate(mask: NDArray[np.bool_], *, radius_px: float) -> NDArray[np.bool_]:
+    """Dilate by a Euclidean disk; pixels outside the array count as false.
+
+    The distance transform makes the cost independent of the radius (opening with radius 25: 0.12 s cropped
+    against 50 s with a footprint on the full frame, spec 9).
+    """
+    if not mask.any():
+        return mask.copy()
+    distance = cv2.distanceTransform((~mask).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.asarray(distance <= radius_px + 1e-3)
+
+
+def erode(mask: NDArray[np.bool_], *, radius_px: float) -> NDArray[np.bool_]:
+    """Erode by a Euclidean disk; pixels outside the array count as true, so pad first where that matters."""
+    if mask.all():
+        return mask.copy()
+    distance = cv2.distanceTransform(mask.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.asarray(distance > radius_px + 1e-3)
+
+
+def closing(mask: NDArray[np.bool_], *, radius_px: int) -> NDArray[np.bool_]:
+    """Close `mask` `(H, W)` with a disk as if the picture went on, empty, beyond its border."""
+    padded = np.pad(mask, radius_px + 2)
+    closed = erode(dilate(padded, radius_px=radius_px), radius_px=radius_px)
+    inner = slice(radius_px + 2, -(radius_px + 2))
+    return closed[inner, inner]
+
+
+def opening(mask: NDArray[np.bool_], *, radius_px: int) -> NDArray[np.bool_]:
+    """Open `mask` `(H, W)` with a disk as if the picture went on, empty, beyond its border."""
+    padded = np.pad(mask, radius_px + 2)
+    opened = dilate(erode(padded, radius_px=radius_px), radius_px=radius_px)
+    inner = slice(radius_px + 2, -(radius_px + 2))
+    return opened[inner, inner]
+
+
+def fill_holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Fill background that does not reach the border of the array over 4-neighbours."""
+    padded = np.pad(mask, 1).astype(np.uint8)
+    cv2.floodFill(padded, None, (0, 0), 2, flags=4)
+    return np.asarray(padded[1:-1, 1:-1] != 2)
+
+
+def component_areas(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Label 8-connected components.
+
+    Returns
+    -------
+    labels
+        `(H, W)` int32, 0 is background.
+    areas
+        Pixel count of component `i + 1` at index `i`.
+    """
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(
+        np.ascontiguousarray(mask).view(np.uint8), connectivity=8
+    )
+    areas = stats[1:count, cv2.CC_STAT_AREA].astype(np.int64)
+    return np.asarray(labels, dtype=np.int32), areas
+
+
+def largest_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Keep the 8-connected component with most pixels; the first in reading order on a tie."""
+    labels, areas = component_areas(mask)
+    if areas.size <= 1:
+        return mask.copy()
+    return np.asarray(labels == int(np.argmax(areas)) + 1)
+
+
+def solidity(mask: NDArray[np.bool_]) -> float:
+    """Share of the convex hull's pixels that belong to the mask, in (0, 1]; the hull includes its border.
+
+    Raises
+    ------
+    PermanentError
+        For an empty mask, which has no hull.
+    """
+    box = occupied_box(mask)
+    if box is None:
+        raise PermanentError(
+            expected="at least one mask pixel",
+            found="an empty mask",
+            where="solidity",
+            remedy="test for emptiness first",
+        )
+    crop = np.ascontiguousarray(mask[box.slices])
+    contours, _ = cv2.findContours(crop.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    hull = cv2.convexHull(np.concatenate(contours))
+    canvas = np.zeros(crop.shape, dtype=np.uint8)
+    cv2.fillConvexPoly(canvas, hull, (1,))
+    # The rasterised hull may miss single mask pixels on slanted edges; their union keeps the ratio at most 1.
+    return float(crop.sum() / np.count_nonzero((canvas > 0) | crop))

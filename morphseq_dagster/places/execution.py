@@ -1,0 +1,194 @@
+"""Execution: run a step's body with accounting, and make the record of what it staged.
+
+Holds what is equal at every place. Does not claim (`session`) and does not choose the place (`place`).
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from morphseq_dagster.errors import MorphseqError, PermanentError, report
+from morphseq_dagster.layout import Layout
+from morphseq_dagster.steps.contract import StepRequest, StepSpec
+from morphseq_dagster.storage.checkpoints import clear_checkpoints
+from morphseq_dagster.storage.commit import commit
+from morphseq_dagster.storage.durable import host_name, write_durably
+from morphseq_dagster.storage.records import (
+    Failure,
+    OutputVerdict,
+    Record,
+    compare_output,
+    describe_output,
+    read_failure,
+    read_record,
+    write_failure,
+)
+from morphseq_dagster.storage.staging import Staged
+
+
+@dataclass(frozen=True)
+class Executed:
+    """A staged result with the account of its making, ready to be committed."""
+
+    request: StepRequest
+    staged: Staged
+    started_at: str
+    finished_at: str
+    seconds: float
+    cpu_seconds: float
+    place: str
+
+
+@dataclass(frozen=True)
+class Committed:
+    """A result that another process has published already; to be verified, not committed."""
+
+    request: StepRequest
+    record: Record
+
+
+def execute_body(spec: StepSpec, *, request: StepRequest, place: str) -> Executed:
+    """Run a step's body in this process and time it.
+
+    Raises
+    ------
+    PermanentError
+        When the code here is another version than the request asks for.
+    """
+    if spec.version != request.version:
+        raise PermanentError(
+            expected=f"version {request.version} of step {request.step}",
+            found=f"version {spec.version}",
+            where=f"place {place}, host {host_name()}",
+            remedy="install the same release at every place",
+        )
+    started_at, clock, cpu = _now(), time.monotonic(), _cpu_seconds()
+    result = spec.load()(request)
+    return Executed(
+        request=request,
+        staged=result.staged,
+        started_at=started_at,
+        finished_at=_now(),
+        seconds=round(time.monotonic() - clock, 3),
+        cpu_seconds=round(_cpu_seconds() - cpu, 3),
+        place=place,
+    )
+
+
+def publish(layout: Layout, *, executed: Executed) -> Record:
+    """Commit an executed step with its record; a failing commit leaves a failure record."""
+    staged = executed.staged
+    try:
+        record = commit(layout, staged=staged, record=_make_record(layout, executed=executed))
+    except BaseException as error:
+        note_failure(layout, request=executed.request, error=error)
+        raise
+    if staged.preview is not None:
+        write_durably(layout.previews(record.experiment) / f"{record.step}.png", staged.preview)
+    clear_checkpoints(layout.checkpoints(record.step, experiment=record.experiment))
+    return record
+
+
+def verify(layout: Layout, *, committed: Committed) -> Record:
+    """Check what another place published: the record on disk answers the request and the file is the recorded one.
+
+    Raises
+    ------
+    PermanentError
+        On any mismatch.
+    """
+    request = committed.request
+    record = read_record(layout, primary=layout.absolute(request.output))
+    if record is None or record.request_key != request.key:
+        found = "no record" if record is None else f"a record of request {record.request_key[:12]}"
+    else:
+        verdict = compare_output(layout, record=record)
+        if verdict is OutputVerdict.AS_RECORDED:
+            return record
+        found = f"an output that is {verdict.value}"
+    raise PermanentError(
+        expected=f"the recorded result of request {request.key[:12]}",
+        found=found,
+        where=request.output,
+        remedy="check that both places see the same data root, then run the step again",
+    )
+
+
+def note_failure(layout: Layout, *, request: StepRequest, error: BaseException) -> None:
+    """Store why a request failed, unless the disk refuses that as well (the error itself is then all there is)."""
+    primary = layout.absolute(request.output)
+    try:
+        earlier = read_failure(layout, primary=primary)
+    except (MorphseqError, OSError):
+        earlier = None  # a damaged failure record is replaced
+    tries = earlier.tries + 1 if earlier is not None and earlier.request_key == request.key else 1
+    failure = Failure(
+        step=request.step,
+        experiment=request.experiment,
+        request_key=request.key,
+        error=report(error),
+        run_id=request.run_id,
+        host=host_name(),
+        failed_at=_now(),
+        tries=tries,
+    )
+    try:
+        write_failure(layout, primary=primary, failure=failure)
+    except OSError as refused:
+        error.add_note(f"the failure could not be recorded either: {refused}")
+
+
+def _make_record(layout: Layout, *, executed: Executed) -> Record:
+    request, staged = executed.request, executed.staged
+    folders = tuple((unit.target, unit.temporary) for unit in staged.units if unit.kind == "folder")
+    # The listing names the folder with the primary file first, as the layout does.
+    folders = folders[-1:] + folders[:-1]
+    return Record(
+        step=request.step,
+        experiment=request.experiment,
+        status=staged.status,
+        data_version=staged.data_version,
+        output=describe_output(
+            layout,
+            primary=staged.primary,
+            staged_primary=staged.staged_primary,
+            sha256=staged.sha256,
+            folders=folders,
+        ),
+        inputs=request.inputs,
+        step_version=request.version,
+        recipe=request.recipe,
+        recipe_hash=request.recipe_hash,
+        request_key=request.key,
+        backend=staged.backend,
+        counts=dict(staged.counts),
+        wells=dict(staged.wells),
+        warnings=staged.warnings,
+        run_id=request.run_id,
+        place=executed.place,
+        host=host_name(),
+        pid=os.getpid(),
+        started_at=executed.started_at,
+        finished_at=executed.finished_at,
+        seconds=executed.seconds,
+        cpu_seconds=executed.cpu_seconds,
+    )
+
+
+def read_request(path: Path) -> StepRequest:
+    """Read a request file."""
+    return StepRequest.model_validate_json(path.read_bytes())
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _cpu_seconds() -> float:
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime

@@ -1,0 +1,142 @@
+"""Places: run a request in this process or in a subprocess.
+
+Holds the interface and the two places of one machine. A cluster place implements the same interface.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from morphseq_dagster.errors import ErrorReport, PermanentError, TransientError, restore
+from morphseq_dagster.layout import Layout
+from morphseq_dagster.places.execution import Committed, Executed, execute_body
+from morphseq_dagster.steps.contract import StepRequest, StepSpec
+from morphseq_dagster.steps.progress import Progress, tell
+from morphseq_dagster.storage.durable import write_durably
+from morphseq_dagster.storage.records import Record, encode
+
+DEFAULT_REGISTRY = "morphseq_dagster.steps.registry:REGISTRY"
+
+
+class Place(Protocol):
+    """Where a step runs."""
+
+    name: str
+
+    def run(self, spec: StepSpec, *, request: StepRequest) -> Executed | Committed:
+        """Run a request to its staged (here) or published (elsewhere) result."""
+        ...
+
+
+class ProcessPlace:
+    """This process: no start-up cost, no isolation."""
+
+    name = "process"
+
+    def run(self, spec: StepSpec, *, request: StepRequest) -> Executed | Committed:
+        """Run the body; the caller commits."""
+        return execute_body(spec, request=request, place=self.name)
+
+
+class RunnerOutcome(BaseModel):
+    """What the runner leaves behind: a record or an error."""
+
+    model_config = ConfigDict(frozen=True)
+
+    record: Record | None = None
+    error: ErrorReport | None = None
+
+
+class SubprocessPlace:
+    """A child process: crashes of native code and memory kills end the step, not the caller.
+
+    Parameters
+    ----------
+    registry
+        `module:attribute` of the registry that the runner looks the step up in.
+    """
+
+    name = "subprocess"
+
+    def __init__(self, *, registry: str = DEFAULT_REGISTRY) -> None:
+        self._registry = registry
+
+    def run(self, spec: StepSpec, *, request: StepRequest) -> Executed | Committed:
+        """Run the request in a child that commits; relay its progress and its error."""
+        folder = Layout(Path(request.data_root)).requests(request.experiment)
+        stem = f"{spec.name}.{os.getpid()}.{secrets.token_hex(4)}"
+        request_path, outcome_path = folder / f"{stem}.request.json", folder / f"{stem}.outcome.json"
+        write_durably(request_path, encode(request))
+        command = [sys.executable, "-m", "morphseq_dagster.places.runner", str(request_path)]
+        command += ["--registry", self._registry, "--outcome", str(outcome_path), "--parent", str(os.getpid())]
+        try:
+            with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as child:
+                try:
+                    for line in child.stdout or ():
+                        _relay(line)
+                    code = child.wait()
+                except BaseException:
+                    child.terminate()
+                    raise
+            return Committed(request, self._read(outcome_path, spec=spec, request=request, code=code))
+        finally:
+            request_path.unlink(missing_ok=True)
+            outcome_path.unlink(missing_ok=True)
+
+    def _read(self, path: Path, *, spec: StepSpec, request: StepRequest, code: int) -> Record:
+        try:
+            outcome = RunnerOutcome.model_validate_json(path.read_bytes())
+        except (FileNotFoundError, ValidationError):
+            raise _lost(spec, request=request, code=code) from None
+        if outcome.error is not None:
+            raise restore(outcome.error)
+        if outcome.record is None:
+            raise _lost(spec, request=request, code=code)
+        return outcome.record
+
+
+def make_place(name: str, *, registry: str = DEFAULT_REGISTRY) -> Place:
+    """Make the place of a name."""
+    if name == "process":
+        return ProcessPlace()
+    if name == "subprocess":
+        return SubprocessPlace(registry=registry)
+    raise PermanentError(
+        expected="process or subprocess", found=repr(name), where="setting `place`", remedy="correct the setting"
+    )
+
+
+def _relay(line: bytes) -> None:
+    """Pass a progress message of the runner on; anything else that native code prints goes to the log."""
+    try:
+        message = json.loads(line)
+        progress = Progress(message["step"], message["done"], message["total"], message["label"])
+    except (ValueError, KeyError, TypeError):
+        sys.stderr.buffer.write(line)
+        sys.stderr.flush()
+        return
+    tell(progress)
+
+
+def _lost(spec: StepSpec, *, request: StepRequest, code: int) -> TransientError:
+    if code < 0:
+        name = signal.Signals(-code).name
+        hint = " (the usual sign of too little memory)" if name == "SIGKILL" else ""
+        found = f"the process was ended by {name}{hint}"
+    else:
+        found = f"the process ended with code {code} and left no outcome"
+    return TransientError(
+        expected=f"step {spec.name} to finish",
+        found=found,
+        where=f"experiment {request.experiment}",
+        remedy="see the log above; run the step again with more memory or fewer runs at once",
+    )

@@ -1,0 +1,75 @@
+"""Runner: `python -m morphseq_dagster.places.runner REQUEST.json` runs one request anywhere, without Dagster.
+
+Holds the command only. It executes, commits and leaves the outcome in a file; files prove success, exit codes explain.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import importlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+from morphseq_dagster.errors import report
+from morphseq_dagster.places.execution import execute_body, note_failure, publish, read_request
+from morphseq_dagster.places.place import DEFAULT_REGISTRY, RunnerOutcome
+from morphseq_dagster.steps.contract import Registry
+from morphseq_dagster.steps.progress import Progress, listening
+from morphseq_dagster.storage.durable import write_durably
+from morphseq_dagster.storage.records import encode
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one request; return 0 when its result is published."""
+    parser = argparse.ArgumentParser(prog="morphseq_dagster.places.runner", description=__doc__)
+    parser.add_argument("request", type=Path)
+    parser.add_argument("--registry", default=DEFAULT_REGISTRY, help="module:attribute of the registry")
+    parser.add_argument("--outcome", type=Path, help="file for the record or the error")
+    parser.add_argument("--parent", type=int, help="end when this process ends: it holds the claim")
+    options = parser.parse_args(arguments)
+    if options.parent is not None:
+        _end_with(options.parent)
+    request = read_request(options.request)
+    registry = load_registry(options.registry)
+    layout = registry.layout(Path(request.data_root))
+    try:
+        with listening(_print_progress):
+            executed = execute_body(registry.spec(request.step), request=request, place="subprocess")
+        outcome = RunnerOutcome(record=publish(layout, executed=executed))
+    except Exception as error:
+        note_failure(layout, request=request, error=error)
+        outcome = RunnerOutcome(error=report(error))
+        print(outcome.error.message if outcome.error else "", file=sys.stderr)
+    if options.outcome is not None:
+        write_durably(options.outcome, encode(outcome))
+    return 0 if outcome.error is None else 1
+
+
+def load_registry(name: str) -> Registry:
+    """Import a registry by `module:attribute`."""
+    module, _, attribute = name.partition(":")
+    registry: Registry = getattr(importlib.import_module(module), attribute)
+    return registry
+
+
+def _print_progress(progress: Progress) -> None:
+    message = {"step": progress.step, "done": progress.done, "total": progress.total, "label": progress.label}
+    print(json.dumps(message), flush=True)
+
+
+def _end_with(parent: int) -> None:
+    """Die with the parent: the claim is the parent's, and a claim without a holder may be taken by another."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit("the process that asked for this run is gone")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

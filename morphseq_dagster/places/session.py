@@ -1,0 +1,83 @@
+"""Session: the way of one step of one experiment - claim, roll forward, request, "nothing changed" test, run, commit.
+
+Holds the order of these and the rule of the test. Used by assets, command line and tests alike.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from morphseq_dagster.layout import Layout
+from morphseq_dagster.places.execution import Committed, Executed, note_failure, publish, verify
+from morphseq_dagster.places.place import Place
+from morphseq_dagster.steps.contract import StepRequest, StepSpec
+from morphseq_dagster.steps.workspace import Workspace
+from morphseq_dagster.storage.claims import Claim, hold_claim
+from morphseq_dagster.storage.commit import roll_forward
+from morphseq_dagster.storage.records import OutputVerdict, Record, compare_output, read_record
+
+_LOG = logging.getLogger(__name__)
+MAX_WELL_TRIES = 3
+"""Tries of a well that fails for a transient reason, before its step counts as done without it."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """A claimed step: its request, and its record if nothing changed since."""
+
+    request: StepRequest
+    memo: Record | None
+
+
+@contextmanager
+def open_session(
+    spec: StepSpec,
+    *,
+    workspace: Workspace,
+    experiment: str,
+    run_id: str,
+    force: bool = False,
+    on_wait: Callable[[Claim], None] | None = None,
+) -> Iterator[Session]:
+    """Claim a step and find out whether it must run; the claim lasts as long as the `with` block."""
+    layout = workspace.layout
+    claim = layout.claim(spec.name, experiment=experiment)
+    with hold_claim(claim, run_id=run_id, on_wait=on_wait or _log_wait):
+        roll_forward(layout, step=spec.name, experiment=experiment)
+        request = workspace.request(spec, experiment=experiment, run_id=run_id, force=force)
+        yield Session(request, None if force else find_answer(layout, request=request))
+
+
+def find_answer(layout: Layout, *, request: StepRequest, thorough: bool = False) -> Record | None:
+    """Find the record that answers a request: same key, output as recorded, no well left to try again."""
+    record = read_record(layout, primary=layout.absolute(request.output))
+    if record is None or record.request_key != request.key:
+        return None
+    if any(well.transient and well.tries < MAX_WELL_TRIES for well in record.wells.values()):
+        return None
+    if compare_output(layout, record=record, thorough=thorough) is not OutputVerdict.AS_RECORDED:
+        return None
+    return record
+
+
+def run_session(session: Session, *, spec: StepSpec, place: Place, layout: Layout) -> Executed | Committed:
+    """Run a claimed step at its place; a failure is recorded before it is raised."""
+    try:
+        return place.run(spec, request=session.request)
+    except BaseException as error:
+        note_failure(layout, request=session.request, error=error)
+        raise
+
+
+def finish(layout: Layout, *, outcome: Executed | Committed) -> Record:
+    """Commit what ran here; verify what another place committed."""
+    if isinstance(outcome, Executed):
+        return publish(layout, executed=outcome)
+    return verify(layout, committed=outcome)
+
+
+def _log_wait(claim: Claim) -> None:
+    _LOG.info("waiting for %s", claim.holder())

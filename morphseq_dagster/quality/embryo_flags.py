@@ -1,0 +1,182 @@
+"""Flags of one embryo in one frame: frame, no-yolk, focus, bubble, dead (spec 5.2).
+
+Holds the five rules. Does not hold death over time (`death`) nor the making of auxiliary masks. Distances are
+Euclidean, on the part of the frame within reach of the embryo.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.morphometry.morphology import occupied_box, require_mask
+from morphseq_dagster.morphometry.shape import check_pixel_size
+from morphseq_dagster.quality.verdict import Verdict, unknown
+from morphseq_dagster.recipes.model import Slice
+
+
+class EmbryoFlagSettings(Slice):
+    """Limits of the embryo flags; all defaults from spec 5.2."""
+
+    border_um: float = Field(default=150.0, gt=0)
+    """Width of the border strip that an embryo should not touch, um; rounded up to whole pixels."""
+    inner_share_min: float = Field(default=0.98, gt=0, le=1)
+    """At most this share of the area inside the strip sets `frame_flag`."""
+    reach_borders: float = Field(default=2.0, gt=0)
+    """Focus and bubble masks nearer than this many border widths set their flags (300 um)."""
+    dead_below: float = Field(default=0.9, gt=0, le=1)
+    """A smaller fraction alive sets `dead_flag`."""
+
+
+DEFAULT_EMBRYO_FLAGS = EmbryoFlagSettings()
+
+
+@dataclass(frozen=True, eq=False)
+class AuxiliaryMasks:
+    """Masks of the whole frame from the QC models; None = not available, which is not the same as empty.
+
+    Attributes
+    ----------
+    yolk, focus, bubble, dead_tissue
+        `(H, W)` bool at the size of the frame.
+    """
+
+    yolk: NDArray[np.bool_] | None = None
+    focus: NDArray[np.bool_] | None = None
+    bubble: NDArray[np.bool_] | None = None
+    dead_tissue: NDArray[np.bool_] | None = None
+
+
+NO_AUXILIARY = AuxiliaryMasks()
+
+
+@dataclass(frozen=True)
+class EmbryoFlags:
+    """The five verdicts."""
+
+    frame_flag: Verdict
+    no_yolk_flag: Verdict
+    focus_flag: Verdict
+    bubble_flag: Verdict
+    dead_flag: Verdict
+
+
+def flag_embryo(
+    mask: NDArray[np.bool_],
+    *,
+    um_per_px: float | None,
+    fraction_alive: float | None,
+    auxiliary: AuxiliaryMasks = NO_AUXILIARY,
+    settings: EmbryoFlagSettings = DEFAULT_EMBRYO_FLAGS,
+) -> EmbryoFlags:
+    """Judge one embryo in one frame.
+
+    Parameters
+    ----------
+    mask
+        `(H, W)` bool.
+    um_per_px
+        Pixel size; None makes every distance, hence three flags, unknown (upstream assumes 1 um).
+    fraction_alive
+        0..1; None or NaN = unknown.
+    auxiliary
+        Masks of the frame.
+    settings
+        Limits.
+
+    Raises
+    ------
+    PermanentError
+        For arrays of the wrong type or shape.
+    """
+    require_mask(mask, where="embryo flags")
+    check_pixel_size(um_per_px)
+    if mask.any():
+        border = None if um_per_px is None else math.ceil(settings.border_um / um_per_px - 1e-9)
+        frame = _frame_flag(mask, border_px=border, settings=settings)
+        no_yolk = _no_yolk_flag(mask, yolk=auxiliary.yolk)
+        reach = None if border is None else settings.reach_borders * border
+        focus = _near_flag(mask, other=auxiliary.focus, reach_px=reach, name="focus")
+        bubble = _near_flag(mask, other=auxiliary.bubble, reach_px=reach, name="bubble")
+    else:
+        frame = no_yolk = focus = bubble = unknown("empty mask")
+    return EmbryoFlags(frame, no_yolk, focus, bubble, judge_dead(fraction_alive, settings=settings))
+
+
+def judge_dead(fraction_alive: float | None, *, settings: EmbryoFlagSettings = DEFAULT_EMBRYO_FLAGS) -> Verdict:
+    """`dead_flag`: the fraction alive is below the limit; unknown without a fraction (upstream: False)."""
+    if fraction_alive is None or math.isnan(fraction_alive):
+        return unknown("viability not measured")
+    return Verdict(fraction_alive < settings.dead_below)
+
+
+def living_share(mask: NDArray[np.bool_], *, dead_tissue: NDArray[np.bool_] | None) -> float | None:
+    """`fraction_alive` from a viability mask: 1 - |embryo and dead| / |embryo| (spec 5.2).
+
+    Returns
+    -------
+    float or None
+        None without a viability mask or with an empty embryo.
+    """
+    if dead_tissue is None or not mask.any():
+        return None
+    _require_same_shape(mask, dead_tissue, name="dead tissue")
+    return 1.0 - float(np.count_nonzero(mask & dead_tissue) / np.count_nonzero(mask))
+
+
+def _frame_flag(mask: NDArray[np.bool_], *, border_px: int | None, settings: EmbryoFlagSettings) -> Verdict:
+    if border_px is None:
+        return unknown("unknown pixel size")
+    height, width = mask.shape
+    if min(height, width) <= 2 * border_px:
+        return unknown("frame smaller than its border strip")
+    inner = np.count_nonzero(mask[border_px : height - border_px, border_px : width - border_px])
+    return Verdict(bool(inner <= settings.inner_share_min * np.count_nonzero(mask)))
+
+
+def _no_yolk_flag(mask: NDArray[np.bool_], *, yolk: NDArray[np.bool_] | None) -> Verdict:
+    if yolk is None:
+        return unknown("no yolk mask")
+    _require_same_shape(mask, yolk, name="yolk")
+    return Verdict(not bool((mask & yolk).any()))
+
+
+def _near_flag(
+    mask: NDArray[np.bool_], *, other: NDArray[np.bool_] | None, reach_px: float | None, name: str
+) -> Verdict:
+    if other is None:
+        return unknown(f"no {name} mask")
+    _require_same_shape(mask, other, name=name)
+    if reach_px is None:
+        return unknown("unknown pixel size")
+    box = occupied_box(mask)
+    if box is None:
+        return unknown("empty mask")
+    pad = math.ceil(reach_px) + 1
+    near = (
+        slice(max(box.row0 - pad, 0), box.row1 + pad),
+        slice(max(box.col0 - pad, 0), box.col1 + pad),
+    )
+    candidates = other[near]
+    if not candidates.any():
+        return Verdict(False)
+    outside = np.ascontiguousarray(~mask[near]).view(np.uint8)
+    distance = cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return Verdict(bool(distance[candidates].min() <= reach_px + 1e-3))
+
+
+def _require_same_shape(mask: NDArray[np.bool_], other: NDArray[np.bool_], *, name: str) -> None:
+    require_mask(other, where=f"{name} mask")
+    if mask.shape != other.shape:
+        raise PermanentError(
+            expected=f"a {name} mask of the embryo mask's shape {mask.shape}",
+            found=f"shape {other.shape}",
+            where=f"{name} mask",
+            remedy="resize it to the embryo mask by nearest neighbour first",
+        )

@@ -1,0 +1,153 @@
+"""Surface-area outliers against a reference curve of area over stage (spec 6.3a).
+
+Holds the two-sided rule. Does not hold the fallback and the global rule of older versions (spec 6.3b, c): a
+missing reference makes the flag unknown instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import Field
+
+from morphseq_dagster.errors import ContractError
+from morphseq_dagster.quality.verdict import Verdict, unknown, verdict_columns
+from morphseq_dagster.recipes.model import Slice
+
+
+class SurfaceAreaSettings(Slice):
+    """Limits of the surface-area flag."""
+
+    k_upper: float = Field(default=1.4, gt=0)
+    """Above this multiple of the 95th percentile: flagged. 1.4 in the newest configuration, 1.2 before."""
+    k_lower: float = Field(default=0.7, gt=0)
+    """Below this multiple of the 5th percentile: flagged. 0.7 in the newest configuration (spec 11.10); the
+    0.9 before rejected healthy embryos reared cold (spec, finding 9)."""
+
+
+DEFAULT_SURFACE_AREA = SurfaceAreaSettings()
+
+CURVE_COLUMNS = ("stage_hpf", "p5", "p95")
+
+
+@dataclass(frozen=True, eq=False)
+class SurfaceAreaCurve:
+    """Percentiles of the area of reference embryos over stage.
+
+    Attributes
+    ----------
+    stage_hpf
+        `(N,)` rising, h.
+    p5_um2, p95_um2
+        `(N,)` um2.
+    """
+
+    stage_hpf: NDArray[np.float64]
+    p5_um2: NDArray[np.float64]
+    p95_um2: NDArray[np.float64]
+
+    @classmethod
+    def from_table(cls, table: pd.DataFrame) -> SurfaceAreaCurve:
+        """Take the curve from columns `stage_hpf` (h), `p5`, `p95` (um2).
+
+        Raises
+        ------
+        ContractError
+            For missing columns, missing or non-positive numbers, repeated stages or crossed percentiles; all
+            problems are named at once.
+        """
+        missing = [name for name in CURVE_COLUMNS if name not in table.columns]
+        problems = [f"no column {name}" for name in missing]
+        if not missing:
+            ordered = table.sort_values("stage_hpf", kind="stable")
+            stage, low, high = (ordered[name].to_numpy(dtype=np.float64) for name in CURVE_COLUMNS)
+            values = np.stack([stage, low, high])
+            if values.shape[1] < 2:
+                problems.append("fewer than two rows")
+            elif not np.isfinite(values).all():
+                problems.append("missing numbers")
+            else:
+                if (np.diff(stage) <= 0).any():
+                    problems.append("repeated stages")
+                if (values[1:] <= 0).any():
+                    problems.append("areas that are not positive")
+                if (low > high).any():
+                    problems.append("p5 above p95")
+            if not problems:
+                return cls(stage, low, high)
+        raise ContractError(
+            expected="columns stage_hpf, p5, p95 with rising stages and positive areas",
+            found="; ".join(problems),
+            where="surface-area reference",
+            remedy="correct the reference table, or remove it to leave the flag unknown",
+        )
+
+
+def flag_surface_area(
+    table: pd.DataFrame, *, curve: SurfaceAreaCurve | None, settings: SurfaceAreaSettings = DEFAULT_SURFACE_AREA
+) -> pd.DataFrame:
+    """Flag embryos too large or too small for their stage.
+
+    Parameters
+    ----------
+    table
+        Columns `surface_area_um` (um2, the contract's name), `predicted_stage_hpf` (h) and `mask_target` ("body"
+        or "chorion", missing = unknown).
+    curve
+        Reference, or None. Stages beyond it are compared with its ends (spec 6.3a).
+    settings
+        Multiples of the percentiles.
+
+    Returns
+    -------
+    DataFrame
+        Index of `table`; `sa_outlier_flag` (nullable boolean), `sa_outlier_flag_reason` (str),
+        `sa_lower_limit_um2`, `sa_upper_limit_um2` (float, missing where nothing was compared).
+
+    Raises
+    ------
+    ContractError
+        When columns are missing.
+    """
+    needed = ("surface_area_um", "predicted_stage_hpf", "mask_target")
+    missing = [name for name in needed if name not in table.columns]
+    if missing:
+        raise ContractError(
+            expected=f"columns {', '.join(needed)}",
+            found=f"no {', '.join(missing)}",
+            where="embryo table",
+            remedy="build the embryo table with these columns",
+        )
+    area = table["surface_area_um"].to_numpy(dtype=np.float64, na_value=np.nan)
+    stage = table["predicted_stage_hpf"].to_numpy(dtype=np.float64, na_value=np.nan)
+    if curve is None:
+        lower = upper = np.full(len(table), np.nan)
+    else:
+        lower = settings.k_lower * np.interp(stage, curve.stage_hpf, curve.p5_um2)
+        upper = settings.k_upper * np.interp(stage, curve.stage_hpf, curve.p95_um2)
+    verdicts = [
+        _judge(a, s, low, high, target=target, has_curve=curve is not None)
+        for a, s, low, high, target in zip(area, stage, lower, upper, table["mask_target"], strict=True)
+    ]
+    columns = verdict_columns(verdicts, name="sa_outlier_flag", index=table.index)
+    compared = columns["sa_outlier_flag"].notna().to_numpy()
+    columns["sa_lower_limit_um2"] = np.where(compared, lower, np.nan)
+    columns["sa_upper_limit_um2"] = np.where(compared, upper, np.nan)
+    return columns
+
+
+def _judge(area: float, stage: float, low: float, high: float, *, target: object, has_curve: bool) -> Verdict:
+    if target == "chorion":
+        return unknown("the mask is of the chorion")
+    if target != "body":
+        return unknown("the mask's target is not known")
+    if not has_curve:
+        return unknown("no surface-area reference")
+    if not np.isfinite(area):
+        return unknown("no surface area")
+    if not np.isfinite(stage):
+        return unknown("no predicted stage")
+    return Verdict(bool(area > high or area < low))

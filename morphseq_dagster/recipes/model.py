@@ -1,0 +1,14 @@
+"""Recipe slices: typed parameters of one step, frozen, each documented with its unit and source.
+
+Holds the base class only, so that science and steps can import it without anything heavy.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Slice(BaseModel):
+    """Parameters of one step; every one changes pixels or numbers. Unknown names are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)

@@ -1,0 +1,1 @@
+"""Resources: what assets are given from outside - the workspace with its places - chosen by settings."""

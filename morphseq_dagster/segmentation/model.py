@@ -1,0 +1,124 @@
+"""What a segmenter is and what it returns.
+
+Holds the results and the protocols. Does not hold an implementation or the choice between them (`backends`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from morphseq_dagster.detection.model import BackendIdentity, Box, Detection
+from morphseq_dagster.segmentation.rle import Rle, decode
+
+MaskTarget = Literal["body", "chorion"]
+"""What a mask covers: the embryo's body, or its chorion where only that could be found."""
+
+
+class FrameSource(Protocol):
+    """A frame that is read when it is needed: a well may have more frames than fit into memory."""
+
+    def read(self) -> NDArray[np.uint8]:
+        """Return the (H, W) uint8 picture on a bright background."""
+        ...
+
+
+@dataclass(frozen=True)
+class ArrayFrame:
+    """A frame that is in memory already."""
+
+    pixels: NDArray[np.uint8]
+
+    def read(self) -> NDArray[np.uint8]:
+        """Return the picture."""
+        return self.pixels
+
+
+@dataclass(frozen=True)
+class TrackedMask:
+    """One embryo in one frame.
+
+    Attributes
+    ----------
+    embryo_number
+        From 1, by falling confidence in the seed frame (spec 3.2).
+    rle
+        The mask at the frame's full resolution.
+    box_xyxy
+        Box of the mask, normalised, inclusive maxima (spec 3.3).
+    area_px
+        Number of set pixels.
+    mask_target
+        What the mask covers.
+    confidence
+        0 to 1: share of the outline that follows an edge.
+    """
+
+    embryo_number: int
+    rle: Rle
+    box_xyxy: Box
+    area_px: int
+    mask_target: MaskTarget
+    confidence: float
+
+    def mask(self) -> NDArray[np.bool_]:
+        """Decode the mask: (H, W) bool."""
+        return decode(self.rle)
+
+
+@dataclass(frozen=True)
+class WellTracks:
+    """Embryos of one well through time.
+
+    Attributes
+    ----------
+    seed_index
+        Index of the seed frame; None when no frame of the well has a detection.
+    bidirectional
+        Whether tracking also ran backward from the seed frame.
+    num_embryos
+        Number of embryos, fixed by the seed frame.
+    frames
+        Per frame its masks by embryo number; an embryo that was not found in a frame is absent from it and
+        keeps its number when it is found again.
+    """
+
+    seed_index: int | None
+    bidirectional: bool
+    num_embryos: int
+    frames: tuple[tuple[TrackedMask, ...], ...]
+
+
+class Segmenter(Protocol):
+    """Outlines and follows the embryos of one well."""
+
+    name: str
+    version: int
+
+    def segment(
+        self,
+        frames: Sequence[FrameSource],
+        *,
+        detections: Sequence[Sequence[Detection]],
+        um_per_px: float | None,
+    ) -> WellTracks:
+        """Segment one well.
+
+        Parameters
+        ----------
+        frames
+            In time order, all of one size.
+        detections
+            Filtered detections per frame.
+        um_per_px
+            Pixel size, None when unknown.
+        """
+        ...
+
+    def identity(self) -> BackendIdentity:
+        """Name, version and weights, for the provenance record."""
+        ...

@@ -1,0 +1,203 @@
+"""The step contract: a small frozen request goes in, a staged result comes out, wherever the step runs.
+
+Holds request, result and the specification of a step. Does not hold the steps themselves or where they run (`places`).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from morphseq_dagster.layout import Artifact, Layout
+from morphseq_dagster.recipes.model import Slice
+from morphseq_dagster.storage.hashing import hash_json
+from morphseq_dagster.storage.records import InputRead
+from morphseq_dagster.storage.staging import Staged
+
+REQUEST_SCHEMA = 1
+
+
+class StepRequest(BaseModel):
+    """What a step needs to run anywhere: small, frozen, JSON.
+
+    Parameters
+    ----------
+    experiment, step, version
+        What to do, by which version of the code.
+    recipe
+        The step's resolved recipe slice.
+    inputs
+        Artifacts and registered files to read, each with the hash that it must have.
+    output
+        Path of the primary output relative to the data root.
+    data_root
+        Absolute path of the data root where the step runs; not part of the key.
+    run_id
+        Run on whose behalf; not part of the key.
+    force
+        Whether finished wells must be computed again; not part of the key.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = REQUEST_SCHEMA
+    experiment: str
+    step: str
+    version: int
+    recipe: dict[str, Any]
+    inputs: tuple[InputRead, ...]
+    output: str
+    data_root: str
+    run_id: str = ""
+    force: bool = False
+
+    @property
+    def recipe_hash(self) -> str:
+        """Hash of the recipe slice."""
+        return hash_json(self.recipe)
+
+    @property
+    def key(self) -> str:
+        """What the result depends on: equal keys mean equal bytes, at every place and below every data root."""
+        return hash_json(
+            {
+                "experiment": self.experiment,
+                "step": self.step,
+                "version": self.version,
+                "recipe": self.recipe,
+                "inputs": {entry.name: entry.sha256 for entry in self.inputs},
+                "output": self.output,
+            }
+        )
+
+    def layout(self, artifacts: tuple[Artifact, ...] | None = None) -> Layout:
+        """Paths below the request's data root."""
+        root = Path(self.data_root)
+        return Layout(root) if artifacts is None else Layout(root, artifacts)
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step made: the staged artifact."""
+
+    staged: Staged
+
+
+@dataclass(frozen=True)
+class ExternalInput:
+    """A registered input that a microscope or a person supplies.
+
+    Parameters
+    ----------
+    name
+        Logical name.
+    locate
+        Finds the file of an experiment; None when it is absent.
+    digest
+        Hashes what was found; the file's content unless said otherwise.
+    required
+        Whether the step cannot run without it.
+    """
+
+    name: str
+    locate: Callable[[Layout, str], Path | None]
+    required: bool = False
+    digest: Callable[[Layout, Path], str] | None = None
+
+
+Pool = Literal["cpu", "gpu"]
+
+
+@dataclass(frozen=True)
+class StepSpec:
+    """One step of the registry; the asset of the same name is made from it.
+
+    Parameters
+    ----------
+    name
+        Name of step, asset and artifact.
+    version
+        Raised whenever the code's results change, and only then.
+    body
+        `module:function` of the body, imported when the step runs.
+    inputs
+        Artifacts read.
+    externals
+        Registered files read.
+    recipe
+        Class of the step's recipe slice.
+    group, stage, description, kinds, pool
+        What people see: stage in the lab's words (build01 ...), sentence, technology badges, concurrency pool.
+    variant
+        Name that distinguishes outputs of one experiment side by side (the latent model), from the recipe slice.
+    """
+
+    name: str
+    version: int
+    body: str
+    inputs: tuple[str, ...]
+    description: str
+    group: str
+    stage: str = ""
+    externals: tuple[ExternalInput, ...] = ()
+    recipe: type[Slice] = Slice
+    kinds: frozenset[str] = frozenset()
+    pool: Pool = "cpu"
+    variant: Callable[[dict[str, Any]], str] | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+
+    def load(self) -> Callable[[StepRequest], StepResult]:
+        """Import the body."""
+        module, _, function = self.body.partition(":")
+        body: Callable[[StepRequest], StepResult] = getattr(importlib.import_module(module), function)
+        return body
+
+
+@dataclass(frozen=True)
+class Registry:
+    """All steps of one code location and the artifacts they make, in an order in which they can run."""
+
+    steps: tuple[StepSpec, ...]
+    artifacts: tuple[Artifact, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse a registry that names an unknown input or runs backwards."""
+        seen: set[str] = set()
+        for spec in self.steps:
+            if missing := set(spec.inputs) - seen:
+                raise ValueError(f"step {spec.name} reads {sorted(missing)}, which no earlier step makes")
+            if spec.name not in {a.name for a in self.artifacts}:
+                raise ValueError(f"step {spec.name} has no artifact in the layout")
+            seen.add(spec.name)
+
+    def spec(self, name: str) -> StepSpec:
+        """Look a step up by name."""
+        for spec in self.steps:
+            if spec.name == name:
+                return spec
+        raise KeyError(name)
+
+    def ancestors(self, names: set[str]) -> set[str]:
+        """The named steps and all steps before them."""
+        found = set(names)
+        for spec in reversed(self.steps):
+            if spec.name in found:
+                found |= set(spec.inputs)
+        return found
+
+    def descendants(self, names: set[str]) -> set[str]:
+        """The named steps and all steps after them."""
+        found = set(names)
+        for spec in self.steps:
+            if found & set(spec.inputs):
+                found.add(spec.name)
+        return found
+
+    def layout(self, data_root: Path) -> Layout:
+        """Paths of this registry's artifacts below a data root."""
+        return Layout(data_root, self.artifacts)

@@ -1,0 +1,233 @@
+"""The registry: every step of the pipeline, in an order in which they can run; the asset graph is made from it.
+
+Holds names, versions, inputs and descriptions. Raise a step's version whenever its results change, never otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from morphseq_dagster import recipes
+from morphseq_dagster.layout import ARTIFACTS
+from morphseq_dagster.steps import registered_inputs as registered
+from morphseq_dagster.steps.contract import ExternalInput, Registry, StepSpec
+
+
+def _latent_model(recipe: dict[str, Any]) -> str:
+    return str(recipe["model"])
+
+
+_WORKBOOK = ExternalInput("plate_workbook", registered.find_plate_workbook, required=True)
+_STEPS: Final = (
+    StepSpec(
+        "raw_manifest",
+        1,
+        "morphseq_dagster.steps.raw_manifest:run",
+        (),
+        "Every raw file of the acquisition with size and hashes; its version says whether any pixel changed.",
+        group="acquisition",
+        stage="build01",
+        externals=(
+            ExternalInput("raw_folder", registered.find_raw_folder, required=True, digest=registered.digest_listing),
+        ),
+        kinds=frozenset({"json"}),
+    ),
+    StepSpec(
+        "plate_metadata",
+        1,
+        "morphseq_dagster.steps.plate_metadata:run",
+        (),
+        "The plate workbook as a table of 96 wells: medium, genotype, perturbation, start age, temperature.",
+        group="acquisition",
+        stage="build01",
+        externals=(_WORKBOOK,),
+        kinds=frozenset({"csv", "excel"}),
+    ),
+    StepSpec(
+        "ff_images",
+        1,
+        "morphseq_dagster.steps.ff_images:run",
+        ("raw_manifest",),
+        "Focus-stacked, stitched 8-bit frames with pixel size and time of each.",
+        group="acquisition",
+        stage="build01",
+        recipe=recipes.FfImagesRecipe,
+        kinds=frozenset({"opencv", "jpeg"}),
+    ),
+    StepSpec(
+        "built_metadata",
+        1,
+        "morphseq_dagster.steps.built_metadata:run",
+        ("ff_images", "plate_metadata"),
+        "One row per well and time: frame geometry and times joined with the plate.",
+        group="acquisition",
+        stage="build01",
+        kinds=frozenset({"csv"}),
+    ),
+    StepSpec(
+        "organized_frames",
+        1,
+        "morphseq_dagster.steps.organized_frames:run",
+        ("ff_images",),
+        "Frames named by image id, one folder per well; what detection and segmentation read.",
+        group="segmentation",
+        stage="sam2",
+        recipe=recipes.OrganizedFramesRecipe,
+        kinds=frozenset({"jpeg"}),
+    ),
+    StepSpec(
+        "experiment_metadata",
+        1,
+        "morphseq_dagster.steps.experiment_metadata:run",
+        ("organized_frames", "built_metadata"),
+        "Videos, images and plate values of the experiment as one document.",
+        group="segmentation",
+        stage="sam2",
+        kinds=frozenset({"json"}),
+    ),
+    StepSpec(
+        "gdino_raw",
+        1,
+        "morphseq_dagster.steps.gdino_raw:run",
+        ("organized_frames",),
+        "All detections of the chosen detector, before any filter.",
+        group="segmentation",
+        stage="sam2",
+        recipe=recipes.GdinoRawRecipe,
+        kinds=frozenset({"opencv", "json"}),
+        pool="gpu",
+    ),
+    StepSpec(
+        "gdino_detections",
+        1,
+        "morphseq_dagster.steps.gdino_detections:run",
+        ("gdino_raw",),
+        "Detections after confidence threshold and non-maximum suppression.",
+        group="segmentation",
+        stage="sam2",
+        recipe=recipes.GdinoDetectionsRecipe,
+        kinds=frozenset({"json"}),
+    ),
+    StepSpec(
+        "sam2_tracks",
+        1,
+        "morphseq_dagster.steps.sam2_tracks:run",
+        ("organized_frames", "gdino_detections"),
+        "Masks of every embryo, tracked forward and backward from the seed frame.",
+        group="segmentation",
+        stage="sam2",
+        recipe=recipes.Sam2TracksRecipe,
+        kinds=frozenset({"opencv", "json"}),
+        pool="gpu",
+    ),
+    StepSpec(
+        "sam2_segmentations",
+        1,
+        "morphseq_dagster.steps.sam2_segmentations:run",
+        ("sam2_tracks",),
+        "Masks with their quality flags, recomputed from scratch.",
+        group="segmentation",
+        stage="sam2",
+        recipe=recipes.Sam2SegmentationsRecipe,
+        kinds=frozenset({"json"}),
+    ),
+    StepSpec(
+        "exported_masks",
+        1,
+        "morphseq_dagster.steps.exported_masks:run",
+        ("sam2_segmentations",),
+        "Label pictures, one per image, with their manifest.",
+        group="segmentation",
+        stage="sam2",
+        recipe=recipes.ExportedMasksRecipe,
+        kinds=frozenset({"png"}),
+    ),
+    StepSpec(
+        "sam2_metadata",
+        1,
+        "morphseq_dagster.steps.sam2_metadata:run",
+        ("sam2_segmentations", "exported_masks", "experiment_metadata"),
+        "The table of 43 columns: one row per embryo and frame.",
+        group="segmentation",
+        stage="sam2",
+        kinds=frozenset({"csv"}),
+    ),
+    StepSpec(
+        "qc_masks",
+        1,
+        "morphseq_dagster.steps.qc_masks:run",
+        ("ff_images",),
+        "Masks of yolk, focus, bubbles and viability; says `unavailable` until weights are given.",
+        group="embryos",
+        stage="build02",
+        recipe=recipes.QcMasksRecipe,
+        kinds=frozenset({"json"}),
+    ),
+    StepSpec(
+        "embryo_metadata",
+        1,
+        "morphseq_dagster.steps.embryo_metadata:run",
+        ("sam2_metadata", "sam2_segmentations", "exported_masks", "organized_frames", "built_metadata", "qc_masks"),
+        "Embryo table: shape, viability, flags, predicted stage, perturbation.",
+        group="embryos",
+        stage="build03",
+        externals=(
+            ExternalInput("perturbation_key", registered.find_perturbation_key),
+            ExternalInput("curation", registered.find_curation),
+        ),
+        recipe=recipes.EmbryoMetadataRecipe,
+        kinds=frozenset({"csv"}),
+    ),
+    StepSpec(
+        "snips",
+        1,
+        "morphseq_dagster.steps.snips:run",
+        ("exported_masks", "organized_frames", "qc_masks"),
+        "Aligned pictures of every embryo at one scale, with their masks.",
+        group="embryos",
+        stage="build03",
+        recipe=recipes.SnipsRecipe,
+        kinds=frozenset({"opencv", "jpeg"}),
+    ),
+    StepSpec(
+        "qc_staged",
+        1,
+        "morphseq_dagster.steps.qc_staged:run",
+        ("embryo_metadata", "snips"),
+        "Quality flags, death, surface area, stage, and which rows to use.",
+        group="embryos",
+        stage="build04",
+        externals=(
+            ExternalInput("area_reference", registered.find_area_reference),
+            ExternalInput("stage_reference", registered.find_stage_reference),
+        ),
+        recipe=recipes.QcStagedRecipe,
+        kinds=frozenset({"csv"}),
+    ),
+    StepSpec(
+        "latents",
+        1,
+        "morphseq_dagster.steps.latents:run",
+        ("snips",),
+        "Latent embedding of every snip.",
+        group="latents",
+        stage="latents",
+        recipe=recipes.LatentsRecipe,
+        kinds=frozenset({"csv"}),
+        pool="gpu",
+        variant=_latent_model,
+    ),
+    StepSpec(
+        "embryo_latents_final",
+        1,
+        "morphseq_dagster.steps.embryo_latents_final:run",
+        ("qc_staged", "latents"),
+        "The final table of the experiment: every staged row with its latents.",
+        group="latents",
+        stage="build06",
+        recipe=recipes.FinalRecipe,
+        kinds=frozenset({"csv"}),
+    ),
+)
+
+REGISTRY: Final = Registry(_STEPS, tuple(ARTIFACTS.values()))

@@ -1,0 +1,91 @@
+"""Requests: from registry, recipe and records to the request that a step would run with right now.
+
+Holds hashing of registered inputs and reading of the records of artifacts. Decides nothing about staleness.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.layout import Layout
+from morphseq_dagster.recipes.loading import Recipe
+from morphseq_dagster.steps.contract import Registry, StepRequest, StepSpec
+from morphseq_dagster.storage.hashing import hash_file
+from morphseq_dagster.storage.records import InputRead, Record, read_record
+
+
+def output_path(spec: StepSpec, *, layout: Layout, experiment: str, recipe: Recipe) -> Path:
+    """Primary output of a step under a recipe."""
+    variant = spec.variant(recipe.slice(spec.name)) if spec.variant is not None else ""
+    return layout.primary(spec.name, experiment=experiment, variant=variant)
+
+
+def build_request(
+    spec: StepSpec,
+    *,
+    registry: Registry,
+    layout: Layout,
+    experiment: str,
+    recipe: Recipe,
+    run_id: str = "",
+    force: bool = False,
+) -> StepRequest:
+    """Build the request of a step from what lies below the data root now.
+
+    Raises
+    ------
+    PermanentError
+        When an input artifact has no record, or a required registered file is absent.
+    """
+    inputs = []
+    for name in spec.inputs:
+        primary = output_path(registry.spec(name), layout=layout, experiment=experiment, recipe=recipe)
+        record = read_record(layout, primary=primary)
+        if record is None:
+            raise _missing_input(spec, name=name, primary=primary, experiment=experiment)
+        inputs.append(artifact_input(name, record=record))
+    inputs += [read_external(e.name, spec=spec, layout=layout, experiment=experiment) for e in spec.externals]
+    return StepRequest(
+        experiment=experiment,
+        step=spec.name,
+        version=spec.version,
+        recipe=recipe.slice(spec.name),
+        inputs=tuple(inputs),
+        output=layout.relative(output_path(spec, layout=layout, experiment=experiment, recipe=recipe)),
+        data_root=str(layout.data_root),
+        run_id=run_id,
+        force=force,
+    )
+
+
+def artifact_input(name: str, *, record: Record) -> InputRead:
+    """Input entry of a recorded artifact: consumers compare data versions."""
+    return InputRead(name=name, path=record.output.path, sha256=record.data_version)
+
+
+def read_external(name: str, *, spec: StepSpec, layout: Layout, experiment: str) -> InputRead:
+    """Hash a registered input as it is now; absent optional ones carry no hash."""
+    external = next(e for e in spec.externals if e.name == name)
+    path = external.locate(layout, experiment)
+    if path is None or not path.exists():
+        if external.required:
+            raise PermanentError(
+                expected=f"the input {name} of step {spec.name}",
+                found="no file",
+                where=str(path) if path is not None else f"experiment {experiment}",
+                remedy="supply the file, then run the step again",
+            )
+        return InputRead(name=name, path=layout.relative(path) if path is not None else "", sha256=None)
+    digest = hash_file(path) if external.digest is None else external.digest(layout, path)
+    return InputRead(name=name, path=layout.relative(path), sha256=digest)
+
+
+def _missing_input(spec: StepSpec, *, name: str, primary: Path, experiment: str) -> PermanentError:
+    found = "the file without its record" if primary.exists() else "no such file"
+    return PermanentError(
+        expected=f"the artifact {name} before step {spec.name}",
+        found=found,
+        where=str(primary),
+        remedy=f"morphseq materialize --partition {experiment} --select '+{spec.name}'",
+    )

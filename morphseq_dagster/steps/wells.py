@@ -1,0 +1,167 @@
+"""Wells: run a step's computation well by well, with checkpoints, reuse and isolation of failures.
+
+Holds the loop that all per-well steps share. An unchanged well is taken from the published artifact, a finished one from
+its checkpoint; a failing well becomes a state with its reason, and too many failing wells fail the step.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from morphseq_dagster.errors import ErrorReport, PermanentError, TransientError, report
+from morphseq_dagster.steps.progress import Progress, tell
+from morphseq_dagster.steps.workbench import Workbench
+from morphseq_dagster.storage.checkpoints import WellPayload, load_checkpoint, save_checkpoint
+from morphseq_dagster.storage.hashing import hash_json
+from morphseq_dagster.storage.records import OutputVerdict, Record, WellState, compare_output, read_record
+
+_LOG = logging.getLogger(__name__)
+# A full or failing disk is no property of a well: the step stops, and what is finished stays in its checkpoints.
+_SURROUNDINGS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE)
+
+
+@dataclass(frozen=True)
+class WellTask:
+    """One well to compute.
+
+    Parameters
+    ----------
+    well
+        Name of the well.
+    inputs
+        JSON value that names everything the well's result depends on beside recipe and version (hashes of its
+        pictures, say); enters the well's key.
+    """
+
+    well: str
+    inputs: Any
+
+
+@dataclass(frozen=True)
+class WellRun:
+    """Payloads of the wells that succeeded, states of all, and how many were computed rather than reused."""
+
+    payloads: Mapping[str, WellPayload]
+    states: Mapping[str, WellState]
+    computed: int
+
+
+def run_wells(
+    bench: Workbench,
+    *,
+    tasks: Sequence[WellTask],
+    compute: Callable[[WellTask], WellPayload],
+    restore: Callable[[WellTask], WellPayload | None],
+    max_failed_share: float,
+) -> WellRun:
+    """Compute every well that is not finished already.
+
+    Parameters
+    ----------
+    bench
+        The step's workbench.
+    tasks
+        Wells in the order of work.
+    compute
+        Computes one well.
+    restore
+        Takes one unchanged well from the published artifact; None when it is not in there.
+    max_failed_share
+        Share of failed wells above which the step fails.
+
+    Raises
+    ------
+    PermanentError, TransientError
+        When more wells failed than tolerated, naming each with its reason.
+    """
+    published = _published(bench)
+    payloads: dict[str, WellPayload] = {}
+    states: dict[str, WellState] = {}
+    computed = 0
+    for number, task in enumerate(tasks):
+        key = _key(bench, task)
+        payload = None if bench.request.force else _reuse(bench, task, key=key, published=published, restore=restore)
+        if payload is None:
+            computed += 1
+            folder = bench.layout.checkpoints(bench.request.step, experiment=bench.experiment) / task.well
+            try:
+                payload = save_checkpoint(folder, key=key, payload=compute(task))
+            except Exception as error:
+                states[task.well] = _failed(error, task=task, key=key, before=published)
+        if payload is not None:
+            payloads[task.well] = payload
+            states[task.well] = WellState(key=key, status="ok")
+        tell(Progress(bench.request.step, number + 1, len(tasks), task.well))
+    _refuse_too_many(bench, states, max_failed_share=max_failed_share)
+    return WellRun(payloads, states, computed)
+
+
+def _key(bench: Workbench, task: WellTask) -> str:
+    request = bench.request
+    return hash_json(
+        {
+            "experiment": request.experiment,
+            "step": request.step,
+            "version": request.version,
+            "recipe": request.recipe,
+            "well": task.well,
+            "inputs": task.inputs,
+        }
+    )
+
+
+def _published(bench: Workbench) -> Record | None:
+    """Read the record of the published artifact if the artifact is what the record says."""
+    record = read_record(bench.layout, primary=bench.primary)
+    if record is None or compare_output(bench.layout, record=record) is not OutputVerdict.AS_RECORDED:
+        return None
+    return record
+
+
+def _reuse(
+    bench: Workbench,
+    task: WellTask,
+    *,
+    key: str,
+    published: Record | None,
+    restore: Callable[[WellTask], WellPayload | None],
+) -> WellPayload | None:
+    state = published.wells.get(task.well) if published is not None else None
+    if state is not None and state.key == key and state.status == "ok":
+        payload = restore(task)
+        if payload is not None:
+            return payload
+    folder = bench.layout.checkpoints(bench.request.step, experiment=bench.experiment) / task.well
+    return load_checkpoint(folder, key=key)
+
+
+def _failed(error: Exception, *, task: WellTask, key: str, before: Record | None) -> WellState:
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _SURROUNDINGS):
+        raise error
+    told: ErrorReport = report(error)
+    reason = told.message
+    if told.kind == "unexpected":
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        reason += f" ({frame.name}, {frame.filename.rpartition('/')[2]}:{frame.lineno})"
+    _LOG.warning("well %s failed: %s", task.well, reason, exc_info=told.kind == "unexpected")
+    earlier = before.wells.get(task.well) if before is not None else None
+    tries = earlier.tries + 1 if earlier is not None and earlier.key == key and earlier.status == "failed" else 1
+    return WellState(key=key, status="failed", reason=reason, transient=told.kind == "transient", tries=tries)
+
+
+def _refuse_too_many(bench: Workbench, states: Mapping[str, WellState], *, max_failed_share: float) -> None:
+    failed = {well: state for well, state in states.items() if state.status == "failed"}
+    if not states or len(failed) <= max_failed_share * len(states):
+        return
+    kind = TransientError if all(state.transient for state in failed.values()) else PermanentError
+    raise kind(
+        expected=f"at most {max_failed_share:.0%} of {len(states)} wells to fail",
+        found=f"{len(failed)} failed: " + "; ".join(f"{well}: {state.reason}" for well, state in failed.items()),
+        where=f"step {bench.request.step} of experiment {bench.experiment}",
+        remedy="mend the named wells and run the step again; finished wells are kept",
+    )

@@ -1,0 +1,41 @@
+"""Content hashes of bytes, files and JSON values. Holds no idea of what is hashed or why."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+_BLOCK = 1 << 20
+
+
+def hash_bytes(data: bytes) -> str:
+    """SHA-256 of bytes, 64 hexadecimal characters."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's content, read once in blocks of 1 MiB."""
+    digest = hashlib.sha256()
+    with path.open("rb") as handle:
+        while block := handle.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def canonical_json(value: Any) -> bytes:
+    """Serialise to JSON with sorted keys and no spaces: equal values give equal bytes.
+
+    Raises
+    ------
+    ValueError
+        For NaN and infinities, which JSON lacks: they would break other readers.
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode()
+
+
+def hash_json(value: Any) -> str:
+    """SHA-256 of the canonical JSON form."""
+    return hash_bytes(canonical_json(value))

@@ -1,0 +1,141 @@
+"""Toy registry: three steps that show the whole step contract without any science.
+
+`letters` copies the words of a raw text file per well (image set, well by well), `lengths` counts them (table),
+`summary` sums up (document). Used by the tests of storage, places and assets, and as the shortest example of a step.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from morphseq_dagster.contracts.document import DocumentPart
+from morphseq_dagster.contracts.image_set import FileEntry, ImageSetManifest
+from morphseq_dagster.contracts.table import Column, TableContract
+from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.layout import Artifact, Layout
+from morphseq_dagster.recipes.model import Slice
+from morphseq_dagster.steps.contract import ExternalInput, Registry, StepRequest, StepResult, StepSpec
+from morphseq_dagster.steps.wells import WellTask, run_wells
+from morphseq_dagster.steps.workbench import Account, Workbench
+from morphseq_dagster.storage.checkpoints import WellPayload
+from morphseq_dagster.storage.hashing import hash_bytes
+
+
+class LettersRecipe(Slice):
+    """Parameters of `letters`."""
+
+    upper: bool = False
+    """Whether words are written in capitals."""
+    slow_s: float = 0.0
+    """Seconds that every well takes, for tests that interrupt."""
+    max_failed_share: float = 0.5
+    """Share of failed wells above which the step fails."""
+
+
+class Summary(DocumentPart):
+    """Number of wells and of letters."""
+
+    wells: int
+    letters: int
+
+
+LENGTHS = TableContract(
+    "lengths",
+    (Column("well", "str"), Column("letters", "int", minimum=0), Column("share", "float", minimum=0, maximum=1)),
+    key=("well",),
+    order=("well",),
+)
+
+_ARTIFACTS = (
+    Artifact("letters", "image_set", "letters/{exp}/letters_manifest_{exp}.json", ("letters/{exp}",)),
+    Artifact("lengths", "table", "tables/lengths_{exp}.csv"),
+    Artifact("summary", "document", "tables/summary_{exp}.json"),
+)
+
+
+def words_file(layout: Layout, experiment: str) -> Path:
+    """Raw input: one line `well word` per well."""
+    return layout.data_root / "words" / f"{experiment}.txt"
+
+
+def run_letters(request: StepRequest) -> StepResult:
+    """Write one file per well; the words `fail`, `full` and `kill` make their well misbehave as named."""
+    bench = Workbench(request, artifacts=_ARTIFACTS)
+    recipe = bench.recipe(LettersRecipe)
+    raw = bench.external("words")
+    lines = [line.split() for line in (raw.read_text().splitlines() if raw is not None else [])]
+    words = {well: word for well, word in lines}
+    folder = bench.layout.folders("letters", experiment=bench.experiment)[0]
+
+    def compute(task: WellTask) -> WellPayload:
+        time.sleep(recipe.slow_s)
+        word = words[task.well]
+        if word == "fail":
+            raise PermanentError(expected="a word", found=word, where=task.well, remedy="write another word")
+        if word == "full":
+            raise OSError(28, "No space left on device")
+        if word == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return WellPayload({}, {f"{task.well}.txt": (word.upper() if recipe.upper else word).encode()})
+
+    def restore(task: WellTask) -> WellPayload | None:
+        path = folder / f"{task.well}.txt"
+        return WellPayload({}, {path.name: path}) if path.is_file() else None
+
+    run = run_wells(
+        bench,
+        tasks=[WellTask(well, word) for well, word in words.items()],
+        compute=compute,
+        restore=restore,
+        max_failed_share=recipe.max_failed_share,
+    )
+    files = {folder / n: Path(str(p)) for payload in run.payloads.values() for n, p in payload.files.items()}
+    entries = {
+        bench.layout.relative(target): FileEntry(sha256=hash_bytes(p.read_bytes()), size=p.stat().st_size)
+        for target, p in sorted(files.items())
+    }
+    manifest = ImageSetManifest(experiment_id=bench.experiment, files=entries)
+    account = Account(wells=run.states, counts={"computed": run.computed})
+    return bench.stage_images(files, manifest=manifest, folders=(folder,), account=account)
+
+
+def run_lengths(request: StepRequest) -> StepResult:
+    """Count the letters of every well."""
+    import pandas as pd
+
+    bench = Workbench(request, artifacts=_ARTIFACTS)
+    manifest = bench.document("letters", ImageSetManifest)
+    texts = {Path(path).stem: bench.picture(path, entry=entry) for path, entry in manifest.files.items()}
+    total = sum(len(text) for text in texts.values())
+    rows = [(well, len(text), len(text) / total) for well, text in texts.items()]
+    return bench.stage_table(pd.DataFrame(rows, columns=list(LENGTHS.names)), contract=LENGTHS)
+
+
+def run_summary(request: StepRequest) -> StepResult:
+    """Sum the letters up."""
+    bench = Workbench(request, artifacts=_ARTIFACTS)
+    table = bench.table("lengths", LENGTHS)
+    return bench.stage_document(Summary(wells=len(table), letters=int(table["letters"].sum())))
+
+
+_HERE = "morphseq_dagster.testing.toy"
+TOY_REGISTRY = Registry(
+    steps=(
+        StepSpec(
+            "letters",
+            1,
+            f"{_HERE}:run_letters",
+            (),
+            "One file per well.",
+            "toy",
+            externals=(ExternalInput("words", words_file, required=True),),
+            recipe=LettersRecipe,
+        ),
+        StepSpec("lengths", 1, f"{_HERE}:run_lengths", ("letters",), "Letters per well.", "toy"),
+        StepSpec("summary", 1, f"{_HERE}:run_summary", ("lengths",), "Wells and letters in all.", "toy"),
+    ),
+    artifacts=_ARTIFACTS,
+)

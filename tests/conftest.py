@@ -1,0 +1,91 @@
+"""What the whole suite shares: the real data, the markers, the word on skipped tests, capped threads.
+
+Fixtures that build plates, stores or steps live in `morphseq_dagster.testing` or beside their tests.
+"""
+
+from __future__ import annotations
+
+import os
+
+# Several workers on few cores must not each start a thread per core, nor the processes that tests start. Set
+# before anything imports numpy, hence the imports below it.
+# ruff: noqa: E402
+for _variable in (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "OPENCV_FOR_THREADS_NUM",
+):
+    os.environ.setdefault(_variable, "1")
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hypothesis
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+IN_CI = os.environ.get("CI") == "true"
+BESIDE = REPOSITORY.parent / "shared"
+
+# What must not be skipped where real data is at hand and nobody watches.
+GUARDED_MARKERS = ("needs_shared", "models", "slurm", "browser")
+
+# No deadline: the machines that run this are busy. In CI the same examples every time.
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=IN_CI, print_blob=True)
+hypothesis.settings.load_profile("suite")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--run-slow", action="store_true", help="run the tests marked slow too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if "shared" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.needs_shared)
+        if item.get_closest_marker("slow") and not config.getoption("--run-slow"):
+            item.add_marker(pytest.mark.skip(reason="slow: run with --run-slow"))
+
+
+def _skips_are_failures() -> bool:
+    return IN_CI and BESIDE.is_dir()
+
+
+def _fail_instead(report: pytest.TestReport | pytest.CollectReport, why: str) -> None:
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    report.outcome = "failed"
+    report.longrepr = f"{why} may not be skipped with CI=true and {BESIDE} present, but was: {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    markers = [name for name in GUARDED_MARKERS if item.get_closest_marker(name)]
+    slow_unasked = item.get_closest_marker("slow") is not None and not item.config.getoption("--run-slow")
+    expected_failure = hasattr(report, "wasxfail")
+    if report.skipped and markers and not slow_unasked and not expected_failure and _skips_are_failures():
+        _fail_instead(report, f"A test that is marked {', '.join(markers)}")
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    # A module skipped whole takes tests with it whose markers nobody sees.
+    report = yield
+    if report.skipped and _skips_are_failures():
+        _fail_instead(report, "A whole test module")
+    return report
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder of the real data: MORPHSEQ_SHARED, else `shared` beside the repository."""
+    folder = Path(os.environ.get("MORPHSEQ_SHARED", BESIDE))
+    if not folder.is_dir():
+        pytest.skip(f"no real data: {folder} is not there (MORPHSEQ_SHARED names another folder)")
+    return folder
