@@ -6,7 +6,9 @@ Does not hold handling: retries are decided by whoever runs a step.
 
 from __future__ import annotations
 
-from typing import Literal
+import errno
+from functools import partial
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -28,6 +30,11 @@ class MorphseqError(Exception):
     def __init__(self, *, expected: str, found: str, where: str, remedy: str) -> None:
         self.expected, self.found, self.where, self.remedy = expected, found, where, remedy
         super().__init__(f"{where}: expected {expected}; found {found}. Remedy: {remedy}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions are unpickled from their positional arguments, and these are keyword-only.
+        parts = {"expected": self.expected, "found": self.found, "where": self.where, "remedy": self.remedy}
+        return partial(type(self), **parts), ()
 
 
 class PermanentError(MorphseqError):
@@ -62,6 +69,16 @@ class ErrorReport(BaseModel):
     remedy: str = ""
 
 
+_ROOM = "make free space there, then run again; finished work is kept"
+_REMEDIES = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EROFS: "the file system is read-only: mount it writable, or choose another data root",
+    errno.EACCES: "give the user who runs this write permission there",
+    errno.EPERM: "give the user who runs this write permission there",
+    errno.EIO: "the disk or its connection failed: look at the system's log, then run again",
+}
+
 _CLASSES: dict[str, type[MorphseqError]] = {
     "permanent": PermanentError,
     "transient": TransientError,
@@ -84,13 +101,24 @@ def report(error: BaseException) -> ErrorReport:
             where=error.where,
             remedy=error.remedy,
         )
-    kind: ErrorKind = "transient" if isinstance(error, OSError | MemoryError) else "unexpected"
-    return ErrorReport(kind=kind, type=type(error).__name__, message=f"{type(error).__name__}: {error}")
+    message = f"{type(error).__name__}: {error}"
+    if isinstance(error, OSError):
+        return ErrorReport(
+            kind="transient",
+            type=type(error).__name__,
+            message=message,
+            expected="the operating system to do as asked",
+            found=f"{type(error).__name__}: {error.strerror or error}",
+            where=str(error.filename or "an operation without a file name"),
+            remedy=_REMEDIES.get(error.errno or 0, "run again; `morphseq doctor` checks the machine"),
+        )
+    kind: ErrorKind = "transient" if isinstance(error, MemoryError) else "unexpected"
+    return ErrorReport(kind=kind, type=type(error).__name__, message=message)
 
 
 def restore(told: ErrorReport) -> MorphseqError:
     """Rebuild the exception that another process reported."""
-    cls = _CLASSES.get(told.kind, TransientError if told.kind == "transient" else PermanentError)
+    cls = _CLASSES.get(told.kind, PermanentError)
     return cls(
         expected=told.expected or "the step to finish",
         found=told.found or told.message,

@@ -6,7 +6,9 @@ Holds the machinery; the models stand in the module named after the artifact.
 from __future__ import annotations
 
 import json
-from typing import TypeVar
+import math
+from collections.abc import Iterator
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -23,9 +25,38 @@ class DocumentPart(BaseModel):
 
 
 def encode_document(document: BaseModel) -> bytes:
-    """Serialise a document: one indented space, keys in the model's order, a final newline."""
+    """Serialise a document: one indented space, keys in the model's order, a final newline.
+
+    Raises
+    ------
+    ContractError
+        Naming every NaN and infinity, which JSON lacks.
+    """
     value = document.model_dump(mode="json", by_alias=True)
-    return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    try:
+        text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        places = [place for place, number in _numbers(value, "") if not math.isfinite(number)]
+        name = type(document).__name__
+        raise ContractError(
+            expected=f"a document {name} of finite numbers",
+            found=f"{len(places)} problems: " + "; ".join(f"{place} is not finite" for place in places[:_LISTED]),
+            where=name,
+            remedy="mend the step that wrote them: unknown is null; the earlier version was left in place",
+        ) from error
+    return (text + "\n").encode()
+
+
+def _numbers(value: Any, place: str) -> Iterator[tuple[str, float]]:
+    """Yield every float of a JSON value with its place."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _numbers(inner, f"{place}.{name}" if place else str(name))
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _numbers(inner, f"{place}.{number}")
+    elif isinstance(value, float):
+        yield place, value
 
 
 def parse_document(model: type[_Model], data: bytes, *, where: str) -> _Model:

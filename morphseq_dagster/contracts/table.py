@@ -122,20 +122,25 @@ class TableContract:
         ordered = [n for n in self.names if n in frame.columns]
         rest = [n for n in frame.columns if n not in self.names]
         frame = frame[ordered + rest].copy()
+        unique = set(frame.columns) - set(frame.columns[frame.columns.duplicated(keep=False)])
         for column in self.columns:
-            if column.name not in frame.columns:
+            if column.name not in unique:
                 continue
             series = frame[column.name]
             try:
                 if column.dtype == "float":
                     frame[column.name] = pd.to_numeric(series).astype("float64")
                 else:
+                    if series.dtype == object:  # a float NaN among whole numbers would make floats of them all
+                        series = series.where(series.notna(), pd.NA)
                     frame[column.name] = series.astype(_PANDAS[column.dtype])
-            except (ValueError, TypeError):
+            except (ValueError, TypeError, OverflowError):
                 continue
+            if column.dtype == "str":
+                frame[column.name] = _as_read_back(frame[column.name])
             if column.decimals is not None:
                 frame[column.name] = frame[column.name].round(column.decimals)
-        present = [n for n in self.order if n in frame.columns]
+        present = [n for n in self.order if n in unique]
         return frame.sort_values(present, kind="stable", ignore_index=True) if present else frame
 
     def check(self, frame: pd.DataFrame, *, where: str) -> None:
@@ -207,7 +212,10 @@ class TableContract:
                     )
                 case "int":
                     with contextlib.suppress(ValueError):  # text stays text, for `check` to name
-                        frame[name] = pd.to_numeric(frame[name])
+                        frame[name] = frame[name].astype(object).map(_to_whole, na_action="ignore")
+                case "float":
+                    with contextlib.suppress(ValueError):
+                        frame[name] = frame[name].astype(object).map(float, na_action="ignore")
                 case _:
                     pass
         frame = self.conform(frame)
@@ -219,6 +227,22 @@ class TableContract:
         import pandas as pd  # noqa: PLC0415
 
         return pd.DataFrame({c.name: pd.Series(dtype=_PANDAS[c.dtype]) for c in self.columns})
+
+
+def _as_read_back(series: pd.Series[str]) -> pd.Series[str]:
+    """Text as a CSV file gives it back: a blank cell is null, and the one line end inside a cell is the newline."""
+    import pandas as pd  # noqa: PLC0415
+
+    series = series.str.replace(r"\r\n?", "\n", regex=True)
+    return series.mask(series == "", pd.NA)
+
+
+def _to_whole(text: str) -> int | float:
+    """Parse a whole number exactly; a float would lose the digits beyond 2^53."""
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
 
 
 def _tell(cases: pd.DataFrame) -> list[str]:

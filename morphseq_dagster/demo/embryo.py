@@ -175,11 +175,8 @@ def shape_midline(design: EmbryoDesign, *, age_hpf: float) -> Midline:
     seat = yolk + 62 * girth
     arc = np.linspace(0.0, length, round(length / _STEP_UM) + 1)
     free = np.clip((arc - wrap * seat) / 420, 0, 1)
-    if design.has_chorion:
-        # The free tail runs along the wall: half-way between the yolk's and the chorion's curvature.
-        end = 1 / (0.73 * design.chorion_um)
-    else:
-        end = design.tail_bend_per_um
+    # In a chorion the free tail runs along the wall, bent between the yolk's and the chorion's curvature.
+    end = 1 / (0.73 * design.chorion_um) if design.has_chorion else design.tail_bend_per_um
     bend = (1 - free) / seat + free * end
     heading = np.concatenate([[0.0], np.cumsum(0.5 * (bend[1:] + bend[:-1]) * np.diff(arc))])
     tangents = np.stack([np.sin(heading), np.cos(heading)], axis=1)
@@ -189,6 +186,8 @@ def shape_midline(design: EmbryoDesign, *, age_hpf: float) -> Midline:
     dorsal, ventral = _half_widths(arc, length=length, girth=girth, age_hpf=age_hpf, leaves_yolk=wrap * seat)
     if design.mirrored:
         points, tangents = points * [1, -1], tangents * [1, -1]
+    for array in (points, tangents, arc, dorsal, ventral):
+        array.setflags(write=False)
     return Midline(points, tangents, arc, dorsal, ventral, yolk, age_hpf)
 
 
@@ -223,8 +222,6 @@ def turn_points(points: Floats, *, rotation_rad: float) -> Floats:
 
 def chorion_centre_um(design: EmbryoDesign, *, first_age_hpf: float, last_age_hpf: float) -> Floats:
     """Centre of the chorion in the embryo's frame: the middle of what it has to hold, `(2,)` (row, column)."""
-    held = np.concatenate(
-        [outline_um(shape_midline(design, age_hpf=age)) for age in (first_age_hpf, last_age_hpf)]
-    )
+    held = np.concatenate([outline_um(shape_midline(design, age_hpf=age)) for age in (first_age_hpf, last_age_hpf)])
     (column, row), _ = cv2.minEnclosingCircle(held.astype(np.float32)[:, ::-1])
     return np.array([row, column])

@@ -31,6 +31,7 @@ _TICKS_PER_S = 10_000_000
 _FIRST_TICK = -8_580_000_000_000_000_000
 """Real files carry negative shooting times of this size: only differences mean anything (spec 3.2)."""
 _PADDING_PX = 24
+_SEAM_PX = 1.2
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,13 @@ def take_plane(background: Image, *, picture: EmbryoPicture | None, plane: float
     if picture is None:
         return scene
     passed = np.exp(-picture.absorbance)
-    seen = np.empty_like(passed)
+    seen, weights = np.zeros_like(passed), np.zeros_like(passed)
     for height in np.unique(picture.height):
-        part = picture.height == height
-        seen[part] = _blur(passed, sigma=level.blur_px_per_plane * abs(plane - float(height)))[part]
+        # Parts pass into each other within a pixel or two, as tissue does.
+        weight = _blur((picture.height == height).astype(np.float32), sigma=_SEAM_PX)
+        seen += weight * _blur(passed, sigma=level.blur_px_per_plane * abs(plane - float(height)))
+        weights += weight
+    seen /= weights
     rows = slice(picture.row_px, picture.row_px + seen.shape[0])
     columns = slice(picture.column_px, picture.column_px + seen.shape[1])
     scene[rows, columns] *= seen

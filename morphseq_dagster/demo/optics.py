@@ -31,6 +31,7 @@ Image = npt.NDArray[np.float32]
 Box = tuple[float, float, float, float]
 
 _MARGIN_UM = 110.0
+_HALO_UM = 45.0
 _TEXTURE_PX = 512
 
 
@@ -148,9 +149,11 @@ def render_embryo(
             chorion, rows=rows, columns=columns, look=look, um_per_px=um_per_px, design=design, pose=pose
         )
     in_yolk, in_body = yolk.cover >= 0.5, body.cover >= 0.5
+    # Heights reach a little beyond the outline, so that the outline of a part blurs with the part.
+    near = body.inside_um > -_HALO_UM
     height = np.full(shape, design.trunk_plane, np.float32)
-    height[in_body & (along < HEAD_UM)] = design.head_plane
-    height[in_body & (along > TAIL_SHARE * midline.length_um)] = design.tail_plane
+    height[near & (along < HEAD_UM)] = design.head_plane
+    height[near & (along > TAIL_SHARE * midline.length_um)] = design.tail_plane
     height[in_yolk] = design.trunk_plane
     return EmbryoPicture(top, left, absorbance, in_yolk | in_body, height)
 
@@ -159,7 +162,7 @@ def _cut_out(
     midline: Midline, *, pose: Pose, chorion: ChorionPlace | None, um_per_px: float
 ) -> tuple[int, int, int, int]:
     points = turn_points(outline_um(midline), rotation_rad=pose.rotation_rad) / um_per_px
-    points = points + [pose.row_px, pose.column_px]
+    points = points + np.array([pose.row_px, pose.column_px])
     low, high = points.min(axis=0), points.max(axis=0)
     if chorion is not None:
         box = chorion.box_px
@@ -169,9 +172,7 @@ def _cut_out(
     return int(low[0]), int(low[1]), int(high[0]), int(high[1])
 
 
-def _body_coordinates(
-    midline: Midline, *, y: Image, x: Image, mirrored: bool, um_per_px: float
-) -> tuple[Image, Image]:
+def _body_coordinates(midline: Midline, *, y: Image, x: Image, mirrored: bool, um_per_px: float) -> tuple[Image, Image]:
     """Arc length and signed distance (ventral positive) of every pixel from the body axis, um."""
     # Every midline point marks its nearest pixel; the distance transform then hands each pixel its nearest mark.
     first = np.array([y[0, 0], x[0, 0]], np.float64)
@@ -181,9 +182,7 @@ def _body_coordinates(
     at = np.clip(np.rint(grid).astype(int), 0, np.array(y.shape) - 1)
     free = np.ones(y.shape, np.uint8)
     free[at[:, 0], at[:, 1]] = 0
-    _, labels = cv2.distanceTransformWithLabels(
-        free, cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
-    )
+    _, labels = cv2.distanceTransformWithLabels(free, cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL)
     index_of = np.zeros(int(labels.max()) + 1, np.intp)
     index_of[labels[at[:, 0], at[:, 1]]] = np.arange(len(at))
     index = index_of[labels]
@@ -205,6 +204,7 @@ def _body_coordinates(
 class _Part:
     absorbance: Image
     cover: Image
+    inside_um: Image
 
 
 def _draw_body(
@@ -234,10 +234,10 @@ def _draw_body(
     structure = 0.10 * somites + 0.10 * notochord + _draw_head(along, across, age_hpf=pose.age_hpf)
     grain = _read_texture(design, part="body", row=across / um_per_px, column=along / um_per_px, fine=look.grain)
     alive = 1 - pose.opacity
-    base = 0.11 + 0.07 * thickness + 0.34 * rim + (0.12 + 0.88 * alive) * structure
+    base = 0.11 + 0.07 * thickness + 0.34 * (0.3 + 0.7 * alive) * rim + (0.12 + 0.88 * alive) * structure
     opaque = pose.opacity * (0.55 + 0.65 * thickness)
     soft = look.absorbance * (base + opaque) + (0.2 + 0.8 * alive) * grain
-    return _Part((soft * cover).astype(np.float32), cover.astype(np.float32))
+    return _Part((soft * cover).astype(np.float32), cover.astype(np.float32), inside.astype(np.float32))
 
 
 def _draw_head(along: Image, across: Image, *, age_hpf: float) -> Image:
@@ -274,10 +274,10 @@ def _draw_yolk(
     grain = _read_texture(design, part="yolk", row=y / um_per_px, column=x / um_per_px, fine=look.grain)
     tilt = 0.06 * np.cos(turn - phases[0]) * np.hypot(y, x) / midline.yolk_um
     alive = 1 - pose.opacity
-    base = 0.20 + 0.06 * thickness + 0.85 * border + tilt
+    base = 0.20 + 0.06 * thickness + 0.85 * (0.3 + 0.7 * alive) * border + tilt
     opaque = pose.opacity * (0.7 + 0.6 * thickness)
     soft = look.absorbance * (base + opaque) + (0.2 + 0.8 * alive) * grain
-    return _Part((soft * cover).astype(np.float32), cover.astype(np.float32))
+    return _Part((soft * cover).astype(np.float32), cover.astype(np.float32), inside.astype(np.float32))
 
 
 def _draw_chorion(
@@ -329,7 +329,9 @@ def _make_texture(seed: int, *, name: str) -> Image:
     fine = _scaled_blur(field, sigma=0.75)
     granules = _scaled_blur(random.standard_normal((_TEXTURE_PX, _TEXTURE_PX), np.float32), sigma=1.6)
     clouds = _scaled_blur(random.standard_normal((_TEXTURE_PX, _TEXTURE_PX), np.float32), sigma=6.0)
-    return np.asarray(fine + 0.8 * granules + 0.7 * clouds, np.float32)
+    texture = np.asarray(fine + 0.8 * granules + 0.7 * clouds, np.float32)
+    texture.setflags(write=False)
+    return texture
 
 
 def _scaled_blur(field: Image, *, sigma: float) -> Image:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from morphseq_dagster.demo.microscope import BitDepth
 from morphseq_dagster.demo.truth import WellKind
+from morphseq_dagster.identifiers import parse_well
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class WellPlan:
     has_chorion
         Whether the embryo lies in its chorion.
     start_age_hpf
-        Age at the first frame, 10 to 48 hpf; in a chorion at most 32 (later the animal no longer fits the drawing).
+        Age at the first frame, 10 to 48 hpf all through; in a chorion better below 32, later the tail covers the head.
     genotype, chem_perturbation, medium, pair
         Workbook cells.
     temperature
@@ -62,7 +63,7 @@ class PlatePlan:
         Pixel size. The default is three times that of the real plates (spec 3.2), 1.887209 um.
     bit_depth
         8 or 16.
-    with_edge
+    edge_every
         Every n-th well shows the well's dark edge; 0 shows none.
     """
 
@@ -77,7 +78,13 @@ class PlatePlan:
     planes: int = 5
     um_per_px: float = 5.661627
     bit_depth: BitDepth = 8
-    with_edge: int = 3
+    edge_every: int = 3
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be made; ValueError."""
+        _check_plan(self.wells, times=self.times, death_index=self.death_index)
+        if self.tiles < 1 or not 1 <= self.planes <= 254 or not 0 < self.overlap < 1:
+            raise ValueError(f"not a plate: {self.tiles} tiles, {self.planes} planes, overlap {self.overlap}")
 
 
 @dataclass(frozen=True)
@@ -91,7 +98,21 @@ class FramesPlan:
     death_index: int = 1
     shape_px: tuple[int, int] = (320, 320)
     um_per_px: float = 6.5
-    with_edge: int = 0
+    edge_every: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be made; ValueError."""
+        _check_plan(self.wells, times=self.times, death_index=self.death_index)
+
+
+def _check_plan(wells: tuple[WellPlan, ...], *, times: int, death_index: int) -> None:
+    names = [well.well for well in wells]
+    if not names or len(set(names)) < len(names) or any(parse_well(name) != name for name in names):
+        raise ValueError(f"wells must be named once each, as A01..H12: {', '.join(names)}")
+    if times < 1:
+        raise ValueError(f"a plate needs at least one time, not {times}")
+    if any(well.kind == "dying" for well in wells) and not 1 <= death_index < times:
+        raise ValueError(f"death_index must lie within 1 and {times - 1} for a dying embryo, not be {death_index}")
 
 
 DEMO_PLATE = PlatePlan(

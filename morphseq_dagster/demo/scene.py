@@ -38,8 +38,8 @@ def draw_background(
     level
         Difficulty.
     keep_clear
-        (row, column, radius) in px of the embryo, on which no debris falls; None for an empty well, which gets
-        twice as much.
+        (row, column, radius) in px of the embryo, on which no debris falls (on `hard` it may touch); None for an
+        empty well, which gets twice as much.
     edge
         Whether the well's dark edge reaches into the scene.
 
@@ -105,6 +105,9 @@ def _draw_debris(
 ) -> Image:
     drawn = np.zeros(shape, np.float32)
     count = level.debris * (2 if keep_clear is None else 1)
+    if keep_clear is not None and level.debris_touches:
+        # Less room than the embryo's circle and the debris' reach: some of it comes to lie on the rim.
+        keep_clear = (keep_clear[0], keep_clear[1], 0.9 * keep_clear[2] - 40)
     for _ in range(count):
         place = _find_place(random, shape=shape, keep_clear=keep_clear, reach=12)
         if place is not None:
@@ -142,9 +145,7 @@ def _window(
     return view, rows - place[0], columns - place[1]
 
 
-def _add_speck(
-    drawn: Image, random: np.random.Generator, *, place: tuple[float, float], um_per_px: float
-) -> None:
+def _add_speck(drawn: Image, random: np.random.Generator, *, place: tuple[float, float], um_per_px: float) -> None:
     """A clump: a few overlapping blobs, some soft (out of focus)."""
     size = random.uniform(8, 34) / um_per_px
     view, dy, dx = _window(drawn, place=place, reach=5 * size + 4)
@@ -169,9 +170,7 @@ def _add_thread(drawn: Image, random: np.random.Generator, *, place: tuple[float
     drawn += random.uniform(0.15, 0.4) * cv2.GaussianBlur(canvas, (0, 0), random.uniform(0.6, 1.1))
 
 
-def _add_bubble(
-    drawn: Image, random: np.random.Generator, *, place: tuple[float, float], um_per_px: float
-) -> None:
+def _add_bubble(drawn: Image, random: np.random.Generator, *, place: tuple[float, float], um_per_px: float) -> None:
     """A gas bubble: a dark ring with a bright middle."""
     radius = random.uniform(25, 75) / um_per_px
     view, dy, dx = _window(drawn, place=place, reach=radius + 8)

@@ -5,7 +5,7 @@ Holds the choice of place and the poses. Does not hold pictures (`optics`, `scen
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,6 +13,11 @@ from morphseq_dagster.demo.embryo import EmbryoDesign, Pose, design_embryo, outl
 from morphseq_dagster.demo.optics import ChorionPlace, place_chorion
 from morphseq_dagster.demo.plan import WellPlan
 from morphseq_dagster.demo.randomness import open_stream
+
+WELL_SECONDS = 12.3
+"""Seconds from one well to the next (spec 3.2)."""
+DYING_OPACITY = 0.65
+"""Opacity in the frame of death; from the next frame on it is 1."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ def tell_story(
     times_s
         Seconds of every frame since the first.
     death_index
-        Frame in which a dying embryo turns opaque.
+        Frame in which a dying embryo turns opaque, at least 1.
     planes
         Number of focal planes.
     um_per_px
@@ -79,7 +84,7 @@ def tell_story(
     dies = death_index if well.kind == "dying" else len(times_s)
     design = design_embryo(seed, name=well.well, has_chorion=well.has_chorion, planes=planes)
     rate = 0.055 * well.temperature - 0.57
-    last_alive = min(max(dies - 1, 0), len(times_s) - 1)
+    last_alive = dies - 1
     ages = [well.start_age_hpf + rate * (t - times_s[0]) / 3600 for t in times_s]
     base = _find_base(design, seed=seed, well=well, ages=(ages[0], ages[last_alive]), um_per_px=um_per_px, field=field)
     chorion = place_chorion(
@@ -91,21 +96,13 @@ def tell_story(
     for index, age in enumerate(ages):
         shift = reach * np.clip(random.standard_normal(2), -2, 2)
         turn = 0.015 * float(np.clip(random.standard_normal(), -2, 2))
-        if index >= dies and poses:
-            still = poses[min(last_alive, len(poses) - 1)]
-            opacity = 0.65 if index == dies else 1.0
-            poses.append(Pose(still.row_px, still.column_px, still.rotation_rad, still.age_hpf, opacity))
+        if index >= dies:
+            still = poses[last_alive]
+            opacity = DYING_OPACITY if index == dies else 1.0
+            poses.append(replace(still, opacity=opacity))
             continue
-        opacity = 0.65 if index >= dies else 0.0
-        poses.append(
-            Pose(
-                base.row_px + float(shift[0]),
-                base.column_px + float(shift[1]),
-                base.rotation_rad + turn,
-                age,
-                opacity,
-            )
-        )
+        row, column = base.row_px + float(shift[0]), base.column_px + float(shift[1])
+        poses.append(Pose(row, column, base.rotation_rad + turn, age, 0.0))
     return WellStory(design, chorion, tuple(poses), _surround(design, poses, chorion=chorion, um_per_px=um_per_px))
 
 
@@ -155,8 +152,7 @@ def _surround(
     if chorion is not None:
         return chorion.row_px, chorion.column_px, chorion.radius_px + 6
     clouds = [
-        turn_points(outline_um(shape_midline(design, age_hpf=pose.age_hpf)), rotation_rad=pose.rotation_rad)
-        / um_per_px
+        turn_points(outline_um(shape_midline(design, age_hpf=pose.age_hpf)), rotation_rad=pose.rotation_rad) / um_per_px
         + [pose.row_px, pose.column_px]
         for pose in poses
     ]

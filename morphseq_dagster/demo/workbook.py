@@ -1,6 +1,6 @@
 """The plate workbook of the demo: one 8 x 12 sheet per variable (spec, science 2).
 
-Holds the writer and the fixing of its bytes. Does not hold any reading of workbooks.
+Holds the making of the file's bytes. Does not hold any reading of workbooks, nor what is in the cells (`record`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import io
 import re
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 
 from openpyxl import Workbook
 
@@ -20,15 +19,13 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 _MODIFIED = re.compile(rb"(<dcterms:modified[^>]*>)[^<]*(</dcterms:modified>)")
 
 
-def write_workbook(path: Path, *, sheets: Mapping[str, Mapping[str, Cell]]) -> None:
-    """Write a plate workbook whose bytes depend on its cells alone.
+def make_workbook(sheets: Mapping[str, Mapping[str, Cell]]) -> bytes:
+    """Make a plate workbook (xlsx) whose bytes depend on its cells alone.
 
     Row 1 holds a blank and 1..12, column A the letters A..H; a well without a value stays blank.
 
     Parameters
     ----------
-    path
-        File to write; its folder must exist.
     sheets
         Sheet name -> well (`A01`) -> value.
     """
@@ -44,7 +41,7 @@ def write_workbook(path: Path, *, sheets: Mapping[str, Mapping[str, Cell]]) -> N
             sheet.append([letter, *(cells.get(f"{letter}{column:02d}") for column in range(1, 13))])
     raw = io.BytesIO()
     book.save(raw)
-    path.write_bytes(_fix_bytes(raw.getvalue()))
+    return _fix_bytes(raw.getvalue())
 
 
 def _fix_bytes(data: bytes) -> bytes:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from morphseq_dagster.detection.field import FloatImage, Mask, WorkPicture
+from morphseq_dagster.detection.field import MAD_TO_SIGMA, Mask, WorkPicture
+from morphseq_dagster.detection.regions import apply_hysteresis, ellipse_kernel, fill_outlines, outline_of
 from morphseq_dagster.detection.settings import ClassicalDetectorSettings
+from morphseq_dagster.detection.water import level_water
 
 
 @dataclass(frozen=True)
@@ -33,65 +34,45 @@ class Body:
     free: float
 
 
-def apply_hysteresis(values: FloatImage, *, low: float, high: float) -> Mask:
-    """Pixels above `low` in regions (8-neighbour) that reach `high`; (h, w) bool."""
-    above = (values > low).astype(np.uint8)
-    count, labels = cv2.connectedComponents(above, connectivity=8)
-    reached = np.zeros(count, dtype=np.bool_)
-    reached[np.unique(labels[values > high])] = True
-    reached[0] = False
-    return np.asarray(reached[labels], dtype=np.bool_)
-
-
-def fill_outlines(mask: Mask, *, keep_open: Mask | None = None) -> Mask:
-    """Fill what outer contours enclose, except holes of which most pixels are in `keep_open`; (h, w) bool."""
-    holes = (~mask).astype(np.uint8)
-    # The margin joins all outside regions into component 1 whatever touches the frame's border.
-    count, labels = cv2.connectedComponents(cv2.copyMakeBorder(holes, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1), connectivity=4)
-    labels = labels[1:-1, 1:-1]
-    fill = np.ones(count, dtype=np.bool_)
-    fill[1] = False
-    if keep_open is not None and count > 2:
-        size = np.bincount(labels.ravel(), minlength=count)
-        plain = np.bincount(labels[keep_open], minlength=count)
-        fill &= plain <= 0.5 * size
-    fill[0] = True
-    return np.asarray(fill[labels], dtype=np.bool_)
-
-
-def ellipse_kernel(diameter: int) -> NDArray[np.uint8]:
-    """Elliptic structuring element of odd diameter."""
-    odd = max(1, diameter | 1)
-    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (odd, odd)), dtype=np.uint8)
-
-
 def find_bodies(
     picture: WorkPicture,
     *,
     area_min_px: float,
     area_max_px: float,
+    hole_px: float,
     settings: ClassicalDetectorSettings,
     taken: Mask | None = None,
 ) -> tuple[Body, ...]:
     """Regions with a closed outline and an area in the given range (work pixels), largest first.
 
-    `taken` (h, w) bool marks what has been explained already (chorions) and is left out.
+    `hole_px` is the largest area of a yolk, `taken` (h, w) bool marks what has been explained already (chorions)
+    and is left out.
     """
     field = picture.lit if taken is None else picture.lit & ~taken
     low = max(settings.body_edge_floor, picture.gradient_level(settings.body_edge_mad))
     high = max(settings.body_seed_floor, picture.gradient_level(settings.body_seed_mad))
     edges = apply_hysteresis(np.where(field, picture.gradient, 0).astype(np.float32), low=low, high=high)
-    dark = field & (picture.flat < 1.0 - settings.body_darkness_min)
+    flat = level_water(
+        picture.flat,
+        lit=field,
+        close_px=settings.body_close_px,
+        shade_px=settings.shade_px,
+        edge_floor=settings.body_edge_floor,
+        edge_sigma=settings.body_edge_mad / MAD_TO_SIGMA,
+    )
+    dark = field & (flat < 1.0 - settings.body_darkness_min)
     close = settings.body_close_px
     # A margin of background lets the closing and the filling act on objects that the frame cuts.
     marked = cv2.copyMakeBorder((edges | dark).astype(np.uint8), close, close, close, close, cv2.BORDER_REPLICATE)
     closed = cv2.morphologyEx(marked, cv2.MORPH_CLOSE, ellipse_kernel(close))[close:-close, close:-close]
     # A hole as bright and smooth as the background is background (between body and tail, within a thread's loop).
-    plain = (np.abs(picture.flat - 1.0) < settings.plain_depth) & (
+    plain = (np.abs(flat - 1.0) < settings.plain_depth) & (
         cv2.blur(picture.gradient, (5, 5)) < max(settings.plain_gradient, 1.5 * picture.gradient_median)
     )
-    filled = fill_outlines(closed.astype(np.bool_), keep_open=plain).astype(np.uint8)
-    opened = cv2.morphologyEx(cv2.erode(filled, ellipse_kernel(3)), cv2.MORPH_OPEN, ellipse_kernel(settings.body_open_px))
+    filled = fill_outlines(closed.astype(np.bool_), plain=plain, large_px=hole_px).astype(np.uint8)
+    opened = cv2.morphologyEx(
+        cv2.erode(filled, ellipse_kernel(3)), cv2.MORPH_OPEN, ellipse_kernel(settings.body_open_px)
+    )
     count, labels, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
     near_wall = cv2.dilate((~field).astype(np.uint8), ellipse_kernel(5)).astype(np.bool_)
     strong = cv2.dilate((picture.gradient > low).astype(np.uint8), ellipse_kernel(5)).astype(np.bool_)
@@ -101,10 +82,7 @@ def find_bodies(
         if not area_min_px <= area <= area_max_px:
             continue
         mask = labels == index
-        inner = cv2.erode(
-            mask.astype(np.uint8), ellipse_kernel(3), borderType=cv2.BORDER_CONSTANT, borderValue=1
-        ).astype(np.bool_)
-        outline = mask & ~inner
+        outline = outline_of(mask)
         if not outline.any():
             continue
         bodies.append(
@@ -113,8 +91,8 @@ def find_bodies(
                 box=(x, y, x + w, y + h),
                 area_px=area,
                 edge=float(strong[outline].mean()),
-                darkness=float(1.0 - np.median(picture.flat[mask])),
-                solid=float((picture.flat[mask] < 1.0 - settings.plain_depth).mean()),
+                darkness=float(1.0 - np.median(flat[mask])),
+                solid=float((flat[mask] < 1.0 - settings.plain_depth).mean()),
                 free=float(1.0 - near_wall[outline].mean()),
             )
         )

@@ -17,6 +17,8 @@ from morphseq_dagster.detection.filtering import measure_box_iou
 from morphseq_dagster.detection.settings import ClassicalDetectorSettings
 
 FloatArray = NDArray[np.float64]
+Ellipse = tuple[float, float, float, float, float]
+"""Centre x, centre y, two half axes (work pixels), angle of the first one (radians)."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,6 @@ class Chorion:
         """Radius of the circle of equal area."""
         return float(np.sqrt(self.half_a * self.half_b))
 
-    def rim(self, *, directions: int, factor: float = 1.0) -> tuple[FloatArray, FloatArray]:
-        """Points of the outline scaled by `factor`: x and y, each (directions,) float64."""
-        return trace_ellipse(self.x, self.y, self.half_a * factor, self.half_b * factor, self.angle, directions)
-
     def box(self) -> tuple[float, float, float, float]:
         """Upright box x_min, y_min, x_max, y_max of the ellipse, not clipped to the frame."""
         cos, sin = np.cos(self.angle), np.sin(self.angle)
@@ -54,18 +52,24 @@ class Chorion:
 
     def fill(self, shape: tuple[int, int], *, factor: float = 1.0) -> Mask:
         """Pixels of a (h, w) picture inside the ellipse scaled by `factor`; (h, w) bool."""
-        rows, columns = np.ogrid[: shape[0], : shape[1]]
-        cos, sin = np.cos(self.angle), np.sin(self.angle)
-        u = (columns - self.x) * cos + (rows - self.y) * sin
-        v = (rows - self.y) * cos - (columns - self.x) * sin
-        inside = (u / (self.half_a * factor)) ** 2 + (v / (self.half_b * factor)) ** 2 <= 1.0
-        return np.asarray(inside, dtype=np.bool_)
+        filled = np.zeros(shape, dtype=np.bool_)
+        reach = factor * max(self.half_a, self.half_b) + 1
+        top, left = max(0, int(self.y - reach)), max(0, int(self.x - reach))
+        bottom, right = min(shape[0], int(self.y + reach) + 2), min(shape[1], int(self.x + reach) + 2)
+        if top >= bottom or left >= right:
+            return filled
+        rows = np.arange(top, bottom, dtype=np.float32)[:, None] - np.float32(self.y)
+        columns = np.arange(left, right, dtype=np.float32)[None, :] - np.float32(self.x)
+        cos, sin = np.float32(np.cos(self.angle)), np.float32(np.sin(self.angle))
+        u, v = columns * cos + rows * sin, rows * cos - columns * sin
+        radii = (u / np.float32(self.half_a * factor)) ** 2 + (v / np.float32(self.half_b * factor)) ** 2
+        filled[top:bottom, left:right] = radii <= 1.0
+        return filled
 
 
-def trace_ellipse(
-    x: float, y: float, half_a: float, half_b: float, angle: float, directions: int
-) -> tuple[FloatArray, FloatArray]:
+def trace_ellipse(ellipse: Ellipse, *, directions: int) -> tuple[FloatArray, FloatArray]:
     """Points of an ellipse at equal steps of its parameter: x and y, each (directions,) float64."""
+    x, y, half_a, half_b, angle = ellipse
     t = np.linspace(0.0, 2 * np.pi, directions, endpoint=False)
     u, v = half_a * np.cos(t), half_b * np.sin(t)
     return x + u * np.cos(angle) - v * np.sin(angle), y + u * np.sin(angle) + v * np.cos(angle)
@@ -86,7 +90,10 @@ def sample(picture: FloatImage, x: FloatArray, y: FloatArray) -> FloatArray:
 
 
 def polar_gradient(
-    picture: WorkPicture, ellipse: tuple[float, float, float, float, float], factors: FloatArray, directions: int
+    picture: WorkPicture,
+    ellipse: Ellipse,
+    factors: FloatArray,
+    directions: int,
 ) -> FloatArray:
     """Gradient across an ellipse's rim.
 
@@ -99,7 +106,7 @@ def polar_gradient(
         Magnitude on the ellipse scaled by each factor; NaN outside the frame.
     """
     x, y, half_a, half_b, angle = ellipse
-    rim_x, rim_y = trace_ellipse(0.0, 0.0, half_a, half_b, angle, directions)
+    rim_x, rim_y = trace_ellipse((0.0, 0.0, half_a, half_b, angle), directions=directions)
     t = np.linspace(0.0, 2 * np.pi, directions, endpoint=False)
     u, v = np.cos(t) / half_a, np.sin(t) / half_b
     length = np.hypot(u, v)
@@ -107,12 +114,13 @@ def polar_gradient(
     normal_y = (u * np.sin(angle) + v * np.cos(angle)) / length
     px, py = x + np.outer(rim_x, factors), y + np.outer(rim_y, factors)
     across = sample(picture.gradient_x, px, py) * normal_x[:, None]
-    return np.abs(across + sample(picture.gradient_y, px, py) * normal_y[:, None])
+    across = across + sample(picture.gradient_y, px, py) * normal_y[:, None]
+    return np.asarray(np.abs(across), dtype=np.float64)
 
 
 def measure_rim(
     picture: WorkPicture,
-    ellipse: tuple[float, float, float, float, float],
+    ellipse: Ellipse,
     *,
     settings: ClassicalDetectorSettings,
 ) -> tuple[float, float]:
@@ -133,7 +141,7 @@ def measure_rim(
 
 def refine_ellipse(
     picture: WorkPicture, circle: tuple[float, float, float], *, settings: ClassicalDetectorSettings
-) -> tuple[float, float, float, float, float]:
+) -> Ellipse:
     """Fit an ellipse to the strongest edges near a circle, dropping outliers; the circle itself if that fails.
 
     Edges are looked for between 0.85 and 1.15 radii. The fit is refused when a half axis differs from the
@@ -179,7 +187,14 @@ def measure_content(picture: WorkPicture, chorion: Chorion, *, settings: Classic
     if flat.size == 0:
         return 0.0
     shifted = Chorion(
-        chorion.x - columns.start, chorion.y - rows.start, chorion.half_a, chorion.half_b, chorion.angle, 0, 1, 0
+        chorion.x - columns.start,
+        chorion.y - rows.start,
+        chorion.half_a,
+        chorion.half_b,
+        chorion.angle,
+        0,
+        1,
+        0,
     )
     inside = shifted.fill((flat.shape[0], flat.shape[1]), factor=0.8)
     if not inside.any():
@@ -212,6 +227,32 @@ def propose_circles(
     return [(float(x) - pad, float(y) - pad, float(r)) for x, y, r in found.reshape(-1, 3)]
 
 
+def propose_radii(
+    picture: WorkPicture,
+    circle: tuple[float, float, float],
+    *,
+    radius_min: float,
+    radius_max: float,
+    settings: ClassicalDetectorSettings,
+) -> tuple[float, ...]:
+    """Radii worth a look about the centre of a circle: its own, and the one with the most edges around.
+
+    The Hough transform reports one circle per place, which may be the curve of the body within the chorion.
+    """
+    x, y, radius = circle
+    radii = np.arange(radius_min, radius_max + 1.0)
+    profile = polar_gradient(picture, (x, y, 1.0, 1.0, 0.0), radii, settings.directions)
+    strong = np.nan_to_num(profile, nan=0.0) > picture.gradient_level(settings.rim_mad)
+    # Three pixels allow for a centre that is not quite right.
+    near = cv2.dilate(strong.astype(np.uint8), np.ones((1, 7), np.uint8)).astype(np.float64)
+    seen = np.isfinite(profile).sum(axis=0)
+    support = np.where(seen >= settings.rim_visible_min * len(profile), near.sum(axis=0) / np.maximum(seen, 1), 0)
+    # Of equal radii the largest: the chorion is the outermost circle.
+    best = len(radii) - 1 - int(np.argmax(support[::-1]))
+    other = float(radii[best])
+    return (radius,) if abs(other - radius) < 4.0 else (radius, other)
+
+
 def find_chorions(
     picture: WorkPicture, *, radius_min: float, radius_max: float, settings: ClassicalDetectorSettings
 ) -> tuple[Chorion, ...]:
@@ -228,7 +269,14 @@ def find_chorions(
     """
     candidates: list[Chorion] = []
     circles = propose_circles(picture, radius_min=radius_min, radius_max=radius_max, settings=settings)
-    for circle in circles:
+    tried = [
+        (x, y, radius)
+        for x, y, first in circles
+        for radius in propose_radii(
+            picture, (x, y, first), radius_min=radius_min, radius_max=radius_max, settings=settings
+        )
+    ]
+    for circle in tried:
         ellipse = refine_ellipse(picture, circle, settings=settings)
         support, visible = measure_rim(picture, ellipse, settings=settings)
         if support < settings.rim_support_min or visible < settings.rim_visible_min:
@@ -238,7 +286,7 @@ def find_chorions(
         if content < settings.content_min:
             continue
         candidates.append(Chorion(*ellipse, support=support, visible=visible, content=content))
-    candidates.sort(key=lambda c: (-c.support * c.visible, c.y, c.x))
+    candidates.sort(key=lambda c: (-round(c.support * c.visible, 2), -c.radius, c.y, c.x))
     kept: list[Chorion] = []
     for candidate in candidates:
         if all(measure_box_iou(candidate.box(), other.box()) <= settings.overlap_max for other in kept):

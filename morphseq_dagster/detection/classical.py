@@ -29,6 +29,7 @@ class SizeRange:
     radius_max: float
     area_min_px: float
     area_max_px: float
+    yolk_max_px: float
 
 
 def derive_size_range(picture: WorkPicture, *, settings: ClassicalDetectorSettings) -> SizeRange:
@@ -44,6 +45,7 @@ def derive_size_range(picture: WorkPicture, *, settings: ClassicalDetectorSettin
             settings.chorion_radius_max_um / scale,
             settings.body_area_min_um2 / scale**2,
             settings.body_area_max_um2 / scale**2,
+            settings.yolk_area_max_um2 / scale**2,
         )
     height, width = picture.shape
     longest = max(height, width)
@@ -51,6 +53,7 @@ def derive_size_range(picture: WorkPicture, *, settings: ClassicalDetectorSettin
         settings.chorion_radius_min_share * longest,
         settings.chorion_radius_max_share * longest,
         settings.body_area_min_share * height * width,
+        settings.body_area_max_share * height * width,
         settings.body_area_max_share * height * width,
     )
 
@@ -100,28 +103,43 @@ class ClassicalDetector:
         )
 
     def find(self, picture: WorkPicture) -> tuple[tuple[Chorion, ...], tuple[Body, ...]]:
-        """Chorions of the picture, and bodies in what is left of it."""
+        """Chorions of the picture, and bodies in what is left of it.
+
+        Well supported chorions stand; bodies are looked for beside them. A weakly supported circle may be the
+        curve of a body without chorion: of such a circle and a body in the same place the better rated is kept,
+        and the circle when the body fills it.
+        """
         size = derive_size_range(picture, settings=self.settings)
-        chorions = find_chorions(
-            picture, radius_min=size.radius_min, radius_max=size.radius_max, settings=self.settings
-        )
-        if chorions and picture.um_per_px is None:
+        circles = find_chorions(picture, radius_min=size.radius_min, radius_max=size.radius_max, settings=self.settings)
+        strong = [c for c in circles if c.support >= self.settings.rim_support_sure]
+        if strong and picture.um_per_px is None:
             # Without a scale nothing tells debris from an embryo; beside a chorion the doubt goes against it.
-            return chorions, ()
+            return tuple(strong), ()
         area_min_px = size.area_min_px
-        if chorions and picture.um_per_px is not None:
+        if strong and picture.um_per_px is not None:
             area_min_px = self.settings.body_beside_chorion_min_um2 / picture.um_per_px**2
         taken = np.zeros(picture.shape, dtype=np.bool_)
-        for chorion in chorions:
+        for chorion in strong:
             taken |= chorion.fill(picture.shape, factor=self.settings.chorion_taken)
-        bodies = find_bodies(
-            picture,
-            area_min_px=area_min_px,
-            area_max_px=size.area_max_px,
-            settings=self.settings,
-            taken=taken,
+        bodies = list(
+            find_bodies(
+                picture,
+                area_min_px=area_min_px,
+                area_max_px=size.area_max_px,
+                hole_px=size.yolk_max_px,
+                settings=self.settings,
+                taken=taken,
+            )
         )
-        return chorions, bodies
+        chorions = list(strong)
+        for weak in (c for c in circles if c.support < self.settings.rim_support_sure):
+            inside = weak.fill(picture.shape)
+            rivals = [b for b in bodies if np.count_nonzero(inside & b.mask) > 0.3 * min(b.area_px, inside.sum())]
+            whole = any(np.count_nonzero(inside & b.mask) > 0.75 * np.count_nonzero(inside | b.mask) for b in rivals)
+            if whole or all(rate_body(b) < rate_chorion(weak) for b in rivals):
+                chorions.append(weak)
+                bodies = [b for b in bodies if all(b is not rival for rival in rivals)]
+        return tuple(chorions), tuple(bodies)
 
     def detect(self, image: NDArray[np.uint8], *, um_per_px: float | None) -> tuple[Detection, ...]:
         """Embryos of one frame, the most confident first; unfiltered (see `filtering`).

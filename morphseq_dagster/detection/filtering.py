@@ -26,13 +26,21 @@ def measure_box_iou(a: Box, b: Box) -> float:
 
 
 def order_detections(detections: Iterable[Detection]) -> tuple[Detection, ...]:
-    """Sort by confidence, descending; ties by box (top to bottom, left to right) and phrase, so equal input in
-    any order gives equal output.
+    """Sort by confidence, descending.
+
+    Ties are broken by box (top to bottom, left to right) and phrase: the order of the input never shows.
     """
     return tuple(
         sorted(
             detections,
-            key=lambda d: (-d.confidence, d.box_xyxy[1], d.box_xyxy[0], d.box_xyxy[3], d.box_xyxy[2], d.phrase),
+            key=lambda d: (
+                -d.confidence,
+                d.box_xyxy[1],
+                d.box_xyxy[0],
+                d.box_xyxy[3],
+                d.box_xyxy[2],
+                d.phrase,
+            ),
         )
     )
 

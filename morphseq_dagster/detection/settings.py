@@ -40,6 +40,10 @@ class ClassicalDetectorSettings(BaseModel):
     rim_tolerance_px: int = Field(default=1, ge=1)
     rim_mad: float = 10.0
     rim_support_min: float = Field(default=0.45, ge=0, le=1)
+    rim_support_sure: float = Field(default=0.8, ge=0, le=1)
+    """Rim: directions looked at, tolerance of its place in work pixels, gradient above the noise in median
+    absolute deviations, least support, and support from which a circle is a chorion without further question.
+    Measured: chorions have 0.94-1.0; circles at random places 0.57 in one case of a hundred."""
     rim_visible_min: float = Field(default=0.3, ge=0, le=1)
     ellipse_min_visible: float = Field(default=0.7, ge=0, le=1)
     content_min: float = Field(default=0.1, ge=0, le=1)
@@ -54,6 +58,8 @@ class ClassicalDetectorSettings(BaseModel):
     body_seed_floor: float = Field(default=0.03, ge=0)
     """Least gradients (share of the background per work pixel) in pictures with very little noise."""
     body_darkness_min: float = Field(default=0.12, gt=0, lt=1)
+    shade_px: float = Field(default=12.0, gt=0)
+    """Standard deviation of the Gaussian that carries the water's brightness beneath bodies, in work pixels."""
     plain_depth: float = Field(default=0.03, gt=0, lt=1)
     plain_gradient: float = Field(default=0.006, ge=0)
     """What passes for plain background: depth below it and gradient."""
@@ -65,5 +71,7 @@ class ClassicalDetectorSettings(BaseModel):
     body_area_max_um2: float = Field(default=2_500_000.0, gt=0)
     """Physical prior: the stage reference of surface areas runs from 0.40 to 1.29 mm^2 (spec, stage_ref_df),
     widened for views from the front and for a filled outline."""
+    yolk_area_max_um2: float = Field(default=380_000.0, gt=0)
+    """Disc of 0.7 mm, the yolk's diameter (Kimmel et al. 1995)."""
     body_area_min_share: float = Field(default=0.004, gt=0, lt=1)
     body_area_max_share: float = Field(default=0.6, gt=0, lt=1)

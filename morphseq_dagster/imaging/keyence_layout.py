@@ -1,6 +1,7 @@
 """Folder and file names of Keyence experiments (spec 3.2; orchestration 1.2).
 
-Holds the scan of `XY##` and `W0##` folders into frames and problems; names only, no file is opened. Does not hold pixels.
+Holds the scan of `XY##` and `W0##` folders into frames and problems; names only, no file is opened. Does not hold
+pixels.
 """
 
 from __future__ import annotations

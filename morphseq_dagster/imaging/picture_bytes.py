@@ -1,7 +1,7 @@
 """Bytes of picture files: what they say about themselves and proof that they are whole.
 
-Holds headers and structure of PNG, JPEG and TIFF, which decoders check too little: a half JPEG may decode without
-complaint. Does not hold pixels.
+Holds headers and structure of PNG, JPEG and TIFF, which decoders check too little: some fill the rest of a half JPEG
+with grey. Does not hold pixels.
 """
 
 from __future__ import annotations
@@ -89,8 +89,11 @@ def peek_header(path: Path) -> PictureHeader:
         with path.open("rb") as handle:
             head = handle.read(65536)
             if head.startswith(_JPEG_MAGIC):
-                # The frame header may stand behind large application segments (thumbnails, colour profiles).
-                head += handle.read()
+                try:
+                    return _jpeg_header(head, where=str(path))
+                except PermanentError:
+                    # The frame header may stand behind large application segments (thumbnails, colour profiles).
+                    return _jpeg_header(head + handle.read(), where=str(path))
             if not head.startswith(_TIFF_MAGICS):
                 return parse_header(head, where=str(path))
             handle.seek(0)
@@ -205,7 +208,7 @@ def check_jpeg_end(data: bytes, *, where: str) -> None:
     """Ask for the end marker behind the first scan.
 
     Inside coded data FF is always followed by 00 or a restart marker (ITU T.81, B.1.1.5), so FF D9 can only be the
-    end. Decoders fill what is missing with grey and say nothing.
+    end. Some decoders fill what is missing with grey and say nothing.
     """
     _, start = _jpeg_scan_start(data, where=where)
     if data.find(b"\xff\xd9", start) < 0:

@@ -124,7 +124,7 @@ class FocusSettings:
     focus_feature_um
         Detail that tells focus, in um; sets the filter size (spec 3.2 step 3).
     score_sigma_px
-        Averaging of the focus score; 2.0 is a window of about 9 px (spec 11.3).
+        Averaging of the focus score; 1.5 is a window of about 9 px, three sigmas to each side (spec 11.3).
     index_median_px
         Side of the median over the map of plane numbers, odd; 1 switches it off and saves reading planes twice.
     tile_overlap
@@ -144,8 +144,8 @@ class FocusSettings:
     low_percentile: float = 0.1
     high_percentile: float = 99.9
     focus_feature_um: float = 3.0
-    score_sigma_px: float = 2.0
-    index_median_px: int = 9
+    score_sigma_px: float = 1.5
+    index_median_px: int = 11
     tile_overlap: float = 0.30
     orientation: OrientationRule = "auto"
     canvas: CanvasRule = "well"

@@ -67,8 +67,8 @@ class MatchSettings:
         Largest deviation from the expected step in either direction, as a share of the tile's extent along the row
         or column of tiles. 0.1 allows for a stage that was set up by hand.
     least_ncc
-        Correlation on the implied overlap below which a shift is not believed; about 0.3 separated right from wrong
-        shifts on real tiles (0.7 against 0.03).
+        Correlation on the implied overlap below which a shift is not believed; on real overlapping tiles right shifts
+        reach 0.94 and wrong ones at most 0.06.
     """
 
     search_fraction: float = 0.10

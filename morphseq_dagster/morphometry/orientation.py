@@ -130,11 +130,12 @@ def orient(mask: NDArray[np.bool_], *, yolk: NDArray[np.bool_] | None = None) ->
     if rule == "yolk" and yolk is not None:
         yolk_rows, yolk_cols = np.nonzero(yolk)
         down, _ = upright.upright(yolk_rows.astype(np.float64), yolk_cols.astype(np.float64))
-        keep = float(down.mean()) <= 0.0
+        keep = bool(down.mean() <= 0.0)
     else:
         down, _ = upright.upright(rows.astype(np.float64), cols.astype(np.float64))
         occupied = np.unique(np.rint(down))
-        keep = 2 * int(np.count_nonzero(occupied > 0)) >= occupied.size
+        # The centroid's own row counts for neither side, so that a symmetric mask is not turned.
+        keep = bool(np.count_nonzero(occupied > 0) >= np.count_nonzero(occupied < 0))
     if keep:
         return upright
     turned = upright.angle_rad + (math.pi if upright.angle_rad <= 0 else -math.pi)

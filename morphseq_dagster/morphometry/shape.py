@@ -178,8 +178,11 @@ def principal_angle(rows: NDArray[np.int64], cols: NDArray[np.int64]) -> float |
         None when the spread is equal in all directions (a disk, a square, a single pixel), where any answer
         would be rounding noise.
     """
-    r, c = rows - rows.mean(), cols - cols.mean()
-    rr, cc, rc = float(r @ r), float(c @ c), float(r @ c)
+    # Whole numbers keep the sums exact, whatever library or thread count adds them up.
+    count, r, c = rows.size, int(rows.sum()), int(cols.sum())
+    rr = float(count * int((rows * rows).sum()) - r * r) / count
+    cc = float(count * int((cols * cols).sum()) - c * c) / count
+    rc = float(count * int((rows * cols).sum()) - r * c) / count
     if math.hypot(rr - cc, 2.0 * rc) <= 1e-9 * max(rr + cc, 1.0):
         return None
     angle = 0.5 * math.atan2(2.0 * rc, rr - cc)

@@ -262,8 +262,8 @@ class _Warp:
             borderMode=cv2.BORDER_CONSTANT,
             borderValue=(0.0,),
         )
-        blocks = sampled.reshape(self.rows, dense, self.cols, dense)
-        return np.asarray(blocks.mean(axis=(1, 3), dtype=np.float32), dtype=np.float32)
+        averaged = cv2.resize(sampled, (self.cols, self.rows), interpolation=cv2.INTER_AREA)
+        return np.asarray(averaged, dtype=np.float32)
 
     def apply_picture(self, image: NDArray[np.uint8], *, polarity: Polarity) -> NDArray[np.float32]:
         """Sample a frame as a dark-background picture; beyond the frame it is black."""

@@ -5,8 +5,8 @@ decide when an embryo died: see `morphseq_dagster.quality.death`.
 
 A dying zebrafish embryo turns opaque: in transmitted light its body becomes dark and loses the fine texture
 of yolk, cells and tissue within minutes. Both are compared with the same embryo's own earlier frames, so
-that stage, pigment, pose and lamp do not matter; only an embryo that is nearly black from its first frame on
-is judged by an absolute limit.
+that stage, pigment, pose and lamp do not matter; only an embryo that is black and flat from its first frame on
+is judged by absolute limits.
 """
 
 from __future__ import annotations
@@ -49,9 +49,14 @@ class ViabilitySettings(Slice):
     texture_weight: float = Field(default=0.5, ge=0, le=1)
     """Share of the evidence that needs lost texture beside darkness, so that a shadow leaves this share."""
     opaque_dead: float = Field(default=0.28, ge=0)
-    """Transmission below which a body counts as dead whatever its history."""
+    """Transmission below which a body is opaque whatever its history, if it is flat as well."""
     opaque_alive: float = Field(default=0.40, gt=0)
     """Transmission above which the absolute limit is silent."""
+    flat_dead: float = Field(default=0.006, ge=0)
+    """Texture below which an opaque body is dead whatever its history; the dead embryo has 0.005."""
+    flat_alive: float = Field(default=0.012, gt=0)
+    """Texture above which the absolute limit is silent. Darkness alone proves nothing: the KimmelNET pictures
+    are stretched so that living bodies transmit 0.01-0.6, but with a texture of 0.015 or more when dark."""
     baseline_h: float = Field(default=12.0, gt=0)
     """Hours of own earlier living frames whose median is the baseline; development is slower than that."""
     living_min: float = Field(default=0.9, ge=0, le=1)
@@ -63,6 +68,7 @@ class ViabilitySettings(Slice):
             ("dark_dead", "dark_alive"),
             ("texture_dead", "texture_alive"),
             ("opaque_dead", "opaque_alive"),
+            ("flat_dead", "flat_alive"),
         ]
         for low, high in pairs:
             if not getattr(self, low) < getattr(self, high):
@@ -230,7 +236,10 @@ def _series_alive(
     out = np.empty(time_s.size)
     living: list[int] = []
     for i in range(time_s.size):
-        absolute = _ramp(transmission[i], dead=settings.opaque_dead, alive=settings.opaque_alive)
+        absolute = max(
+            _ramp(transmission[i], dead=settings.opaque_dead, alive=settings.opaque_alive),
+            _ramp(texture[i], dead=settings.flat_dead, alive=settings.flat_alive),
+        )
         if not living:
             out[i] = absolute
         else:

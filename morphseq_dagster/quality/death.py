@@ -122,9 +122,9 @@ def infer_death(table: pd.DataFrame, *, settings: DeathSettings = DEFAULT_DEATH)
                 clock_h[position], died=start is not None, start_h=start_h, lead_h=settings.lead_h, clock=clock_name
             )
     columns = verdict_columns(verdicts, name="dead_flag2", index=table.index)
-    columns.insert(0, "dead_inflection_time_int", pd.array(inflection, dtype="Float64").astype("Int64"))
-    columns.loc[np.isnan(inflection), "dead_inflection_time_int"] = pd.NA
-    return columns
+    frames = pd.array([pd.NA if np.isnan(x) else int(x) for x in inflection], dtype="Int64")
+    columns["dead_inflection_time_int"] = frames
+    return columns[["dead_inflection_time_int", "dead_flag2", "dead_flag2_reason"]]
 
 
 def find_decline_isotonic(

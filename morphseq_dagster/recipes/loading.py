@@ -51,6 +51,7 @@ def load_recipe(files: tuple[Path, ...], *, sections: Mapping[str, type[Slice]])
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
     problems: list[str] = []
+    told: set[str] = set()
     for path in files:
         for section, value in _read(path).items():
             if section not in sections:
@@ -59,7 +60,9 @@ def load_recipe(files: tuple[Path, ...], *, sections: Mapping[str, type[Slice]])
             if not isinstance(value, dict):
                 problems.append(f"{path}: {section} must be a section with parameters")
                 continue
-            problems += _unknown(value, model=sections[section], prefix=section, path=path)
+            unknown = _unknown(value, model=sections[section], prefix=section, path=path)
+            told |= unknown.keys()
+            problems += unknown.values()
             _merge(merged.setdefault(section, {}), value, prefix=section, origins=origins, origin=str(path))
     slices: dict[str, Slice] = {}
     for section, model in sections.items():
@@ -67,9 +70,9 @@ def load_recipe(files: tuple[Path, ...], *, sections: Mapping[str, type[Slice]])
             slices[section] = model.model_validate(merged.get(section, {}))
         except ValidationError as error:
             for problem in error.errors():
-                if problem["type"] == "extra_forbidden":
-                    continue  # told above, with the nearest right name
                 name = ".".join([section, *map(str, problem["loc"])])
+                if name in told:
+                    continue  # with the nearest right name
                 problems.append(f"{origins.get(name, 'recipe')}: {name}: {problem['msg']}")
     if problems:
         raise PermanentError(
@@ -94,18 +97,21 @@ def _read(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def _unknown(value: dict[str, Any], *, model: type[BaseModel], prefix: str, path: Path) -> list[str]:
-    problems = []
+def _unknown(value: dict[str, Any], *, model: type[BaseModel], prefix: str, path: Path) -> dict[str, str]:
+    """Unknown names of a section and of the plain tables in it, each with what to tell of it."""
+    problems: dict[str, str] = {}
     for name, inner in value.items():
         known = model.model_fields.get(name)
         if known is None:
-            problems.append(f"{path}: unknown {prefix}.{name}{_nearest(name, model.model_fields)}")
+            problems[f"{prefix}.{name}"] = (
+                f"{path}: unknown {prefix}.{name}{_nearest(name, model.model_fields)}"
+            )
         elif (
             isinstance(inner, dict)
             and isinstance(known.annotation, type)
             and issubclass(known.annotation, BaseModel)
         ):
-            problems += _unknown(inner, model=known.annotation, prefix=f"{prefix}.{name}", path=path)
+            problems |= _unknown(inner, model=known.annotation, prefix=f"{prefix}.{name}", path=path)
     return problems
 
 

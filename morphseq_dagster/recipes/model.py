@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Slice(BaseModel):
-    """Parameters of one step; every one changes pixels or numbers. Unknown names are errors."""
+    """Parameters of one step; every one changes pixels or numbers. Unknown names are errors, so are nan and inf.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    The slice is hashed as JSON, which has no word for them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)

@@ -53,9 +53,7 @@ def measure_cost(a: Place, b: Place, *, diameter: float) -> float:
     return distance + (1.0 - measure_box_iou(a.box_px, b.box_px)) + 0.5 * ratio
 
 
-def match_places(
-    last: Mapping[int, Place], candidates: Sequence[Place], *, gate: float = GATE
-) -> dict[int, int]:
+def match_places(last: Mapping[int, Place], candidates: Sequence[Place], *, gate: float = GATE) -> dict[int, int]:
     """Give candidates of a frame to embryos with the least total cost.
 
     Parameters

@@ -21,21 +21,20 @@ class Progress:
     label: str
 
 
-_LISTENER: ContextVar[Callable[[Progress], None] | None] = ContextVar("listener", default=None)
+_LISTENERS: ContextVar[tuple[Callable[[Progress], None], ...]] = ContextVar("listeners", default=())
 
 
 def tell(progress: Progress) -> None:
-    """Report progress to whoever listens; without a listener nothing happens."""
-    listener = _LISTENER.get()
-    if listener is not None:
+    """Report progress to everyone who listens; without a listener nothing happens."""
+    for listener in _LISTENERS.get():
         listener(progress)
 
 
 @contextmanager
 def listening(listener: Callable[[Progress], None]) -> Iterator[None]:
-    """Receive the reports of everything inside a `with` block."""
-    token = _LISTENER.set(listener)
+    """Receive the reports of everything inside a `with` block, beside those who listen already."""
+    token = _LISTENERS.set((*_LISTENERS.get(), listener))
     try:
         yield
     finally:
-        _LISTENER.reset(token)
+        _LISTENERS.reset(token)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.layout import MICROSCOPES, Layout
-from morphseq_dagster.plate.workbook import find_workbook
 from morphseq_dagster.storage.hashing import hash_bytes
 from morphseq_dagster.storage.records import list_tree
 
@@ -42,6 +41,8 @@ def digest_listing(layout: Layout, folder: Path) -> str:
 
 def find_plate_workbook(layout: Layout, experiment: str) -> Path | None:
     """Plate workbook by the search order of the spec (science 2)."""
+    from morphseq_dagster.plate.workbook_search import find_workbook
+
     return find_workbook(layout.workbook_folders, experiment=experiment).path
 
 

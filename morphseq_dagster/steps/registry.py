@@ -124,7 +124,7 @@ _STEPS: Final = (
         "sam2_segmentations",
         1,
         "morphseq_dagster.steps.sam2_segmentations:run",
-        ("sam2_tracks",),
+        ("sam2_tracks", "organized_frames"),
         "Masks with their quality flags, recomputed from scratch.",
         group="segmentation",
         stage="sam2",

@@ -175,7 +175,7 @@ def digest_listing(folders: tuple[Path, ...]) -> str:
     """Digest name, size, time and inode of every file below the folders; records and temporaries do not count."""
     lines = []
     for number, folder in enumerate(folders):
-        for path, status in _files(folder):
+        for path, status in list_tree(folder):
             name = path.relative_to(folder).as_posix()
             lines.append(f"{number}\0{name}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ino}")
     return hash_bytes("\n".join(sorted(lines)).encode())
@@ -211,7 +211,7 @@ def _compare_pictures(layout: Layout, *, primary: Path, folders: tuple[Path, ...
     from morphseq_dagster.contracts.image_set import read_file_entries  # noqa: PLC0415 - rarely needed
 
     expected = read_file_entries(primary)
-    present = {layout.relative(path) for folder in folders for path, _ in _files(folder)} - {
+    present = {layout.relative(path) for folder in folders for path, _ in list_tree(folder)} - {
         layout.relative(primary)
     }
     if set(expected) - present:
@@ -224,12 +224,12 @@ def _compare_pictures(layout: Layout, *, primary: Path, folders: tuple[Path, ...
     return OutputVerdict.AS_RECORDED
 
 
-def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Yield the files below a folder that belong to the artifact."""
+def list_tree(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Yield the files below a folder that belong to an artifact or acquisition: no records, no temporaries."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
-                yield from _files(Path(entry.path))
+                yield from list_tree(Path(entry.path))
             elif not (entry.name.endswith((RECORD_SUFFIX, FAILURE_SUFFIX)) or is_temporary(Path(entry.name))):
                 yield Path(entry.path), entry.stat()
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from morphseq_dagster.contracts.document import DocumentPart
 from morphseq_dagster.contracts.image_set import FileEntry, ImageSetManifest
 from morphseq_dagster.contracts.table import Column, TableContract
-from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.errors import PermanentError, TransientError
 from morphseq_dagster.layout import Artifact, Layout
 from morphseq_dagster.recipes.model import Slice
 from morphseq_dagster.steps.contract import ExternalInput, Registry, StepRequest, StepResult, StepSpec
@@ -62,7 +62,7 @@ def words_file(layout: Layout, experiment: str) -> Path:
 
 
 def run_letters(request: StepRequest) -> StepResult:
-    """Write one file per well; the words `fail`, `full` and `kill` make their well misbehave as named."""
+    """Write one file per well; the words `fail`, `busy`, `full` and `kill` make their well misbehave as named."""
     bench = Workbench(request, artifacts=_ARTIFACTS)
     recipe = bench.recipe(LettersRecipe)
     raw = bench.external("words")
@@ -75,6 +75,8 @@ def run_letters(request: StepRequest) -> StepResult:
         word = words[task.well]
         if word == "fail":
             raise PermanentError(expected="a word", found=word, where=task.well, remedy="write another word")
+        if word == "busy":
+            raise TransientError(expected="a free device", found=word, where=task.well, remedy="try again")
         if word == "full":
             raise OSError(28, "No space left on device")
         if word == "kill":

@@ -1,0 +1,143 @@
+"""Maker of a `Frames` experiment: the demo's wells as already focused single pictures.
+
+Holds `make_frames_plate`. Does not hold drawing, nor the Keyence form (`plate`).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+
+from morphseq_dagster.demo.levels import LEVELS, Difficulty
+from morphseq_dagster.demo.microscope import expose, sharp_scene
+from morphseq_dagster.demo.optics import render_embryo
+from morphseq_dagster.demo.plan import FRAMES_PLATE, FramesPlan
+from morphseq_dagster.demo.publish import find_places, publish_plate
+from morphseq_dagster.demo.randomness import open_stream
+from morphseq_dagster.demo.record import fill_workbook, record_frame, record_well
+from morphseq_dagster.demo.scene import draw_background
+from morphseq_dagster.demo.story import WELL_SECONDS, tell_story
+from morphseq_dagster.demo.truth import PlateTruth, write_truth
+from morphseq_dagster.demo.workbook import make_workbook
+from morphseq_dagster.identifiers import check_experiment
+
+COLUMNS = ("well", "time_int", "time_s", "path", "um_per_px")
+
+
+def make_frames_plate(
+    data_root: Path,
+    *,
+    truth_folder: Path,
+    experiment: str = "20240419_frames",
+    difficulty: Difficulty = "middle",
+    plan: FramesPlan = FRAMES_PLATE,
+    seed: int = 20240419,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> PlateTruth:
+    """Make a `Frames` experiment: sharp single pictures with `frames.csv`, workbook and truth.
+
+    Writes `raw_image_data/Frames/{experiment}/` with one 8-bit PNG per well and time and `frames.csv` (columns
+    `well,time_int,time_s,path,um_per_px`), the workbook, and the truth into `truth_folder`.
+
+    Parameters
+    ----------
+    data_root, truth_folder, experiment, difficulty, plan, seed, on_progress
+        As in `plate.make_plate`.
+
+    Raises
+    ------
+    PermanentError
+        When the experiment id is refused, or the raw folder or foreign files are where the plate goes.
+    ValueError
+        When an embryo does not fit the picture.
+    """
+    check_experiment(experiment)
+    level = LEVELS[difficulty]
+    places = find_places(data_root, source="Frames", experiment=experiment, truth_folder=truth_folder)
+    book = make_workbook(fill_workbook(plan.wells))
+    margin = 0.03 * min(plan.shape_px)
+    total = len(plan.wells) * plan.times
+    table: list[tuple[str | int | float, ...]] = []
+    wells = []
+    with publish_plate(places, experiment=experiment, workbook=book) as part:
+        for order, well in enumerate(plan.wells):
+            times_s = tuple(round(k * plan.time_step_s + order * WELL_SECONDS, 1) for k in range(plan.times))
+            story = tell_story(
+                seed,
+                well=well,
+                times_s=times_s,
+                death_index=plan.death_index,
+                planes=1,
+                um_per_px=plan.um_per_px,
+                field=(margin, margin, plan.shape_px[0] - margin, plan.shape_px[1] - margin),
+            )
+            light = draw_background(
+                seed,
+                name=well.well,
+                shape=plan.shape_px,
+                um_per_px=plan.um_per_px,
+                level=level,
+                keep_clear=None if story is None else story.keep_clear,
+                edge=plan.edge_every > 0 and order % plan.edge_every == 0,
+            )
+            frames = []
+            for index, time_s in enumerate(times_s):
+                time_int = plan.first_time_int + index
+                picture = None
+                if story is not None:
+                    picture = render_embryo(
+                        story.design,
+                        pose=story.poses[index],
+                        chorion=story.chorion,
+                        look=level.look,
+                        um_per_px=plan.um_per_px,
+                        scene_shape=plan.shape_px,
+                    )
+                frame = record_frame(
+                    part.truth,
+                    well=well.well,
+                    story=story,
+                    index=index,
+                    time_int=time_int,
+                    time_s=time_s,
+                    picture=picture,
+                    scene_shape=plan.shape_px,
+                    places=((0, 0),),
+                    tile_shape=plan.shape_px,
+                    planes=1,
+                )
+                frames.append(frame)
+                pixels = expose(
+                    sharp_scene(light, picture=picture),
+                    shading=None,
+                    noise_sd=level.noise_sd,
+                    random=open_stream(seed, name=f"{well.well}/{time_int}/noise"),
+                    bit_depth=8,
+                )
+                file = f"{well.well}_t{time_int:04d}.png"
+                (part.raw / file).write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+                table.append((well.well, time_int, time_s, file, plan.um_per_px))
+                if on_progress is not None:
+                    on_progress(len(table), total)
+            wells.append(record_well(experiment, well=well, series="", story=story, frames=tuple(frames)))
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerows([COLUMNS, *table])
+        (part.raw / "frames.csv").write_text(text.getvalue(), encoding="utf-8")
+        truth = PlateTruth(
+            experiment=experiment,
+            source="Frames",
+            difficulty=difficulty,
+            seed=seed,
+            um_per_px=plan.um_per_px,
+            orientation="none",
+            tile_shape_px=plan.shape_px,
+            planes=1,
+            wells=tuple(sorted(wells, key=lambda one: one.well)),
+        )
+        write_truth(part.truth, truth=truth)
+    return truth

@@ -1,0 +1,126 @@
+"""`dct_100`: the 100 lowest-frequency coefficients of a snip's two-dimensional cosine transform.
+
+Holds the weight-free default embedder. Does not imitate the lab's model: there is no split into nuisance and
+biological dimensions and no spread, so columns are called `z_mu_00` to `z_mu_99` and `z_sigma_*` do not exist.
+
+Coefficients are ordered by physical frequency. Entry (u, v) of an orthonormal DCT-II of H x W pixels oscillates
+with u/(2H) and v/(2W) cycles per pixel, and snips have square pixels, so (u/H)^2 + (v/W)^2 ranks entries by
+cycles per micrometre in any direction. A zig-zag by u + v would let a snip that is 2.25 times as high as wide
+keep 2.25 times finer detail across than along the body. Ranks are compared as whole numbers, u^2 W^2 + v^2 H^2;
+equal ones are ordered by u, then v.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.fft import dctn
+
+from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.latents.model import EmbedderIdentity
+
+SNIP_SHAPE = (576, 256)
+
+
+def lowest_frequencies(count: int, *, shape: tuple[int, int]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows and columns of the `count` lowest frequencies of a transform of `shape`, lowest first.
+
+    Parameters
+    ----------
+    count
+        Number of coefficients, at most the number of pixels.
+    shape
+        `(H, W)`.
+
+    Returns
+    -------
+    u, v
+        `(count,)` indices along rows and columns; the first is (0, 0), the mean grey.
+    """
+    height, width = shape
+    if not 1 <= count <= height * width:
+        raise PermanentError(
+            expected=f"1 to {height * width} coefficients",
+            found=str(count),
+            where="cosine embedder",
+            remedy="ask for fewer coefficients",
+        )
+    u, v = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
+    rank = (u * width) ** 2 + (v * height) ** 2
+    # The flattened order is u, then v, and the sort is stable: that settles ties.
+    first = np.argsort(rank.ravel(), kind="stable")[:count]
+    rows, cols = np.unravel_index(first, shape)
+    return rows, cols
+
+
+class DctEmbedder:
+    """Cosine embedder of aligned snips.
+
+    Parameters
+    ----------
+    latent_dim
+        Number of coefficients; the name is `dct_{latent_dim}`.
+    """
+
+    def __init__(self, *, latent_dim: int = 100) -> None:
+        self._dim = latent_dim
+        self._rows, self._cols = lowest_frequencies(latent_dim, shape=SNIP_SHAPE)
+
+    @property
+    def name(self) -> str:
+        """Model name, `dct_100` by default."""
+        return f"dct_{self._dim}"
+
+    @property
+    def latent_dim(self) -> int:
+        """Number of coefficients."""
+        return self._dim
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """`z_mu_00`, `z_mu_01`, ... in the order of frequency."""
+        digits = max(2, len(str(self._dim - 1)))
+        return tuple(f"z_mu_{i:0{digits}d}" for i in range(self._dim))
+
+    def embed(self, snips: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Transform snips.
+
+        Parameters
+        ----------
+        snips
+            `(N, 576, 256)` uint8, N may be 0; read as grey in [0, 1].
+
+        Returns
+        -------
+        ndarray
+            `(N, latent_dim)` float32 orthonormal DCT-II coefficients; entry 0 is 384 times the mean grey.
+
+        Raises
+        ------
+        PermanentError
+            For another shape or dtype.
+        """
+        if snips.ndim != 3 or snips.shape[1:] != SNIP_SHAPE or snips.dtype != np.uint8:
+            raise PermanentError(
+                expected=f"snips of shape (N, {SNIP_SHAPE[0]}, {SNIP_SHAPE[1]}) and dtype uint8",
+                found=f"shape {snips.shape}, dtype {snips.dtype}",
+                where=f"embedder {self.name}",
+                remedy="make snips with the default rows and cols, or choose an embedder for this size",
+            )
+        out = np.empty((snips.shape[0], self._dim), dtype=np.float32)
+        # One snip at a time: bounded memory, and no number depends on the batch.
+        for i, snip in enumerate(snips):
+            spectrum = dctn(snip.astype(np.float64) / 255.0, type=2, norm="ortho")
+            out[i] = spectrum[self._rows, self._cols]
+        return out
+
+    def identity(self) -> EmbedderIdentity:
+        """Name, version and shape; there are no weights."""
+        return EmbedderIdentity(
+            name=self.name,
+            version="1",
+            latent_dim=self._dim,
+            snip_shape=SNIP_SHAPE,
+            weights_sha256=None,
+            has_sigma=False,
+        )

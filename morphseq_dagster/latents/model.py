@@ -1,0 +1,69 @@
+"""What an embedder is: snips in, one vector per snip out, with an identity that outputs can carry.
+
+Holds the interface and the identity. Does not hold a model (`dct`) nor the choice of one (`backends`).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+
+class EmbedderIdentity(BaseModel):
+    """What made a set of latents; equal identities and equal snips give equal numbers.
+
+    Attributes
+    ----------
+    name
+        Model name, under which its outputs are filed.
+    version
+        Version of the algorithm; raised when numbers change.
+    latent_dim
+        Length of a vector.
+    snip_shape
+        `(rows, cols)` of the snips it takes.
+    weights_sha256
+        Hash of the weights file; None for a model without weights.
+    has_sigma
+        Whether `z_sigma_*` columns exist; False for a model that is no distribution.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    version: str
+    latent_dim: int
+    snip_shape: tuple[int, int]
+    weights_sha256: str | None
+    has_sigma: bool
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """A model that turns snips into vectors."""
+
+    @property
+    def name(self) -> str:
+        """Model name."""
+        ...
+
+    @property
+    def latent_dim(self) -> int:
+        """Length of a vector."""
+        ...
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """Names of the vector's entries, in order."""
+        ...
+
+    def embed(self, snips: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Turn snips `(N, rows, cols)` uint8 into `(N, latent_dim)` float32, each independent of its batch."""
+        ...
+
+    def identity(self) -> EmbedderIdentity:
+        """What made the numbers."""
+        ...

@@ -1,0 +1,253 @@
+"""The plate workbook: one 8 x 12 sheet per variable to one row per well.
+
+Holds the table type, its reader and the check against wells that have pictures. Does not hold where the workbook lies
+(`workbook_search`), nor the perturbation key. Cells that cannot be used become null and a named problem; nothing is
+guessed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import pandas as pd
+
+from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.identifiers import parse_well
+from morphseq_dagster.plate.cells import Cell, CellProblem, as_number, as_number_or_text, as_stored, as_text
+from morphseq_dagster.plate.sheets import WELLS, read_sheets
+
+TEXT_SHEETS = ("medium", "genotype", "chem_perturbation", "pair")
+NUMBER_SHEETS = ("embryos_per_well", "temperature")
+AGE_SHEET = "start_age_hpf"
+KNOWN_SHEETS = ("medium", "genotype", "chem_perturbation", AGE_SHEET, "embryos_per_well", "temperature", "pair")
+_Value = TypeVar("_Value")
+# Columns of the table that no sheet may take.
+_RESERVED = frozenset({"well", "start_age_label", "temperature_source"})
+
+
+@dataclass(frozen=True)
+class PlateWell:
+    """What the workbook says about one well; None is blank or unusable.
+
+    Attributes
+    ----------
+    well
+        `A01`..`H12`.
+    medium, genotype, chem_perturbation, pair
+        Text as written.
+    start_age_hpf
+        Age at the first frame in hours post fertilisation.
+    start_age_label
+        Text of the age cell when it is no number (some labs write an identifier).
+    embryos_per_well
+        Count.
+    temperature
+        Rearing temperature in degrees Celsius.
+    temperature_source
+        "workbook", "default" (the experiment's configured temperature) or None.
+    extra
+        (sheet, value) of every further 8 x 12 sheet, in the order of the workbook.
+    """
+
+    well: str
+    medium: str | None = None
+    genotype: str | None = None
+    chem_perturbation: str | None = None
+    start_age_hpf: float | None = None
+    start_age_label: str | None = None
+    embryos_per_well: float | None = None
+    temperature: float | None = None
+    temperature_source: Literal["workbook", "default"] | None = None
+    pair: str | None = None
+    extra: tuple[tuple[str, str | float | None], ...] = ()
+
+    @property
+    def blank(self) -> bool:
+        """True when no sheet says anything about the well."""
+        said = (
+            self.medium,
+            self.genotype,
+            self.chem_perturbation,
+            self.start_age_hpf,
+            self.start_age_label,
+            self.embryos_per_well,
+            self.pair,
+            *(value for _, value in self.extra),
+        )
+        return all(value is None for value in said) and self.temperature_source != "workbook"
+
+
+@dataclass(frozen=True)
+class PlateTable:
+    """One plate.
+
+    Attributes
+    ----------
+    rows
+        96 wells, A01, A02, ... H12.
+    missing_sheets
+        Known sheets that the workbook lacks; their columns are null.
+    ignored_sheets
+        Sheets that are no 8 x 12 grid of wells.
+    problems
+        Cells and sheets that could not be used.
+    sha256
+        Hash of the workbook's bytes as read.
+    """
+
+    rows: tuple[PlateWell, ...]
+    missing_sheets: tuple[str, ...]
+    ignored_sheets: tuple[str, ...]
+    problems: tuple[CellProblem, ...]
+    sha256: str
+
+    @property
+    def extra_sheets(self) -> tuple[str, ...]:
+        """Names of the further sheets that were carried through."""
+        return tuple(name for name, _ in self.rows[0].extra)
+
+    def row(self, well: str) -> PlateWell:
+        """Row of one well."""
+        return self.rows[WELLS.index(parse_well(well))]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Table of 96 rows: well, the known columns, temperature_source, start_age_label, then further sheets.
+
+        Text columns are nullable strings and number columns float64, so that an all-blank sheet keeps its type. A
+        further sheet is numeric when all its values are numbers, else text.
+        """
+        columns: dict[str, pd.Series] = {"well": pd.Series(list(WELLS), dtype="string")}
+        for name in (*KNOWN_SHEETS, "temperature_source", "start_age_label"):
+            kind = "float64" if name in NUMBER_SHEETS or name == AGE_SHEET else "string"
+            columns[name] = pd.Series([getattr(row, name) for row in self.rows], dtype=kind)
+        for i, name in enumerate(self.extra_sheets):
+            values = [row.extra[i][1] for row in self.rows]
+            numeric = any(v is not None for v in values) and not any(isinstance(v, str) for v in values)
+            texts = [None if v is None else v if isinstance(v, str) else f"{v:g}" for v in values]
+            columns[name] = pd.Series(values, dtype="float64") if numeric else pd.Series(texts, dtype="string")
+        return pd.DataFrame(columns)
+
+
+@dataclass(frozen=True)
+class WellCheck:
+    """Wells that have pictures but lack what later stages need; each list is in plate order.
+
+    Attributes
+    ----------
+    without_row
+        No sheet says anything about them.
+    without_start_age
+        No age as a number.
+    without_temperature
+        No temperature.
+    """
+
+    without_row: tuple[str, ...]
+    without_start_age: tuple[str, ...]
+    without_temperature: tuple[str, ...]
+
+    @property
+    def complete(self) -> bool:
+        """True when nothing is missing."""
+        return not (self.without_row or self.without_start_age or self.without_temperature)
+
+    def as_error(self, *, where: str) -> PermanentError:
+        """Make the error that names all wells at once."""
+        lists = (
+            ("no entry at all", self.without_row),
+            ("no start_age_hpf", self.without_start_age),
+            ("no temperature", self.without_temperature),
+        )
+        return PermanentError(
+            expected="start_age_hpf and temperature for every well with pictures",
+            found="; ".join(f"{what}: {', '.join(wells)}" for what, wells in lists if wells) or "nothing missing",
+            where=where,
+            remedy="fill the cells of these wells in the workbook",
+        )
+
+
+def read_plate_workbook(path: Path, *, default_temperature_c: float | None = None) -> PlateTable:
+    """Read a plate workbook (spec 2).
+
+    Parameters
+    ----------
+    path
+        An .xlsx file whose sheets are grids: row 1 holds 1..12, column A holds A..H.
+    default_temperature_c
+        Temperature for wells whose cell is blank, in degrees Celsius; None invents nothing.
+
+    Raises
+    ------
+    PermanentError
+        When the file is missing or is no workbook.
+    """
+    data, sheets, doubtful, ignored = read_sheets(path)
+    problems = list(doubtful)
+    for name in sorted(_RESERVED & sheets.keys()):
+        problems.append(CellProblem(name, None, f"a sheet name other than {name!r}", "rename the sheet"))
+        del sheets[name]
+    empty = dict.fromkeys(WELLS, Cell(None, ""))
+    texts = {s: _column(s, sheets.get(s, empty), as_text, problems) for s in TEXT_SHEETS}
+    numbers = {s: _column(s, sheets.get(s, empty), as_number, problems) for s in NUMBER_SHEETS}
+    ages = _column(AGE_SHEET, sheets.get(AGE_SHEET, empty), as_number_or_text, problems)
+    further = {s: _column(s, grid, as_stored, problems) for s, grid in sheets.items() if s not in KNOWN_SHEETS}
+    rows = []
+    for well in WELLS:
+        age, temperature = ages[well], numbers["temperature"][well]
+        default = temperature is None and default_temperature_c is not None
+        rows.append(
+            PlateWell(
+                well=well,
+                medium=texts["medium"][well],
+                genotype=texts["genotype"][well],
+                chem_perturbation=texts["chem_perturbation"][well],
+                start_age_hpf=age if isinstance(age, float) else None,
+                start_age_label=age if isinstance(age, str) else None,
+                embryos_per_well=numbers["embryos_per_well"][well],
+                temperature=default_temperature_c if default else temperature,
+                temperature_source="default" if default else None if temperature is None else "workbook",
+                pair=texts["pair"][well],
+                extra=tuple((name, column[well]) for name, column in further.items()),
+            )
+        )
+    named = {problem.sheet for problem in problems}
+    missing = tuple(name for name in KNOWN_SHEETS if name not in sheets and name not in named)
+    return PlateTable(tuple(rows), missing, ignored, tuple(problems), hashlib.sha256(data).hexdigest())
+
+
+def check_wells(plate: PlateTable, wells_with_images: Iterable[str]) -> WellCheck:
+    """Compare the plate with the wells that have pictures.
+
+    Parameters
+    ----------
+    plate
+        From `read_plate_workbook`.
+    wells_with_images
+        Well names; order and repetition do not matter.
+    """
+    rows = [plate.row(well) for well in sorted({parse_well(well) for well in wells_with_images})]
+    return WellCheck(
+        without_row=tuple(row.well for row in rows if row.blank),
+        without_start_age=tuple(row.well for row in rows if row.start_age_hpf is None),
+        without_temperature=tuple(row.well for row in rows if row.temperature is None),
+    )
+
+
+def _column(
+    sheet: str,
+    grid: Mapping[str, Cell],
+    convert: Callable[[Cell], tuple[_Value, str | None]],
+    problems: list[CellProblem],
+) -> dict[str, _Value]:
+    """Convert all cells of a sheet; a cell that cannot be used is null and named."""
+    column: dict[str, _Value] = {}
+    for well in WELLS:
+        cell = grid[well]
+        column[well], found = convert(cell)
+        if found is not None:
+            problems.append(CellProblem(sheet, cell.address, found, "correct the cell in the workbook"))
+    return column

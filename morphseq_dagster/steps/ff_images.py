@@ -1,0 +1,172 @@
+"""Step `ff_images`: one focused, stitched 8-bit frame per well and time, well by well.
+
+Holds the reading of raw sources into the published frames and their manifest. Focus and stitching are `imaging`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from morphseq_dagster.contracts.document import parse_document
+from morphseq_dagster.contracts.ff_images import FfImages, FrameEntry, TilePlacement
+from morphseq_dagster.contracts.raw_manifest import RawFile, RawManifest
+from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.imaging.microscopes import open_source
+from morphseq_dagster.imaging.pictures import encode_jpeg
+from morphseq_dagster.imaging.sources import FocusedFrame, Microscope, RawFrame, RawProblem
+from morphseq_dagster.recipes import FfImagesRecipe
+from morphseq_dagster.steps.contract import StepRequest, StepResult
+from morphseq_dagster.steps.image_sets import link_entries
+from morphseq_dagster.steps.previews import contact_sheet
+from morphseq_dagster.steps.wells import WellTask, run_wells
+from morphseq_dagster.steps.workbench import Account, Workbench
+from morphseq_dagster.storage.checkpoints import WellPayload
+
+
+def run(request: StepRequest) -> StepResult:
+    """Make the frames of an experiment."""
+    bench = Workbench(request)
+    recipe = bench.recipe(FfImagesRecipe)
+    raw = bench.document("raw_manifest", RawManifest)
+    folder = bench.layout.raw_folder(raw.microscope, experiment=bench.experiment)
+    source = open_source(folder, microscope=cast("Microscope", raw.microscope), settings=recipe.focus)
+    scan = source.scan()
+    listed = {file.path: file for file in raw.files}
+    problems = {well: scan.problems_of(well) for well in {p.well for p in scan.problems if p.well is not None}}
+    wells = sorted({*scan.wells, *problems})
+    tasks = [WellTask(well, _inputs(scan.frames_of(well), listed, problems.get(well, ()))) for well in wells]
+    target = bench.layout.folders("ff_images", experiment=bench.experiment)[0]
+
+    def compute(task: WellTask) -> WellPayload:
+        frames = scan.frames_of(task.well)
+        if not frames:
+            raise _lost(problems[task.well])
+        entries, files = [], {}
+        for frame in frames:
+            name = frame_name(frame, microscope=raw.microscope)
+            focused = source.full_focus(frame, settings=recipe.focus)
+            files[name] = focused.encoded or encode_jpeg(focused.pixels, quality=recipe.jpeg_quality)
+            entries.append(_entry(frame, focused, path=bench.layout.relative(target / name)).model_dump(mode="json"))
+        _refuse_unequal(entries, well=task.well)
+        return WellPayload({"frames": entries}, dict(files))
+
+    published = _published_frames(bench)
+
+    def restore(task: WellTask) -> WellPayload | None:
+        entries = published.get(task.well)
+        if entries is None:
+            return None
+        files: dict[str, bytes | Path] = {Path(e["path"]).name: bench.layout.absolute(e["path"]) for e in entries}
+        return WellPayload({"frames": entries}, files)
+
+    done = run_wells(
+        bench, tasks=tasks, compute=compute, restore=restore, max_failed_share=recipe.max_failed_share
+    )
+    frames = tuple(FrameEntry.model_validate(e) for payload in done.payloads.values() for e in payload.data["frames"])
+    files = {target / n: Path(str(p)) for payload in done.payloads.values() for n, p in payload.files.items()}
+    manifest = FfImages(
+        experiment_id=bench.experiment,
+        files=link_entries(bench.layout, files),
+        microscope=raw.microscope,
+        polarity=source.polarity,
+        frames=tuple(sorted(frames, key=lambda f: (f.well, f.channel, f.time_int))),
+        failed_wells={well: state.reason for well, state in done.states.items() if state.status == "failed"},
+        problems=tuple(str(problem) for problem in scan.problems),
+    )
+    account = Account(
+        wells=done.states,
+        counts={"frames": len(frames), "wells": len(done.payloads), "wells_computed": done.computed},
+        warnings=manifest.problems,
+        preview=contact_sheet([files[p] for p in sorted(files)]),
+    )
+    return bench.stage_images(files, manifest=manifest, folders=(target,), account=account)
+
+
+def frame_name(frame: RawFrame, *, microscope: str) -> str:
+    """File name of a frame: the channel token is absent for Keyence (spec, orchestration 1.4)."""
+    channel = "" if microscope == "Keyence" else f"_ch{frame.channel:02d}"
+    return f"{frame.well}_t{frame.time_int:04d}{channel}_stitch.jpg"
+
+
+def _inputs(
+    frames: Sequence[RawFrame], listed: Mapping[str, RawFile], problems: Sequence[RawProblem]
+) -> list[dict[str, Any]]:
+    """Everything that a well's frames depend on: files by hash, and what a table beside them says."""
+    values: list[dict[str, Any]] = []
+    for frame in frames:
+        files = []
+        for path in frame.files:
+            file = listed.get(path)
+            if file is None:
+                raise PermanentError(
+                    expected="every file that the raw manifest lists and no other",
+                    found=f"{path} appeared since the manifest was made",
+                    where="raw folder",
+                    remedy="run the experiment again; raw_manifest looks anew",
+                )
+            files.append([path, file.size, file.ends_sha256, file.whole_sha256])
+        values.append(
+            {
+                "time_int": frame.time_int,
+                "channel": frame.channel,
+                "time_s": frame.time_s,
+                "um_per_px": frame.um_per_px,
+                "files": files,
+            }
+        )
+    return [*values, *({"problem": str(problem)} for problem in problems)]
+
+
+def _entry(frame: RawFrame, focused: FocusedFrame, *, path: str) -> FrameEntry:
+    height, width = focused.pixels.shape
+    return FrameEntry(
+        well=frame.well,
+        time_int=frame.time_int,
+        channel=frame.channel,
+        path=path,
+        height_px=height,
+        width_px=width,
+        raw_height_px=focused.height_px,
+        raw_width_px=focused.width_px,
+        um_per_px=focused.um_per_px,
+        time_s=focused.time_s,
+        objective=focused.objective,
+        channel_name=focused.channel_name,
+        sources=dict(focused.sources),
+        tiles=tuple(
+            TilePlacement(row_px=t.row_px, column_px=t.column_px, source=t.source, ncc=t.ncc)
+            for t in focused.tile_offsets
+        ),
+    )
+
+
+def _refuse_unequal(entries: Sequence[Mapping[str, Any]], *, well: str) -> None:
+    """Refuse a well whose frames differ in size: tracking and tables assume one geometry per well."""
+    sizes = {(e["height_px"], e["width_px"]): e["path"] for e in reversed(entries)}
+    if len(sizes) > 1:
+        told = ", ".join(f"{h} x {w} px (first {p})" for (h, w), p in sizes.items())
+        raise PermanentError(
+            expected="frames of equal size", found=told, where=f"well {well}", remedy="acquire or crop to one size"
+        )
+
+
+def _lost(problems: Sequence[RawProblem]) -> PermanentError:
+    return PermanentError(
+        expected="at least one usable frame",
+        found="; ".join(f"{p.where}: {p.found}" for p in problems),
+        where=f"well {problems[0].well}",
+        remedy="; ".join(dict.fromkeys(p.remedy for p in problems)),
+    )
+
+
+def _published_frames(bench: Workbench) -> dict[str, list[dict[str, Any]]]:
+    """Frames of the published version by well."""
+    if not bench.primary.exists():
+        return {}
+    manifest = parse_document(FfImages, bench.primary.read_bytes(), where=bench.request.output)
+    wells: dict[str, list[dict[str, Any]]] = {}
+    for frame in manifest.frames:
+        wells.setdefault(frame.well, []).append(frame.model_dump(mode="json"))
+    return wells

@@ -1,0 +1,84 @@
+"""Step `organized_frames`: frames named by image id, one folder per well.
+
+Holds the renaming and the manifest that detection and segmentation read. The bytes stay those of the full-focus frames.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from morphseq_dagster.contracts.ff_images import FfImages, FrameEntry
+from morphseq_dagster.contracts.organized_frames import ImageEntry, OrganizedFrames
+from morphseq_dagster.identifiers import mint_image, mint_video
+from morphseq_dagster.recipes import OrganizedFramesRecipe
+from morphseq_dagster.steps.contract import StepRequest, StepResult
+from morphseq_dagster.steps.image_sets import link_entries
+from morphseq_dagster.steps.wells import WellTask, run_wells
+from morphseq_dagster.steps.workbench import Account, Workbench
+from morphseq_dagster.storage.checkpoints import WellPayload
+
+
+def run(request: StepRequest) -> StepResult:
+    """Organise the frames of an experiment."""
+    bench = Workbench(request)
+    recipe = bench.recipe(OrganizedFramesRecipe)
+    source = bench.document("ff_images", FfImages)
+    wells: dict[str, list[FrameEntry]] = {}
+    for frame in source.frames:
+        wells.setdefault(frame.well, []).append(frame)
+    folder = bench.layout.folders("organized_frames", experiment=bench.experiment)[0]
+
+    def target(frame: FrameEntry) -> Path:
+        video = mint_video(bench.experiment, well=frame.well)
+        return folder / "images" / video / f"{_image_id(bench, frame)}.jpg"
+
+    def compute(task: WellTask) -> WellPayload:
+        files: dict[str, bytes | Path] = {
+            target(frame).name: bench.picture(frame.path, entry=source.files[frame.path]) for frame in wells[task.well]
+        }
+        return WellPayload({}, files)
+
+    def restore(task: WellTask) -> WellPayload | None:
+        paths = [target(frame) for frame in wells[task.well]]
+        return WellPayload({}, {path.name: path for path in paths}) if all(p.is_file() for p in paths) else None
+
+    tasks = [WellTask(well, _inputs(bench, source, frames)) for well, frames in sorted(wells.items())]
+    done = run_wells(
+        bench, tasks=tasks, compute=compute, restore=restore, max_failed_share=recipe.max_failed_share
+    )
+    files: dict[Path, Path] = {}
+    images: dict[str, ImageEntry] = {}
+    for well in sorted(done.payloads):
+        frames = sorted(wells[well], key=lambda f: (f.channel, f.time_int))
+        for index, frame in enumerate(frames):
+            path = target(frame)
+            files[path] = Path(str(done.payloads[well].files[path.name]))
+            images[_image_id(bench, frame)] = ImageEntry(
+                path=bench.layout.relative(path),
+                well=well,
+                time_int=frame.time_int,
+                channel=frame.channel,
+                frame_index=index,
+                height_px=frame.height_px,
+                width_px=frame.width_px,
+                um_per_px=frame.um_per_px,
+                time_s=frame.time_s,
+            )
+    manifest = OrganizedFrames(
+        experiment_id=bench.experiment,
+        files=link_entries(bench.layout, files),
+        microscope=source.microscope,
+        polarity=source.polarity,
+        images=images,
+    )
+    account = Account(wells=done.states, counts={"images": len(images), "wells_computed": done.computed})
+    return bench.stage_images(files, manifest=manifest, folders=(folder,), account=account)
+
+
+def _image_id(bench: Workbench, frame: FrameEntry) -> str:
+    return mint_image(bench.experiment, well=frame.well, frame=frame.time_int, channel=frame.channel)
+
+
+def _inputs(bench: Workbench, source: FfImages, frames: list[FrameEntry]) -> list[Any]:
+    return [[_image_id(bench, frame), source.files[frame.path].sha256] for frame in frames]

@@ -1,0 +1,63 @@
+"""Step `qc_staged` (build04): death, surface area, stage from the area, and which rows to use.
+
+Holds the joining; each judgement is `quality`. A flag that is unknown never excludes a row, its reason is named.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from morphseq_dagster.contracts.embryo_metadata import CONTRACT as EMBRYOS
+from morphseq_dagster.contracts.qc_staged import CONTRACT
+from morphseq_dagster.contracts.snips import Snips
+from morphseq_dagster.quality.death import infer_death
+from morphseq_dagster.quality.staging import StageReference, infer_stage
+from morphseq_dagster.quality.surface_area import SurfaceAreaCurve, flag_surface_area
+from morphseq_dagster.quality.use_embryo import decide_use
+from morphseq_dagster.recipes import QcStagedRecipe
+from morphseq_dagster.steps.contract import StepRequest, StepResult
+from morphseq_dagster.steps.workbench import Account, Workbench
+
+
+def run(request: StepRequest) -> StepResult:
+    """Judge the rows of an experiment."""
+    bench = Workbench(request)
+    recipe = bench.recipe(QcStagedRecipe)
+    table = bench.table("embryo_metadata", EMBRYOS).drop(columns=["use_embryo_flag", "use_embryo_reason"])
+    snips = bench.document("snips", Snips)
+    curve_path, reference_path = bench.external("area_reference"), bench.external("stage_reference")
+    curve = SurfaceAreaCurve.from_table(pd.read_csv(curve_path)) if curve_path is not None else None
+    reference = StageReference.from_table(pd.read_csv(reference_path)) if reference_path is not None else None
+    table["out_of_frame_flag"] = [_out_of_frame(snips, snip_id) for snip_id in table["snip_id"]]
+    table["out_of_frame_flag"] = table["out_of_frame_flag"].astype("boolean")
+    seconds = table.assign(time_s=table["Time Rel (s)"])
+    parts = [
+        table,
+        infer_death(seconds, settings=recipe.death),
+        flag_surface_area(table, curve=curve, settings=recipe.surface_area),
+        infer_stage(table, reference=reference, settings=recipe.staging),
+    ]
+    table = pd.concat(parts, axis=1)
+    table = pd.concat([table, decide_use(table, settings=recipe.use_embryo)], axis=1)
+    table["use_embryo_policy"] = recipe.use_embryo.policy
+    for name in table.columns:
+        if name.endswith("_reason"):
+            table[name] = table[name].astype("string").replace("", pd.NA)
+    warnings = [] if curve is not None else ["no area reference: sa_outlier_flag is unknown"]
+    warnings += [] if reference is not None else ["no stage reference: inferred_stage_hpf is null"]
+    deaths = table.loc[table["dead_inflection_time_int"].notna(), "embryo_id"].nunique()
+    counts = {
+        "usable": int(table["use_embryo_flag"].sum()),
+        "embryos": table["embryo_id"].nunique(),
+        "dying_embryos": deaths,
+    }
+    account = Account(counts=counts, warnings=tuple(warnings))
+    return bench.stage_table(table[list(CONTRACT.names)], contract=CONTRACT, account=account)
+
+
+def _out_of_frame(snips: Snips, snip_id: str) -> bool | None:
+    """Whether the snip lost part of the embryo; unknown where there is no snip."""
+    if snip_id in snips.snips:
+        return snips.snips[snip_id].out_of_frame
+    refused = snips.refused.get(snip_id)
+    return None if refused is None else refused.out_of_frame

@@ -1,0 +1,79 @@
+"""Chain: run all steps of a registry in their order through the places, without Dagster.
+
+Holds what crash tests need: inputs of the toy registry, a whole run in this process, and the same as a command. Not a
+substitute for the pipeline: no selection, no plan, no retries.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from morphseq_dagster.errors import report
+from morphseq_dagster.layout import Layout
+from morphseq_dagster.places.place import ProcessPlace
+from morphseq_dagster.places.runner import load_registry
+from morphseq_dagster.places.session import finish, open_session, run_session
+from morphseq_dagster.steps.workspace import Workspace
+from morphseq_dagster.storage.records import Record
+from morphseq_dagster.testing.toy import TOY_REGISTRY, words_file
+
+TOY = "morphseq_dagster.testing.toy:TOY_REGISTRY"
+"""Name of the toy registry as runner and settings want it."""
+
+
+def open_toy(data_root: Path) -> Workspace:
+    """Open a data root of the toy registry."""
+    return Workspace(data_root, TOY_REGISTRY)
+
+
+def write_words(layout: Layout, experiment: str, *, words: Mapping[str, str]) -> Path:
+    """Write the raw input of the toy registry: one word per well."""
+    path = words_file(layout, experiment)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{well} {word}\n" for well, word in words.items()))
+    return path
+
+
+def run_chain(
+    workspace: Workspace, experiment: str, *, run_id: str = "chain", force: bool = False
+) -> dict[str, tuple[Record, bool]]:
+    """Run every step in this process; tell each step's record and whether nothing had changed.
+
+    Raises
+    ------
+    MorphseqError, OSError
+        The first failure; later steps are not begun.
+    """
+    done = {}
+    for spec in workspace.registry.steps:
+        with open_session(spec, workspace=workspace, experiment=experiment, run_id=run_id, force=force) as session:
+            if session.memo is not None:
+                done[spec.name] = (session.memo, True)
+                continue
+            outcome = run_session(session, spec=spec, place=ProcessPlace(), layout=workspace.layout)
+            done[spec.name] = (finish(workspace.layout, outcome=outcome), False)
+    return done
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the chain of one experiment; return 0 when every step is published, else 1 and name the error."""
+    parser = argparse.ArgumentParser(prog="morphseq_dagster.testing.chain", description=__doc__)
+    parser.add_argument("data_root", type=Path)
+    parser.add_argument("experiment")
+    parser.add_argument("--registry", default=TOY)
+    parser.add_argument("--force", action="store_true")
+    options = parser.parse_args(arguments)
+    workspace = Workspace(options.data_root.absolute(), load_registry(options.registry))
+    try:
+        run_chain(workspace, options.experiment, force=options.force)
+    except Exception as error:  # noqa: BLE001 - told, and the exit code says it
+        sys.stderr.write(report(error).message + "\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
