@@ -104,16 +104,13 @@ HOSTILE_NAMES = (
 WELLS = [f"{row}{column:02d}" for row in "ABCDEFGH" for column in range(1, 13)]
 
 token = st.from_regex(r"[0-9A-Za-z]{1,6}(?:-[0-9A-Za-z]{1,4}){0,2}", fullmatch=True)
-experiment = (
-    st.builds(
-        lambda y, m, d, tokens: "_".join([f"20{y:02d}{m:02d}{d:02d}", *tokens]),
-        st.integers(0, 99),
-        st.integers(1, 12),
-        st.integers(1, 31),
-        st.lists(token, max_size=5),
-    )
-    .filter(lambda name: not re.search(r"_[A-H](?:0[1-9]|1[0-2])\Z", name))
-)
+experiment = st.builds(
+    lambda y, m, d, tokens: "_".join([f"20{y:02d}{m:02d}{d:02d}", *tokens]),
+    st.integers(0, 99),
+    st.integers(1, 12),
+    st.integers(1, 31),
+    st.lists(token, max_size=5),
+).filter(lambda name: not re.search(r"_[A-H](?:0[1-9]|1[0-2])\Z", name))
 well = st.sampled_from(WELLS)
 frame = st.integers(0, 9999)
 number = st.integers(1, 99)
@@ -182,9 +179,7 @@ def test_minted_ids_parse_back(name: str, place: str, time: int, embryo: int, ch
         assert len(name) > MAX_EXPERIMENT_LENGTH
         return
     assert parse_video(mint_video(name, well=place)) == (name, place)
-    assert parse_image(mint_image(name, well=place, frame=time, channel=channel)) == ImageId(
-        name, place, channel, time
-    )
+    assert parse_image(mint_image(name, well=place, frame=time, channel=channel)) == ImageId(name, place, channel, time)
     embryo_id = mint_embryo(name, well=place, number=embryo)
     assert parse_embryo(embryo_id) == (name, place, embryo)
     assert parse_snip(mint_snip(embryo_id, frame=time)) == SnipId(name, place, embryo, time)

@@ -107,9 +107,7 @@ class TableContract:
                 checks.append(pa.Check.le(column.maximum))
             if column.allowed is not None:
                 checks.append(pa.Check.isin(list(column.allowed)))
-            columns[column.name] = pa.Column(
-                _PANDAS[column.dtype], checks, nullable=column.nullable, required=True
-            )
+            columns[column.name] = pa.Column(_PANDAS[column.dtype], checks, nullable=column.nullable, required=True)
         return pa.DataFrameSchema(columns, strict=not self.extra, unique=list(self.key) or None)
 
     def conform(self, frame: pd.DataFrame) -> pd.DataFrame:
@@ -212,7 +210,8 @@ class TableContract:
                     )
                 case "int":
                     with contextlib.suppress(ValueError):  # text stays text, for `check` to name
-                        frame[name] = frame[name].astype(object).map(_to_whole, na_action="ignore")
+                        cells = [pd.NA if pd.isna(cell) else _to_whole(cell) for cell in frame[name]]
+                        frame[name] = pd.Series(cells, index=frame.index, dtype=object)
                 case "float":
                     with contextlib.suppress(ValueError):
                         frame[name] = frame[name].astype(object).map(float, na_action="ignore")
@@ -238,7 +237,7 @@ def _as_read_back(series: pd.Series[str]) -> pd.Series[str]:
 
 
 def _to_whole(text: str) -> int | float:
-    """Parse a whole number exactly; a float would lose the digits beyond 2^53."""
+    """Parse a whole number exactly; as a float it would lose its digits beyond 2^53."""
     try:
         return int(text)
     except ValueError:

@@ -103,14 +103,8 @@ def _unknown(value: dict[str, Any], *, model: type[BaseModel], prefix: str, path
     for name, inner in value.items():
         known = model.model_fields.get(name)
         if known is None:
-            problems[f"{prefix}.{name}"] = (
-                f"{path}: unknown {prefix}.{name}{_nearest(name, model.model_fields)}"
-            )
-        elif (
-            isinstance(inner, dict)
-            and isinstance(known.annotation, type)
-            and issubclass(known.annotation, BaseModel)
-        ):
+            problems[f"{prefix}.{name}"] = f"{path}: unknown {prefix}.{name}{_nearest(name, model.model_fields)}"
+        elif isinstance(inner, dict) and isinstance(known.annotation, type) and issubclass(known.annotation, BaseModel):
             problems |= _unknown(inner, model=known.annotation, prefix=f"{prefix}.{name}", path=path)
     return problems
 
@@ -125,9 +119,7 @@ def _merge(
 ) -> None:
     for name, value in source.items():
         if isinstance(value, dict) and isinstance(target.get(name, {}), dict):
-            _merge(
-                target.setdefault(name, {}), value, prefix=f"{prefix}.{name}", origins=origins, origin=origin
-            )
+            _merge(target.setdefault(name, {}), value, prefix=f"{prefix}.{name}", origins=origins, origin=origin)
         else:
             target[name] = value
             origins[f"{prefix}.{name}"] = origin

@@ -230,7 +230,10 @@ def test_written_and_read_again_gives_equal_values_and_equal_bytes(rows: list[di
     back = CONTRACT.decode(data, where="t")
     assert CONTRACT.encode(back, where="t") == data
     # The one line end inside a cell is the newline.
-    rows = [{n: v.replace("\r\n", "\n").replace("\r", "\n") if isinstance(v, str) else v for n, v in r.items()} for r in rows]
+    rows = [
+        {n: v.replace("\r\n", "\n").replace("\r", "\n") if isinstance(v, str) else v for n, v in r.items()}
+        for r in rows
+    ]
     ordered = sorted(rows, key=lambda r: (r["well"], r["time_int"]))
     assert len(back) == len(ordered)
     for expected, (_, found) in zip(ordered, back.iterrows(), strict=True):

@@ -170,9 +170,7 @@ def test_of_every_value_the_last_file_that_names_it_wins(layers: list[dict[str, 
             ):
                 flat[key] = (inner, number)
     with tempfile.TemporaryDirectory() as folder:
-        files = tuple(
-            write(Path(folder), f"{number}.toml", to_toml(values)) for number, values in enumerate(layers)
-        )
+        files = tuple(write(Path(folder), f"{number}.toml", to_toml(values)) for number, values in enumerate(layers))
         recipe = load_recipe(files, sections=SECTIONS)
     slice_ = recipe.slice("blur")
     expected = Blur().model_dump(mode="json")

@@ -1,0 +1,70 @@
+"""`morphseq experiments`: what lies in the raw folders - ready, acquiring, refused - each with its reason."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+import typer
+
+from morphseq_dagster.cli.messages import printable
+from morphseq_dagster.cli.options import DEFAULT_REGISTRY, DataRoot, RegistryName, Verbose, open_call
+from morphseq_dagster.cli.status import Format
+from morphseq_dagster.discovery import FoundExperiment, discover
+
+
+def experiments(
+    form: Annotated[Format, typer.Option("--format", help="Form of the output.")] = Format.table,
+    data_root: DataRoot = None,
+    verbose: Verbose = False,
+    registry: RegistryName = DEFAULT_REGISTRY,
+) -> None:
+    """List the experiments in the raw folders with their state and the reason."""
+    del verbose
+    layout = open_call(data_root, registry=registry).workspace.layout
+    found = discover(layout)
+    if form is Format.json:
+        values = {"schema": "morphseq.experiments", "version": 1, "experiments": [_encode(entry) for entry in found]}
+        print(json.dumps(values, indent=1))
+        return
+    if not found:
+        print(f"no experiments below {layout.raw_root}")
+        return
+    print("\n".join(_draw(found)))
+
+
+def _draw(found: tuple[FoundExperiment, ...]) -> Iterable[str]:
+    names = [printable(entry.name) for entry in found]
+    width, wide = max(map(len, names)), max(len(entry.microscope) for entry in found)
+    for name, entry in zip(names, found, strict=True):
+        files = f"{entry.files:>7} files" if entry.state != "refused" else " " * 13
+        wait = f", ready in {_span(entry.ready_in_s)}" if entry.ready_in_s is not None else ""
+        yield (
+            f"{name:<{width}}  {printable(entry.microscope):<{wide}}  {entry.state:<9}  {files}  "
+            f"{printable(entry.reason)}{wait}"
+        )
+        yield from (f"{'':<{width}}  {'':<{wide}}  note: {printable(remark)}" for remark in entry.remarks)
+    counts = Counter(entry.state for entry in found)
+    yield f"{len(found)} found: " + ", ".join(f"{counts[s]} {s}" for s in ("ready", "acquiring", "refused"))
+
+
+def _encode(entry: FoundExperiment) -> dict[str, Any]:
+    return {
+        "name": entry.name,
+        "microscope": entry.microscope,
+        "state": entry.state,
+        "reason": entry.reason,
+        "ready_in_s": entry.ready_in_s,
+        "files": entry.files,
+        "newest": entry.newest,
+        "fingerprint": entry.fingerprint,
+        "remarks": list(entry.remarks),
+        "workbook": None if entry.workbook is None else str(entry.workbook),
+    }
+
+
+def _span(seconds: float) -> str:
+    minutes = max(1, round(seconds / 60))
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"

@@ -1,0 +1,59 @@
+"""Options that several verbs share, and what they open: the settings and workspace of one call.
+
+Holds no verb.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from morphseq_dagster.cli.messages import print_error
+from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.settings import MachineSettings, load_settings
+from morphseq_dagster.steps.contract import Registry
+from morphseq_dagster.steps.workspace import Workspace
+
+DEFAULT_REGISTRY = "morphseq_dagster.steps.registry:REGISTRY"
+
+DataRoot = Annotated[
+    Path | None, typer.Option("--data-root", help="Folder of all experiments [default: MORPHSEQ_DATA_ROOT, .env].")
+]
+RegistryName = Annotated[str, typer.Option("--registry", envvar="MORPHSEQ_REGISTRY", hidden=True)]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Say more; show tracebacks.")]
+Experiments = Annotated[str | None, typer.Option("--experiments", help="Names, separated by commas.")]
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a verb works with."""
+
+    settings: MachineSettings
+    workspace: Workspace
+    registry: str
+
+
+def open_call(data_root: Path | None, *, registry: str) -> Call:
+    """Open the settings and the workspace of this call."""
+    settings = load_settings(data_root=data_root)
+    return Call(settings, Workspace(settings.data_root, _load(registry)), registry)
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """Split a list of names at commas; doubles are left out."""
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
+def refuse_call(error: PermanentError) -> NoReturn:
+    """End a call that was wrongly asked, before anything starts."""
+    print_error(error)
+    raise typer.Exit(2)
+
+
+def _load(name: str) -> Registry:
+    from morphseq_dagster.places.runner import load_registry
+
+    return load_registry(name)

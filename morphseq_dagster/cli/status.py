@@ -1,0 +1,107 @@
+"""`morphseq status`: one row per experiment; never writes a byte, needs no Dagster."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Annotated, Final
+
+import typer
+
+from morphseq_dagster.cli.messages import printable
+from morphseq_dagster.cli.options import (
+    DEFAULT_REGISTRY,
+    DataRoot,
+    Experiments,
+    RegistryName,
+    Verbose,
+    open_call,
+    refuse_call,
+    split_names,
+)
+from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.lineage.status import Status, encode_status, read_status
+
+_COLOURS: Final = {
+    "ok": "32",
+    "missing": "2",
+    "failed": "31",
+    "error": "31",
+    "running": "36",
+    "degraded": "33",
+    "unavailable": "2",
+    "interrupted": "33",
+}
+
+
+class Format(StrEnum):
+    """Forms of the output."""
+
+    table = "table"
+    json = "json"
+
+
+def status(
+    experiments: Experiments = None,
+    form: Annotated[Format, typer.Option("--format", help="Form of the output.")] = Format.table,
+    model_name: Annotated[
+        str | None, typer.Option("--model-name", help="Latent model to look at [default: of each recipe].")
+    ] = None,
+    data_root: DataRoot = None,
+    verbose: Verbose = False,
+    registry: RegistryName = DEFAULT_REGISTRY,
+) -> None:
+    """Show the state of every experiment: ok, missing, failed, error, running, degraded, unavailable, interrupted."""
+    call = open_call(data_root, registry=registry)
+    chosen = None if experiments is None else split_names(experiments)
+    try:
+        found = read_status(call.workspace, experiments=chosen, model=model_name)
+    except PermanentError as error:
+        refuse_call(error)
+    if form is Format.json:
+        print(json.dumps(encode_status(found, data_root=str(call.workspace.data_root)), indent=1))
+    else:
+        print("\n".join(_draw(found, data_root=str(call.workspace.data_root), verbose=verbose)))
+
+
+def _draw(status: Status, *, data_root: str, verbose: bool) -> Iterable[str]:
+    """Draw the table by hand: drawing 3,000 cells with a library takes longer than reading their records."""
+    yield f"data root {data_root}, {len(status.rows)} experiments"
+    if status.rows:
+        yield ""
+        yield from _draw_table(status)
+    told = ("failed", "interrupted") if not verbose else ("failed", "interrupted", "degraded", "unavailable", "running")
+    yield from _draw_list("failed or interrupted" if not verbose else "not ok", status.having(*told))
+    if verbose:
+        waiting = [(name, cell) for name, cell in status.having("missing") if cell.reason]
+        yield from _draw_list("missing", waiting)
+    yield from _draw_list("could not be read", status.unreadable)
+    if status.refused:
+        yield ""
+        yield f"raw folders that are no experiments ({len(status.refused)}):"
+        yield from (f"  {printable(name)}: {printable(reason)}" for name, reason in status.refused)
+
+
+def _draw_table(status: Status) -> Iterable[str]:
+    head = ["EXPERIMENT", *status.columns]
+    body = [[row.experiment, *(row.columns[name].state for name in status.columns)] for row in status.rows]
+    total = len(status.rows)
+    sums = ["ok", *(f"{status.total(name)['ok']}/{total}" for name in status.columns)]
+    widths = [max(len(line[i]) for line in (head, *body, sums)) for i in range(len(head))]
+    plain = not sys.stdout.isatty()
+    for line in (head, *body, sums):
+        cells = [text.ljust(width) for text, width in zip(line, widths, strict=True)]
+        if not plain and line is not head and line is not sums:
+            states = zip(line[1:], cells[1:], strict=True)
+            cells[1:] = [f"\033[{_COLOURS[state]}m{cell}\033[0m" for state, cell in states]
+        yield "  ".join(cells).rstrip()
+
+
+def _draw_list(title: str, entries: Iterable[tuple[str, object]]) -> Iterable[str]:
+    lines = [f"  {name} {getattr(cell, 'step', '')}: {printable(getattr(cell, 'reason', ''))}" for name, cell in entries]
+    if lines:
+        yield ""
+        yield f"{title} ({len(lines)}):"
+        yield from lines
