@@ -263,7 +263,9 @@ def _judge(folder: RawFolder, *, entries: list[_Entry], now: float) -> _Judgemen
     named: frozenset[str] | None = None
     if folder.microscope == "Frames":
         if _TABLE not in visible:
-            return _Judgement("refused", f"{_TABLE} missing: it lists the pictures as well,time_int,time_s,path,um_per_px")
+            return _Judgement(
+                "refused", f"{_TABLE} missing: it lists the pictures as well,time_int,time_s,path,um_per_px"
+            )
         named = _read_paths(folder.path / _TABLE)
         if named is None:
             return _Judgement("refused", f"{_TABLE} cannot be read as a table with the column path")

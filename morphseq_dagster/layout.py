@@ -1,7 +1,7 @@
 """Layout: the only place that knows a path below the data root.
 
-Holds where every artifact, input, record and working file lies (spec R13's paths). Holds no columns (`contracts`), no ids
-(`identifiers`) and touches no file.
+Holds where every artifact, input, record and working file lies (spec R13's paths). Holds no columns (`contracts`),
+no ids (`identifiers`) and touches no file.
 """
 
 from __future__ import annotations
@@ -62,15 +62,11 @@ _ARTIFACTS: Final = (
         _SAM2 + "/raw_data_organized/{exp}/organized_frames_manifest_{exp}.json",
         (_SAM2 + "/raw_data_organized/{exp}",),
     ),
-    Artifact(
-        "experiment_metadata", "document", _SAM2 + "/raw_data_organized/experiment_metadata_{exp}.json"
-    ),
+    Artifact("experiment_metadata", "document", _SAM2 + "/raw_data_organized/experiment_metadata_{exp}.json"),
     Artifact("gdino_raw", "document", _SAM2 + "/detections/raw/gdino_raw_{exp}.json"),
     Artifact("gdino_detections", "document", _SAM2 + "/detections/gdino_detections_{exp}.json"),
     Artifact("sam2_tracks", "document", _SAM2 + "/segmentation/raw/sam2_tracks_{exp}.json"),
-    Artifact(
-        "sam2_segmentations", "document", _SAM2 + "/segmentation/grounded_sam_segmentations_{exp}.json"
-    ),
+    Artifact("sam2_segmentations", "document", _SAM2 + "/segmentation/grounded_sam_segmentations_{exp}.json"),
     Artifact(
         "exported_masks",
         "image_set",
@@ -92,12 +88,8 @@ _ARTIFACTS: Final = (
     ),
     Artifact("qc_staged", "table", "metadata/build04/per_experiment/qc_staged_{exp}.csv"),
     Artifact("latents", "table", "analysis/latent_embeddings/legacy/{variant}/morph_latents_{exp}.csv"),
-    Artifact(
-        "embryo_latents_final", "table", "metadata/build06/per_experiment/embryo_latents_final_{exp}.csv"
-    ),
-    Artifact(
-        "cohort_final", "table", "metadata/combined_metadata_files/embryo_metadata_final_with_latents.csv"
-    ),
+    Artifact("embryo_latents_final", "table", "metadata/build06/per_experiment/embryo_latents_final_{exp}.csv"),
+    Artifact("cohort_final", "table", "metadata/combined_metadata_files/embryo_metadata_final_with_latents.csv"),
 )
 ARTIFACTS: Final[dict[str, Artifact]] = {artifact.name: artifact for artifact in _ARTIFACTS}
 

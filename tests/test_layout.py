@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.layout import ARTIFACTS, COHORT, Artifact, Layout
 from morphseq_dagster.identifiers import refuse_experiment
+from morphseq_dagster.layout import ARTIFACTS, COHORT, Artifact, Layout
 
 ROOT = Path("/data")
 LAYOUT = Layout(ROOT)

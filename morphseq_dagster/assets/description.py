@@ -116,7 +116,9 @@ def _columns(step: str) -> dict[str, Any]:
     if contract is None:
         return {}
     columns = [
-        dg.TableColumn(name=c.name, type=c.dtype, description=f"{c.description} [{c.unit}]" if c.unit else c.description)
+        dg.TableColumn(
+            name=c.name, type=c.dtype, description=f"{c.description} [{c.unit}]" if c.unit else c.description
+        )
         for c in contract.columns
     ]
     return {"dagster/column_schema": dg.TableSchema(columns=columns)}

@@ -46,7 +46,7 @@ def make_asset(spec: StepSpec) -> dg.AssetsDefinition:
         io_manager_key=IO_MANAGER_KEY,
     )
     def body(
-        context: dg.AssetExecutionContext, workspace: WorkspaceResource, **upstream: Any
+        context: dg.AssetExecutionContext, workspace: WorkspaceResource, **upstream: object
     ) -> Iterator[dg.MaterializeResult[Any]]:
         del upstream  # lazy references: Dagster has checked that they exist, the request carries their hashes
         yield from _run(spec, context=context, resource=workspace)
@@ -73,9 +73,7 @@ def _run(
                 yield describe_hit(session.memo, workspace=workspace)
                 return
             with listening(lambda progress: _log(context, progress)):
-                outcome = run_session(
-                    session, spec=spec, place=resource.place_of(spec.name), layout=workspace.layout
-                )
+                outcome = run_session(session, spec=spec, place=resource.place_of(spec.name), layout=workspace.layout)
             yield describe_result(outcome, workspace=workspace, tags=output_tags(session.request))
     except MorphseqError as error:
         raise failure_of(error) from error

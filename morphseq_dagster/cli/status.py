@@ -100,7 +100,9 @@ def _draw_table(status: Status) -> Iterable[str]:
 
 
 def _draw_list(title: str, entries: Iterable[tuple[str, object]]) -> Iterable[str]:
-    lines = [f"  {name} {getattr(cell, 'step', '')}: {printable(getattr(cell, 'reason', ''))}" for name, cell in entries]
+    lines = [
+        f"  {name} {getattr(cell, 'step', '')}: {printable(getattr(cell, 'reason', ''))}" for name, cell in entries
+    ]
     if lines:
         yield ""
         yield f"{title} ({len(lines)}):"

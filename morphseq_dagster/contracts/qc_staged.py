@@ -19,6 +19,4 @@ _ADDED = (
     Column("stage_reference_id", "str", "Which reference the stage was read from", nullable=True),
     Column("use_embryo_policy", "str", "Rule that decided"),
 )
-CONTRACT = TableContract(
-    "qc_staged", (*EMBRYOS.columns, *_ADDED), key=EMBRYOS.key, order=EMBRYOS.order
-)
+CONTRACT = TableContract("qc_staged", (*EMBRYOS.columns, *_ADDED), key=EMBRYOS.key, order=EMBRYOS.order)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from morphseq_dagster.errors import ContractError
 
@@ -96,7 +97,7 @@ class TableContract:
     @cached_property
     def schema(self) -> pa.DataFrameSchema:
         """The contract as a pandera schema."""
-        import pandera.pandas as pa  # noqa: PLC0415 - half a second that `status` must not pay
+        import pandera.pandas as pa
 
         columns = {}
         for column in self.columns:
@@ -115,7 +116,7 @@ class TableContract:
 
         A value that does not fit its type leaves the column as it is, for `check` to name.
         """
-        import pandas as pd  # noqa: PLC0415
+        import pandas as pd
 
         ordered = [n for n in self.names if n in frame.columns]
         rest = [n for n in frame.columns if n not in self.names]
@@ -131,7 +132,8 @@ class TableContract:
                 else:
                     if series.dtype == object:  # a float NaN among whole numbers would make floats of them all
                         series = series.where(series.notna(), pd.NA)
-                    frame[column.name] = series.astype(_PANDAS[column.dtype])
+                    dtype: Any = _PANDAS[column.dtype]
+                    frame[column.name] = series.astype(dtype)
             except (ValueError, TypeError, OverflowError):
                 continue
             if column.dtype == "str":
@@ -149,7 +151,7 @@ class TableContract:
         ContractError
             Naming every violation of the table at once.
         """
-        from pandera.errors import SchemaErrors  # noqa: PLC0415
+        from pandera.errors import SchemaErrors
 
         problems = []
         if frame.columns.has_duplicates:
@@ -190,7 +192,7 @@ class TableContract:
 
     def decode(self, data: bytes, *, where: str) -> pd.DataFrame:
         """Parse CSV bytes to a checked table with the contract's types; numeric-looking ids stay text."""
-        import pandas as pd  # noqa: PLC0415
+        import pandas as pd
 
         types = {column.name: column.dtype for column in self.columns}
         try:
@@ -223,14 +225,14 @@ class TableContract:
 
     def empty(self) -> pd.DataFrame:
         """A table without rows."""
-        import pandas as pd  # noqa: PLC0415
+        import pandas as pd
 
         return pd.DataFrame({c.name: pd.Series(dtype=_PANDAS[c.dtype]) for c in self.columns})
 
 
 def _as_read_back(series: pd.Series[str]) -> pd.Series[str]:
     """Text as a CSV file gives it back: a blank cell is null, and the one line end inside a cell is the newline."""
-    import pandas as pd  # noqa: PLC0415
+    import pandas as pd
 
     series = series.str.replace(r"\r\n?", "\n", regex=True)
     return series.mask(series == "", pd.NA)
@@ -248,7 +250,7 @@ def _tell(cases: pd.DataFrame) -> list[str]:
     """One line per violated rule and column, with the first rows concerned."""
     lines = []
     for (column, check), group in cases.groupby(["column", "check"], sort=True, dropna=False):
-        rows = [int(i) for i in group["index"] if isinstance(i, int | float) and i == i]
+        rows = [int(i) for i in group["index"] if isinstance(i, int | float) and not math.isnan(i)]
         values = ", ".join(sorted({repr(v) for v in group["failure_case"]})[:5])
         place = f" in rows {', '.join(str(r) for r in rows[:5])}" if rows else ""
         name = column if isinstance(column, str) else "table"

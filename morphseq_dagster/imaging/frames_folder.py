@@ -25,7 +25,6 @@ from morphseq_dagster.imaging.picture_bytes import peek_header, read_file_bytes
 from morphseq_dagster.imaging.pictures import decode_grey
 from morphseq_dagster.imaging.sources import (
     FocusedFrame,
-    FocusSettings,
     Microscope,
     Polarity,
     RawFrame,
@@ -34,6 +33,7 @@ from morphseq_dagster.imaging.sources import (
     refuse_folder,
 )
 from morphseq_dagster.imaging.stitching import TileOffset, TileStep
+from morphseq_dagster.recipes.imaging import FocusSettings
 
 TABLE_NAME = "frames.csv"
 REQUIRED_COLUMNS = ("well", "time_int", "time_s", "path", "um_per_px")

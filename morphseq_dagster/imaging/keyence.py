@@ -24,7 +24,6 @@ from morphseq_dagster.imaging.pictures import GreyPicture, GreyPixels, decode_gr
 from morphseq_dagster.imaging.sources import (
     NO_PLANE,
     FocusedFrame,
-    FocusSettings,
     Microscope,
     Polarity,
     RawFrame,
@@ -40,6 +39,7 @@ from morphseq_dagster.imaging.stitching import (
     stitch,
     stitch_labels,
 )
+from morphseq_dagster.recipes.imaging import FocusSettings
 
 
 class KeyenceSource:

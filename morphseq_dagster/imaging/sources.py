@@ -8,14 +8,15 @@ usable; a problem of the whole folder is a `PermanentError`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.imaging.stitching import CanvasRule, MatchSettings, OrientationRule, TileOffset, TileStep
+from morphseq_dagster.imaging.stitching import TileOffset, TileStep
+from morphseq_dagster.recipes.imaging import FocusSettings
 
 Microscope = Literal["Keyence", "YX1", "Frames"]
 Polarity = Literal["as_acquired", "inverted"]
@@ -111,47 +112,6 @@ class RawScan:
     def problems_of(self, well: str | None) -> tuple[RawProblem, ...]:
         """Problems of one well; None gives those whose well is unknown."""
         return tuple(problem for problem in self.problems if problem.well == well)
-
-
-@dataclass(frozen=True)
-class FocusSettings:
-    """Parameters of the way from raw planes to one picture.
-
-    Attributes
-    ----------
-    low_percentile, high_percentile
-        Grey values of a frame that become black and white (spec 3.2 step 2).
-    focus_feature_um
-        Detail that tells focus, in um; sets the filter size (spec 3.2 step 3).
-    score_sigma_px
-        Averaging of the focus score; 1.5 is a window of about 9 px, three sigmas to each side (spec 11.3).
-    index_median_px
-        Side of the median over the map of plane numbers, odd; 1 switches it off and saves reading planes twice.
-    tile_overlap
-        Nominal overlap of neighbouring tiles, 0 to 1 (spec 3.2, real geometry: 0.30).
-    orientation
-        How tiles adjoin; "auto" follows the year in the experiment's name (spec 3.5).
-    canvas
-        Size rule of the stitched picture; see `stitching.canvas_shape`.
-    match
-        How tile offsets are searched and believed.
-    tiles_per_well
-        Expected tiles; None takes the most frequent count of the experiment.
-    channel
-        Channel token of the file names to use, such as "CH1"; None when there is only one.
-    """
-
-    low_percentile: float = 0.1
-    high_percentile: float = 99.9
-    focus_feature_um: float = 3.0
-    score_sigma_px: float = 1.5
-    index_median_px: int = 11
-    tile_overlap: float = 0.30
-    orientation: OrientationRule = "auto"
-    canvas: CanvasRule = "well"
-    match: MatchSettings = field(default_factory=MatchSettings)
-    tiles_per_well: int | None = None
-    channel: str | None = None
 
 
 @dataclass(frozen=True)

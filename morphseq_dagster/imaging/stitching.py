@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from morphseq_dagster.imaging.pictures import GreyPixels
+from morphseq_dagster.recipes.imaging import CanvasRule, MatchSettings, OrientationRule
 
 Orientation = Literal["vertical", "horizontal"]
-OrientationRule = Literal["vertical", "horizontal", "auto"]
-CanvasRule = Literal["well", "mosaic"]
 
 # Detail between these two Gaussian sigmas (px) takes part in the matching: below lies noise, above uneven light.
 _FINE_SIGMA_PX, _COARSE_SIGMA_PX = 1.5, 20.0
@@ -55,24 +54,6 @@ class TileOffset:
     column_px: int
     source: Literal["reference", "measured", "prior"]
     ncc: float | None
-
-
-@dataclass(frozen=True)
-class MatchSettings:
-    """How tiles are matched.
-
-    Attributes
-    ----------
-    search_fraction
-        Largest deviation from the expected step in either direction, as a share of the tile's extent along the row
-        or column of tiles. 0.1 allows for a stage that was set up by hand.
-    least_ncc
-        Correlation on the implied overlap below which a shift is not believed; on real overlapping tiles right shifts
-        reach 0.94 and wrong ones at most 0.06.
-    """
-
-    search_fraction: float = 0.10
-    least_ncc: float = 0.30
 
 
 def choose_orientation(rule: OrientationRule, *, year: int) -> Orientation:

@@ -8,21 +8,9 @@ from __future__ import annotations
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.latents.dct import DctEmbedder
 from morphseq_dagster.latents.model import Embedder, EmbedderIdentity
-from morphseq_dagster.recipes.model import Slice
-
-LAB_MODEL = "20241107_ds_sweep01_optimum"
-"""The lab's trained encoder (spec 7); its weights are not public."""
-
-DEFAULT_MODEL = "dct_100"
+from morphseq_dagster.recipes.latents import DEFAULT_MODEL, LAB_MODEL
 
 AVAILABLE_MODELS = (DEFAULT_MODEL,)
-
-
-class LatentSettings(Slice):
-    """Which model makes the latents."""
-
-    model: str = DEFAULT_MODEL
-    """Name of the embedder; the lab's default is not available without its weights (spec 7)."""
 
 
 def load_embedder(name: str = DEFAULT_MODEL) -> Embedder:

@@ -92,9 +92,7 @@ class Status:
         return Counter(row.columns[column].state for row in self.rows)
 
 
-def read_status(
-    workspace: Workspace, *, experiments: Sequence[str] | None = None, model: str | None = None
-) -> Status:
+def read_status(workspace: Workspace, *, experiments: Sequence[str] | None = None, model: str | None = None) -> Status:
     """Read the status of all experiments, or of those named.
 
     Parameters
@@ -122,7 +120,9 @@ def read_status(
     variants = _variants(workspace.registry, model=model)
     columns = choose_columns(workspace.registry)
     snapshots = take_snapshot(workspace, experiments=chosen, variants=variants)
-    rows = tuple(_make_row(snapshot, folder=folders.get(snapshot.experiment), columns=columns) for snapshot in snapshots)
+    rows = tuple(
+        _make_row(snapshot, folder=folders.get(snapshot.experiment), columns=columns) for snapshot in snapshots
+    )
     return Status(tuple(columns), rows, refused)
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from morphseq_dagster.morphometry.morphology import (
     Box,
@@ -25,31 +24,7 @@ from morphseq_dagster.morphometry.morphology import (
     require_mask,
     solidity,
 )
-from morphseq_dagster.recipes.model import Slice
-
-
-class CleaningSettings(Slice):
-    """Numbers of the five steps; all defaults from spec 5.6, radii in pixels of the mask."""
-
-    small_component_share: float = Field(default=0.10, ge=0, lt=1)
-    """Pieces below this share of the area are dropped."""
-    closing_radius_min_px: int = Field(default=5, ge=1)
-    """Smallest radius of the disk that joins pieces."""
-    closing_perimeter_divisor: float = Field(default=100.0, gt=0)
-    """The first radius is the perimeter over this, if larger."""
-    closing_rounds: int = Field(default=5, ge=0)
-    """Closings tried until one piece is left."""
-    closing_step_px: int = Field(default=5, ge=0)
-    """Growth of the radius per round."""
-    closing_radius_max_px: int = Field(default=50, ge=1)
-    """Largest radius."""
-    opening_below_solidity: float = Field(default=0.6, ge=0, le=1)
-    """Only masks less solid than this are opened, which cuts threads."""
-    opening_radius_min_px: int = Field(default=3, ge=1)
-    """Smallest radius of the opening."""
-    opening_perimeter_divisor: float = Field(default=150.0, gt=0)
-    """The radius is the perimeter over this, if larger."""
-
+from morphseq_dagster.recipes.morphometry import CleaningSettings
 
 DEFAULT_CLEANING = CleaningSettings()
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 from skimage.exposure import equalize_adapthist
 
 from morphseq_dagster.errors import PermanentError
@@ -25,7 +24,7 @@ from morphseq_dagster.morphometry.background import (
     as_dark_background,
     background_noise,
 )
-from morphseq_dagster.morphometry.cleaning import DEFAULT_CLEANING, CleaningSettings, clean_mask
+from morphseq_dagster.morphometry.cleaning import clean_mask
 from morphseq_dagster.morphometry.morphology import (
     Box,
     closing,
@@ -36,33 +35,7 @@ from morphseq_dagster.morphometry.morphology import (
 )
 from morphseq_dagster.morphometry.orientation import HeadRule, Orientation, orient, pick_yolk
 from morphseq_dagster.morphometry.shape import check_pixel_size
-from morphseq_dagster.recipes.model import Slice
-
-
-class SnipSettings(Slice):
-    """Numbers of the snip recipe; latents depend strongly on them (spec, finding 11)."""
-
-    scale_um_per_px: float = Field(default=6.5, gt=0)
-    """Pixel size of the snip, um; 6.5 in the pipeline step, nearest to the stored latents (spec 5.5)."""
-    rows: int = Field(default=576, ge=16)
-    """Height, px (spec 5.5)."""
-    cols: int = Field(default=256, ge=16)
-    """Width, px (spec 5.5)."""
-    taper_um: float = Field(default=50.0, gt=0)
-    """Sigma of the blend into the background, um; 50 in upstream's step, 20 fits the stored latents best."""
-    closing_radius_px: int = Field(default=15, ge=0)
-    """Disk that closes the masks, frame px (spec 5.5 step 3)."""
-    yolk_contact_min_px: int = Field(default=10, ge=1)
-    """Pixels that a yolk must share with the embryo (spec 5.5 step 3)."""
-    kept_share_min: float = Field(default=0.98, ge=0, le=1)
-    """Below this share of the mask inside the snip it counts as out of frame (spec 5.5 step 8)."""
-    clahe_clip: float = Field(default=0.01, gt=0, le=1)
-    """Clip limit of scikit-image's CLAHE, whose kernel is an eighth of each side (spec 5.5 step 9)."""
-    clahe_bins: int = Field(default=256, ge=2)
-    """Grey bins of the CLAHE (spec 5.5 step 9)."""
-    cleaning: CleaningSettings = DEFAULT_CLEANING
-    """How the mask is cleaned first."""
-
+from morphseq_dagster.recipes.morphometry import SnipSettings
 
 DEFAULT_SNIPS = SnipSettings()
 

@@ -18,63 +18,10 @@ import cv2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 
 from morphseq_dagster.errors import ContractError, PermanentError
 from morphseq_dagster.morphometry.morphology import erode, occupied_box, require_mask
-from morphseq_dagster.recipes.model import Slice
-
-
-class ViabilitySettings(Slice):
-    """Numbers of the measure.
-
-    Where nothing else is said they were set on the one death in the EmbryoNet series (10 embryos, 18 frames
-    40 min apart): healthy bodies transmit 0.58-0.76 and the dead one 0.24-0.26.
-    """
-
-    texture_um: float = Field(default=10.0, gt=0)
-    """Sigma of the window in which texture is measured, um; it holds a few cells."""
-    texture_share_of_body: float = Field(default=0.014, gt=0)
-    """The same as a share of the square root of the body's area, used when the pixel size is unknown."""
-    background_percentile: float = Field(default=90.0, gt=0, le=100)
-    """Of the grey levels within three body boxes: the lamp's brightness there."""
-    dark_alive: float = Field(default=0.80, gt=0)
-    """Transmission over the embryo's own baseline above which it is not darker."""
-    dark_dead: float = Field(default=0.50, ge=0)
-    """Transmission over the baseline below which it is opaque; the dead embryo fell to 0.36."""
-    texture_alive: float = Field(default=0.60, gt=0)
-    """Texture over the baseline above which none is lost; defocus and pose change it in healthy embryos."""
-    texture_dead: float = Field(default=0.30, ge=0)
-    """Texture over the baseline below which it is lost; the dead embryo fell to 0.2."""
-    texture_weight: float = Field(default=0.5, ge=0, le=1)
-    """Share of the evidence that needs lost texture beside darkness, so that a shadow leaves this share."""
-    opaque_dead: float = Field(default=0.28, ge=0)
-    """Transmission below which a body is opaque whatever its history, if it is flat as well."""
-    opaque_alive: float = Field(default=0.40, gt=0)
-    """Transmission above which the absolute limit is silent."""
-    flat_dead: float = Field(default=0.006, ge=0)
-    """Texture below which an opaque body is dead whatever its history; the dead embryo has 0.005."""
-    flat_alive: float = Field(default=0.012, gt=0)
-    """Texture above which the absolute limit is silent. Darkness alone proves nothing: the KimmelNET pictures
-    are stretched so that living bodies transmit 0.01-0.6, but with a texture of 0.015 or more when dark."""
-    baseline_h: float = Field(default=12.0, gt=0)
-    """Hours of own earlier living frames whose median is the baseline; development is slower than that."""
-    living_min: float = Field(default=0.9, ge=0, le=1)
-    """Fraction alive from which on a frame may serve as baseline; the limit of `dead_flag` (spec 5.2)."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> ViabilitySettings:
-        pairs = [
-            ("dark_dead", "dark_alive"),
-            ("texture_dead", "texture_alive"),
-            ("opaque_dead", "opaque_alive"),
-            ("flat_dead", "flat_alive"),
-        ]
-        for low, high in pairs:
-            if not getattr(self, low) < getattr(self, high):
-                raise ValueError(f"{low} must lie below {high}")
-        return self
-
+from morphseq_dagster.recipes.morphometry import ViabilitySettings
 
 DEFAULT_VIABILITY = ViabilitySettings()
 

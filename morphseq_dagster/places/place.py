@@ -38,7 +38,7 @@ class Place(Protocol):
 
 
 class ProcessPlace:
-    """This process: no start-up cost, no isolation."""
+    """The calling process: no start-up cost, no isolation."""
 
     name = "process"
 

@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         with listening(_print_progress):
             executed = execute_body(registry.spec(request.step), request=request, place="subprocess")
         outcome = RunnerOutcome(record=publish(layout, executed=executed))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever a step raises is recorded and told to the caller
         note_failure(layout, request=request, error=error)
         outcome = RunnerOutcome(error=report(error))
         print(outcome.error.message if outcome.error else "", file=sys.stderr)

@@ -9,47 +9,17 @@ rule does. "savgol" is upstream's rule, kept to compare with older tables; its l
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import Field
 from scipy.optimize import isotonic_regression
 from scipy.signal import savgol_filter
 
 from morphseq_dagster.errors import ContractError
 from morphseq_dagster.quality.verdict import Verdict, unknown, verdict_columns
-from morphseq_dagster.recipes.model import Slice
+from morphseq_dagster.recipes.quality import DeathSettings
 
 Floats = NDArray[np.float64]
-
-
-class DeathSettings(Slice):
-    """Limits of death over time."""
-
-    method: Literal["isotonic", "savgol"] = "isotonic"
-    """"isotonic": in hours, robust (spec 11.6); "savgol": upstream's rule in frames (spec 6.2)."""
-    persistence_share: float = Field(default=0.80, gt=0, le=1)
-    """Share of the later frames that must be dead for a death to count (spec 6.2)."""
-    lead_h: float = Field(default=4.0, ge=0)
-    """Hours before the inflection from which frames are flagged; 4.0 upstream, 2.0 in older versions."""
-    rows_min: int = Field(default=3, ge=2)
-    """Frames with a known fraction that an embryo needs (spec 6.2)."""
-    dead_below: float = Field(default=0.9, gt=0, le=1)
-    """Fraction alive below which a frame is dead (spec 5.2)."""
-    decline_per_h: float = Field(default=0.10, gt=0)
-    """isotonic: fall per hour that starts a death; upstream's 0.05 per frame at its half-hour frames."""
-    decline_span_h: float = Field(default=0.5, gt=0)
-    """isotonic: hours over which that fall is measured where frames are closer together."""
-    dead_rows_min: int = Field(default=2, ge=1)
-    """isotonic: dead frames needed; one frame at the end confirms nothing (spec 6.2)."""
-    decline_per_frame: float = Field(default=0.05, gt=0)
-    """savgol: fall per frame number that starts a death (spec 6.2)."""
-    smoothing_window_frames: int = Field(default=5, ge=3)
-    """savgol: window of the Savitzky-Golay filter (spec 6.2)."""
-    smoothing_order: int = Field(default=2, ge=1)
-    """savgol: order of the filter (spec 6.2)."""
 
 
 DEFAULT_DEATH = DeathSettings()

@@ -12,27 +12,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.morphometry.morphology import occupied_box, require_mask
 from morphseq_dagster.morphometry.shape import check_pixel_size
 from morphseq_dagster.quality.verdict import Verdict, unknown
-from morphseq_dagster.recipes.model import Slice
-
-
-class EmbryoFlagSettings(Slice):
-    """Limits of the embryo flags; all defaults from spec 5.2."""
-
-    border_um: float = Field(default=150.0, gt=0)
-    """Width of the border strip that an embryo should not touch, um; rounded up to whole pixels."""
-    inner_share_min: float = Field(default=0.98, gt=0, le=1)
-    """At most this share of the area inside the strip sets `frame_flag`."""
-    reach_borders: float = Field(default=2.0, gt=0)
-    """Focus and bubble masks nearer than this many border widths set their flags (300 um)."""
-    dead_below: float = Field(default=0.9, gt=0, le=1)
-    """A smaller fraction alive sets `dead_flag`."""
-
+from morphseq_dagster.recipes.quality import EmbryoFlagSettings
 
 DEFAULT_EMBRYO_FLAGS = EmbryoFlagSettings()
 

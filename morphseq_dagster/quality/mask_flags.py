@@ -15,8 +15,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import Field
-
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.identifiers import mint_snip
 from morphseq_dagster.quality.mask_flag_instances import (
@@ -36,27 +34,7 @@ from morphseq_dagster.quality.mask_flag_instances import (
     TouchedEdges,
 )
 from morphseq_dagster.quality.mask_measures import FrameMasks, MaskMeasure
-from morphseq_dagster.recipes.model import Slice
-
-
-class MaskFlagSettings(Slice):
-    """Limits of the mask flags; all defaults from spec 3.4."""
-
-    variance_share_max: float = Field(default=0.20, gt=0)
-    """Relative difference of an area from the mean of its neighbours beyond which it is flagged."""
-    variance_window_frames: int = Field(default=2, ge=1)
-    """Neighbouring frames of the same embryo on each side."""
-    edge_margin_px: int = Field(default=2, ge=1)
-    """A mask pixel nearer to the border than this many pixels touches it."""
-    large_share_min: float = Field(default=0.15, gt=0, le=1)
-    """A mask covering more of the frame is large."""
-    small_share_max: float = Field(default=0.001, ge=0, le=1)
-    """A mask covering less of the frame is small."""
-    overlap_iou_max: float = Field(default=0.1, ge=0, le=1)
-    """Two masks that overlap more (intersection over union) are flagged."""
-    expected_embryos_min: int = Field(default=1, ge=0)
-    """Fewer embryos with a mask in a frame are a failed detection."""
-
+from morphseq_dagster.recipes.quality import MaskFlagSettings
 
 DEFAULT_MASK_FLAGS = MaskFlagSettings()
 

@@ -15,28 +15,12 @@ from numbers import Real
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import Field
 from scipy.optimize import lsq_linear
 
 from morphseq_dagster.errors import ContractError
-from morphseq_dagster.recipes.model import Slice
+from morphseq_dagster.recipes.quality import StagingSettings
 
 Floats = NDArray[np.float64]
-
-
-class StagingSettings(Slice):
-    """Numbers of both stagings."""
-
-    rate_per_c: float = 0.055
-    """Stage hours per hour and degree Celsius (spec 5.2; Kimmel et al. 1995)."""
-    rate_at_zero_c: float = -0.57
-    """Stage hours per hour at 0 degrees Celsius (spec 5.2)."""
-    use_toy_reference: bool = False
-    """Infer stages even from the public one-embryo reference; for format tests only (spec, finding 1)."""
-    cohort_width_h: float = Field(default=5.0, gt=0)
-    """Embryos whose first stages round to the same multiple form a cohort; 2.5 in older versions (spec 6.6)."""
-    area_percentile: float = Field(default=95.0, gt=0, le=100)
-    """Percentile of reference areas per cohort and hour (spec 6.6)."""
 
 
 DEFAULT_STAGING = StagingSettings()

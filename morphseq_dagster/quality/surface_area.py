@@ -11,22 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import Field
 
 from morphseq_dagster.errors import ContractError
 from morphseq_dagster.quality.verdict import Verdict, unknown, verdict_columns
-from morphseq_dagster.recipes.model import Slice
-
-
-class SurfaceAreaSettings(Slice):
-    """Limits of the surface-area flag."""
-
-    k_upper: float = Field(default=1.4, gt=0)
-    """Above this multiple of the 95th percentile: flagged. 1.4 in the newest configuration, 1.2 before."""
-    k_lower: float = Field(default=0.7, gt=0)
-    """Below this multiple of the 5th percentile: flagged. 0.7 in the newest configuration (spec 11.10); the
-    0.9 before rejected healthy embryos reared cold (spec, finding 9)."""
-
+from morphseq_dagster.recipes.quality import SurfaceAreaSettings
 
 DEFAULT_SURFACE_AREA = SurfaceAreaSettings()
 

@@ -6,14 +6,10 @@ excludes a row; the reason names it.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import pandas as pd
 
 from morphseq_dagster.errors import ContractError
-from morphseq_dagster.recipes.model import Slice
-
-PolicyName = Literal["newest", "with_frame_and_yolk", "build03_legacy", "build04_legacy"]
+from morphseq_dagster.recipes.quality import PolicyName, UseEmbryoSettings
 
 POLICIES: dict[PolicyName, tuple[str, ...]] = {
     "newest": ("dead_flag", "dead_flag2", "sa_outlier_flag", "sam2_qc_flag"),
@@ -38,16 +34,6 @@ POLICIES: dict[PolicyName, tuple[str, ...]] = {
     ),
 }
 """Flags of each policy, in the order in which reasons name them."""
-
-
-class UseEmbryoSettings(Slice):
-    """Which rule decides that a row is usable."""
-
-    policy: PolicyName = "newest"
-    """"newest" and "with_frame_and_yolk" (commit 77119fa1) are upstream's Build04, "build03_legacy" and
-    "build04_legacy" the rules before SAM2 (spec 6.4)."""
-    ignore_sa_outlier_alone: bool = False
-    """Let a row pass whose only raised flag is the surface area: the maintainers' interim rule (spec, finding 9)."""
 
 
 DEFAULT_USE_EMBRYO = UseEmbryoSettings()

@@ -1,6 +1,6 @@
 """Recipes resolved: defaults, then the lab's `recipes/default.toml`, then `recipes/{exp}.toml`.
 
-Holds merging, checking with the nearest right name, and where each value comes from. Files are read, never written, here.
+Holds merging, checking with the nearest right name, and where each value comes from. Files are only read here.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def measure_surrounding(picture: FloatImage, gradient: FloatImage, sample: Mask)
         return Surrounding(level, 0.02, median, 0.01)
     values = picture[rows, columns].astype(np.float64)
     basis = np.stack([np.ones(len(rows)), columns / width - 0.5, rows / height - 0.5], axis=1)
-    keep = values >= np.percentile(values, 70)
+    keep = values >= np.percentile(values, 50)
     plane = np.zeros(3)
     sigma = 0.01
     for _ in range(4):

@@ -12,7 +12,7 @@ from morphseq_dagster.contracts.ff_images import FfImages
 from morphseq_dagster.contracts.plate_metadata import CONTRACT as PLATE
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.identifiers import mint_video
-from morphseq_dagster.recipes import BuiltMetadataRecipe
+from morphseq_dagster.recipes.slices import BuiltMetadataRecipe
 from morphseq_dagster.steps.contract import StepRequest, StepResult
 from morphseq_dagster.steps.workbench import Account, Workbench
 

@@ -11,7 +11,7 @@ from morphseq_dagster.contracts.embryo_latents_final import CONTRACT
 from morphseq_dagster.contracts.latents import CONTRACT as LATENTS
 from morphseq_dagster.contracts.qc_staged import CONTRACT as STAGED
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.recipes import FinalRecipe
+from morphseq_dagster.recipes.slices import FinalRecipe
 from morphseq_dagster.steps.contract import StepRequest, StepResult
 from morphseq_dagster.steps.workbench import Account, Workbench
 from morphseq_dagster.storage.hashing import hash_json
@@ -37,7 +37,7 @@ def run(request: StepRequest) -> StepResult:
         latents[["snip_id", *columns]], on="snip_id", how="left", validate="one_to_one"
     )
     covered = int(table[columns[0]].notna().sum()) if columns else 0
-    warnings = ()
+    warnings: tuple[str, ...] = ()
     if covered < _COVERAGE_MIN * len(table):
         warnings = (f"{covered} of {len(table)} rows have latents",)
     counts = {"usable": usable, "rows_with_latents": covered, "embryos": table["embryo_id"].nunique()}

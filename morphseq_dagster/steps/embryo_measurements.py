@@ -20,7 +20,7 @@ from morphseq_dagster.identifiers import parse_embryo
 from morphseq_dagster.morphometry.shape import measure_shape
 from morphseq_dagster.morphometry.viability import measure_optics
 from morphseq_dagster.quality.embryo_flags import flag_embryo
-from morphseq_dagster.recipes import EmbryoMetadataRecipe
+from morphseq_dagster.recipes.slices import EmbryoMetadataRecipe
 from morphseq_dagster.steps.image_sets import FrameReader, read_picture
 from morphseq_dagster.steps.wells import WellTask, run_wells
 from morphseq_dagster.steps.workbench import Workbench

@@ -1,7 +1,7 @@
 """Step `embryo_metadata` (build03): shape, viability, flags, predicted stage and perturbation per embryo and frame.
 
-Holds reading and joining. Pixels are measured well by well (`embryo_measurements`); series and tables are judged here by
-`morphometry.viability`, `quality` and `plate`.
+Holds reading and joining. Pixels are measured well by well (`embryo_measurements`); series and tables are judged here
+by `morphometry.viability`, `quality` and `plate`.
 """
 
 from __future__ import annotations
@@ -21,15 +21,21 @@ from morphseq_dagster.morphometry.viability import infer_viability
 from morphseq_dagster.plate.perturbation_key import join_perturbations, read_perturbation_key
 from morphseq_dagster.quality.embryo_flags import judge_dead
 from morphseq_dagster.quality.staging import predict_stage
-from morphseq_dagster.quality.use_embryo import UseEmbryoSettings, decide_use
+from morphseq_dagster.quality.use_embryo import decide_use
 from morphseq_dagster.quality.verdict import verdict_columns
-from morphseq_dagster.recipes import EmbryoMetadataRecipe
+from morphseq_dagster.recipes.quality import UseEmbryoSettings
+from morphseq_dagster.recipes.slices import EmbryoMetadataRecipe
 from morphseq_dagster.steps.contract import StepRequest, StepResult
 from morphseq_dagster.steps.curation import apply_overrides
 from morphseq_dagster.steps.embryo_measurements import measure_embryos
 from morphseq_dagster.steps.workbench import Account, Workbench
 
-_FOV = {"width_um": "fov_width_um", "height_um": "fov_height_um", "width_px": "fov_width_px", "height_px": "fov_height_px"}
+_FOV = {
+    "width_um": "fov_width_um",
+    "height_um": "fov_height_um",
+    "width_px": "fov_width_px",
+    "height_px": "fov_height_px",
+}
 _PLATE = ("start_age_label", "temperature_source", "pair", "um_per_px")
 
 
@@ -122,7 +128,7 @@ def _speed(table: pd.DataFrame) -> pd.Series[float]:
 def _blank_to_null(table: pd.DataFrame) -> pd.DataFrame:
     """Reasons that say nothing are null, so that reading the table back gives the same table."""
     texts: dict[str, Any] = {
-        name: table[name].astype("string").replace("", pd.NA)
+        name: table[name].astype("string").replace("", None)
         for name in table.columns
         if name.endswith("_reason") or name == "sam2_qc_flags"
     }

@@ -12,7 +12,7 @@ from morphseq_dagster.contracts.exported_masks import ExportedMasks, MaskExport
 from morphseq_dagster.contracts.segmentations import ImageSegmentation, SegmentationDocument
 from morphseq_dagster.identifiers import parse_embryo
 from morphseq_dagster.imaging.pictures import encode_png
-from morphseq_dagster.recipes import ExportedMasksRecipe
+from morphseq_dagster.recipes.slices import ExportedMasksRecipe
 from morphseq_dagster.segmentation.label_image import draw_label_image
 from morphseq_dagster.segmentation.rle import Rle, decode
 from morphseq_dagster.steps.contract import StepRequest, StepResult
@@ -54,9 +54,7 @@ def run(request: StepRequest) -> StepResult:
         )
         for well in sorted(videos)
     ]
-    done = run_wells(
-        bench, tasks=tasks, compute=compute, restore=restore, max_failed_share=recipe.max_failed_share
-    )
+    done = run_wells(bench, tasks=tasks, compute=compute, restore=restore, max_failed_share=recipe.max_failed_share)
     files = {folder / "masks" / n: Path(str(p)) for payload in done.payloads.values() for n, p in payload.files.items()}
     written = [image for well in sorted(done.payloads) for image in images(well)]
     exports = {

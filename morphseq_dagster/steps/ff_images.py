@@ -16,7 +16,7 @@ from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.imaging.microscopes import open_source
 from morphseq_dagster.imaging.pictures import encode_jpeg
 from morphseq_dagster.imaging.sources import FocusedFrame, Microscope, RawFrame, RawProblem
-from morphseq_dagster.recipes import FfImagesRecipe
+from morphseq_dagster.recipes.slices import FfImagesRecipe
 from morphseq_dagster.steps.contract import StepRequest, StepResult
 from morphseq_dagster.steps.image_sets import link_entries
 from morphseq_dagster.steps.previews import contact_sheet
@@ -61,9 +61,7 @@ def run(request: StepRequest) -> StepResult:
         files: dict[str, bytes | Path] = {Path(e["path"]).name: bench.layout.absolute(e["path"]) for e in entries}
         return WellPayload({"frames": entries}, files)
 
-    done = run_wells(
-        bench, tasks=tasks, compute=compute, restore=restore, max_failed_share=recipe.max_failed_share
-    )
+    done = run_wells(bench, tasks=tasks, compute=compute, restore=restore, max_failed_share=recipe.max_failed_share)
     frames = tuple(FrameEntry.model_validate(e) for payload in done.payloads.values() for e in payload.data["frames"])
     files = {target / n: Path(str(p)) for payload in done.payloads.values() for n, p in payload.files.items()}
     manifest = FfImages(

@@ -14,7 +14,7 @@ from morphseq_dagster.contracts.detections import (
 )
 from morphseq_dagster.detection.filtering import filter_detections
 from morphseq_dagster.detection.model import Detection
-from morphseq_dagster.recipes import GdinoDetectionsRecipe
+from morphseq_dagster.recipes.slices import GdinoDetectionsRecipe
 from morphseq_dagster.steps.contract import StepRequest, StepResult
 from morphseq_dagster.steps.workbench import Account, Workbench
 
@@ -44,9 +44,7 @@ def run(request: StepRequest) -> StepResult:
         iou_threshold=recipe.iou_threshold,
         filtered=filtered,
     )
-    document = raw.model_copy(
-        update={"images": images, "high_quality_annotations": {bench.experiment: quality}}
-    )
+    document = raw.model_copy(update={"images": images, "high_quality_annotations": {bench.experiment: quality}})
     counts = {
         "images": len(images),
         "images_without_detection": len(images) - len(filtered),

@@ -21,7 +21,7 @@ from morphseq_dagster.contracts.organized_frames import ImageEntry, OrganizedFra
 from morphseq_dagster.detection.backends import load_detector
 from morphseq_dagster.detection.model import BackendIdentity, Detection
 from morphseq_dagster.identifiers import mint_video
-from morphseq_dagster.recipes import GdinoRawRecipe
+from morphseq_dagster.recipes.slices import GdinoRawRecipe
 from morphseq_dagster.steps.contract import StepRequest, StepResult
 from morphseq_dagster.steps.image_sets import FrameReader
 from morphseq_dagster.steps.previews import choose, draw_masks, sheet
@@ -57,9 +57,7 @@ def run(request: StepRequest) -> StepResult:
         return WellPayload({"detections": found}, {})
 
     tasks = [WellTask(well, frame_inputs(frames, images)) for well, images in videos.items()]
-    done = run_wells(
-        bench, tasks=tasks, compute=compute, restore=restore, max_failed_share=recipe.max_failed_share
-    )
+    done = run_wells(bench, tasks=tasks, compute=compute, restore=restore, max_failed_share=recipe.max_failed_share)
     identity = detector.identity()
     images = {
         image_id: _image(bench, image_id, found, recipe=recipe, identity=identity)
@@ -80,9 +78,7 @@ def run(request: StepRequest) -> StepResult:
     account = Account(
         wells=done.states,
         counts={"images": len(images), "detections": total, "wells_computed": done.computed},
-        backend=Backend(
-            name=identity.name, version=str(identity.version), weights_sha256=identity.weights_sha256
-        ),
+        backend=Backend(name=identity.name, version=str(identity.version), weights_sha256=identity.weights_sha256),
         preview=_preview(bench, frames, document),
     )
     return bench.stage_document(document, account=account)
@@ -97,9 +93,7 @@ def frame_inputs(frames: OrganizedFrames, images: dict[str, ImageEntry]) -> list
 
 
 def _entry(detection: Detection) -> DetectionEntry:
-    return DetectionEntry(
-        box_xyxy=detection.box_xyxy, confidence=detection.confidence, phrase=detection.phrase
-    )
+    return DetectionEntry(box_xyxy=detection.box_xyxy, confidence=detection.confidence, phrase=detection.phrase)
 
 
 def _image(
@@ -115,9 +109,7 @@ def _image(
     annotation = Annotation(
         annotation_id=f"ann_{digest[:16]}",
         prompt=recipe.prompt,
-        model_metadata=ModelMetadata(
-            weights_sha256=identity.weights_sha256, model_architecture=identity.name
-        ),
+        model_metadata=ModelMetadata(weights_sha256=identity.weights_sha256, model_architecture=identity.name),
         inference_params={"box_threshold": recipe.box_threshold, "text_threshold": recipe.text_threshold},
         num_detections=len(found),
         detections=tuple(DetectionEntry.model_validate(entry) for entry in found),

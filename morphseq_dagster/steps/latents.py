@@ -11,7 +11,7 @@ import pandas as pd
 from morphseq_dagster.contracts.latents import CONTRACT
 from morphseq_dagster.contracts.snips import Snips
 from morphseq_dagster.latents.backends import check_output_name, load_embedder
-from morphseq_dagster.recipes import LatentsRecipe
+from morphseq_dagster.recipes.slices import LatentsRecipe
 from morphseq_dagster.steps.contract import StepRequest, StepResult
 from morphseq_dagster.steps.image_sets import read_picture
 from morphseq_dagster.steps.progress import Progress, tell

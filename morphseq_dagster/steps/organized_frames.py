@@ -11,7 +11,7 @@ from typing import Any
 from morphseq_dagster.contracts.ff_images import FfImages, FrameEntry
 from morphseq_dagster.contracts.organized_frames import ImageEntry, OrganizedFrames
 from morphseq_dagster.identifiers import mint_image, mint_video
-from morphseq_dagster.recipes import OrganizedFramesRecipe
+from morphseq_dagster.recipes.slices import OrganizedFramesRecipe
 from morphseq_dagster.steps.contract import StepRequest, StepResult
 from morphseq_dagster.steps.image_sets import link_entries
 from morphseq_dagster.steps.wells import WellTask, run_wells
@@ -44,9 +44,7 @@ def run(request: StepRequest) -> StepResult:
         return WellPayload({}, {path.name: path for path in paths}) if all(p.is_file() for p in paths) else None
 
     tasks = [WellTask(well, _inputs(bench, source, frames)) for well, frames in sorted(wells.items())]
-    done = run_wells(
-        bench, tasks=tasks, compute=compute, restore=restore, max_failed_share=recipe.max_failed_share
-    )
+    done = run_wells(bench, tasks=tasks, compute=compute, restore=restore, max_failed_share=recipe.max_failed_share)
     files: dict[Path, Path] = {}
     images: dict[str, ImageEntry] = {}
     for well in sorted(done.payloads):

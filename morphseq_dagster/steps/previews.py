@@ -83,5 +83,6 @@ def draw_masks(
 
 def _colour(number: int) -> tuple[int, int, int]:
     """Colour of an embryo number: hues far apart for neighbouring numbers."""
-    pixel = cv2.cvtColor(np.uint8([[[(number * 67) % 180, 200, 255]]]), cv2.COLOR_HSV2BGR)[0, 0]  # type: ignore[arg-type]
+    hue_saturation_value = np.array([[[(number * 67) % 180, 200, 255]]], dtype=np.uint8)
+    pixel = cv2.cvtColor(hue_saturation_value, cv2.COLOR_HSV2BGR)[0, 0]
     return int(pixel[0]), int(pixel[1]), int(pixel[2])

@@ -8,7 +8,7 @@ from __future__ import annotations
 from morphseq_dagster.contracts.ff_images import FfImages
 from morphseq_dagster.contracts.qc_masks import MODELS, ModelState, QcMasks
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.recipes import QcMasksRecipe
+from morphseq_dagster.recipes.slices import QcMasksRecipe
 from morphseq_dagster.steps.contract import StepRequest, StepResult
 from morphseq_dagster.steps.workbench import Account, Workbench
 

@@ -14,7 +14,7 @@ from morphseq_dagster.quality.death import infer_death
 from morphseq_dagster.quality.staging import StageReference, infer_stage
 from morphseq_dagster.quality.surface_area import SurfaceAreaCurve, flag_surface_area
 from morphseq_dagster.quality.use_embryo import decide_use
-from morphseq_dagster.recipes import QcStagedRecipe
+from morphseq_dagster.recipes.slices import QcStagedRecipe
 from morphseq_dagster.steps.contract import StepRequest, StepResult
 from morphseq_dagster.steps.workbench import Account, Workbench
 
@@ -42,7 +42,7 @@ def run(request: StepRequest) -> StepResult:
     table["use_embryo_policy"] = recipe.use_embryo.policy
     for name in table.columns:
         if name.endswith("_reason"):
-            table[name] = table[name].astype("string").replace("", pd.NA)
+            table[name] = table[name].astype("string").replace("", None)
     warnings = [] if curve is not None else ["no area reference: sa_outlier_flag is unknown"]
     warnings += [] if reference is not None else ["no stage reference: inferred_stage_hpf is null"]
     deaths = table.loc[table["dead_inflection_time_int"].notna(), "embryo_id"].nunique()

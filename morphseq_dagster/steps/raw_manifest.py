@@ -1,7 +1,7 @@
 """Step `raw_manifest`: list every raw file with size and hashes; terabytes are read once, by the step that needs them.
 
-Holds the rule of decisions on the raw version: times only say where to look again. A file whose time or size changed is
-hashed whole and compared with the hash that `ff_images` took while reading; if it differs, the whole hash enters its line.
+Holds the rule of the raw version: times only say where to look again. A file whose time or size changed is hashed
+whole and compared with the hash that `ff_images` took while reading; if it differs, the whole hash enters its line.
 """
 
 from __future__ import annotations
@@ -66,9 +66,7 @@ def _describe(path: Path, *, name: str, before: RawFile | None, as_read: str | N
     if as_read is not None:
         content = hash_file(path)
         whole = content if content != as_read else _keep_whole(before, content=content)
-    return RawFile(
-        path=name, size=status.st_size, ends_sha256=ends, whole_sha256=whole, mtime_ns=status.st_mtime_ns
-    )
+    return RawFile(path=name, size=status.st_size, ends_sha256=ends, whole_sha256=whole, mtime_ns=status.st_mtime_ns)
 
 
 def _keep_whole(before: RawFile | None, *, content: str) -> str | None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from morphseq_dagster import recipes
 from morphseq_dagster.layout import ARTIFACTS
+from morphseq_dagster.recipes import slices as recipes
 from morphseq_dagster.steps import registered_inputs as registered
 from morphseq_dagster.steps.contract import ExternalInput, Registry, StepSpec
 

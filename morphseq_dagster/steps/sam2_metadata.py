@@ -16,7 +16,7 @@ from morphseq_dagster.contracts.sam2_metadata import CONTRACT
 from morphseq_dagster.contracts.segmentations import EmbryoEntry, ImageSegmentation, SegmentationDocument
 from morphseq_dagster.errors import ContractError
 from morphseq_dagster.identifiers import parse_image
-from morphseq_dagster.quality.mask_flags import SNIP_FLAG_ORDER
+from morphseq_dagster.quality.mask_flag_instances import SNIP_FLAG_ORDER
 from morphseq_dagster.steps.contract import StepRequest, StepResult
 from morphseq_dagster.steps.workbench import Account, Workbench
 
@@ -50,7 +50,9 @@ def run(request: StepRequest) -> StepResult:
                 rows.append(row)
     table = pd.DataFrame(rows, columns=list(CONTRACT.names)) if rows else CONTRACT.empty()
     table["sam2_qc_flags"] = table["sam2_qc_flags"].replace("", None)
-    return bench.stage_table(table, contract=CONTRACT, account=Account(counts={"embryos": table["embryo_id"].nunique()}))
+    return bench.stage_table(
+        table, contract=CONTRACT, account=Account(counts={"embryos": table["embryo_id"].nunique()})
+    )
 
 
 def _row(
@@ -106,5 +108,3 @@ def _refuse_disagreement(bench: Workbench, segmented: SegmentationDocument, expo
             where=bench.input("exported_masks").path,
             remedy=f"morphseq materialize --partition {bench.experiment} --select exported_masks",
         )
-
-

@@ -17,7 +17,7 @@ from morphseq_dagster.contracts.segmentations import EmbryoEntry, SegmentationDo
 from morphseq_dagster.identifiers import mint_video, parse_image
 from morphseq_dagster.quality.mask_flags import MaskFlags, flag_masks
 from morphseq_dagster.quality.mask_measures import FrameMasks, measure_frame_masks
-from morphseq_dagster.recipes import Sam2SegmentationsRecipe
+from morphseq_dagster.recipes.slices import Sam2SegmentationsRecipe
 from morphseq_dagster.segmentation.rle import Rle, decode
 from morphseq_dagster.steps.contract import StepRequest, StepResult
 from morphseq_dagster.steps.workbench import Account, Workbench

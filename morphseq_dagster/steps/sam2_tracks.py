@@ -1,6 +1,7 @@
 """Step `sam2_tracks`: masks of every embryo, tracked forward and backward from the seed frame, well by well.
 
-Holds reading of frames and detections and the document; segmenting is `segmentation`. Flags follow in `sam2_segmentations`.
+Holds reading of frames and detections and the document; segmenting is `segmentation`. Flags follow in
+`sam2_segmentations`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from morphseq_dagster.contracts.segmentations import (
 )
 from morphseq_dagster.detection.model import Detection
 from morphseq_dagster.identifiers import mint_embryo, mint_snip, mint_video, parse_image
-from morphseq_dagster.recipes import Sam2TracksRecipe
+from morphseq_dagster.recipes.slices import Sam2TracksRecipe
 from morphseq_dagster.segmentation.backends import load_segmenter
 from morphseq_dagster.segmentation.model import TrackedMask, WellTracks
 from morphseq_dagster.segmentation.rle import Rle, decode
@@ -68,13 +69,13 @@ def run(request: StepRequest) -> StepResult:
         return None if video is None else WellPayload({"video": video.model_dump(mode="json")}, {})
 
     tasks = [
-        WellTask(well, [frame_inputs(frames, images), [[list(d.box_xyxy), d.confidence] for f in found(well) for d in f]])
+        WellTask(
+            well, [frame_inputs(frames, images), [[list(d.box_xyxy), d.confidence] for f in found(well) for d in f]]
+        )
         for well, images in videos.items()
         if well not in detected.failed_wells
     ]
-    done = run_wells(
-        bench, tasks=tasks, compute=compute, restore=restore, max_failed_share=recipe.max_failed_share
-    )
+    done = run_wells(bench, tasks=tasks, compute=compute, restore=restore, max_failed_share=recipe.max_failed_share)
     failed = dict(detected.failed_wells)
     failed |= {well: state.reason for well, state in done.states.items() if state.status == "failed"}
     result = {w: VideoSegmentation.model_validate(p.data["video"]) for w, p in done.payloads.items()}
@@ -90,9 +91,7 @@ def run(request: StepRequest) -> StepResult:
             "masks": len(document.entity_tracker.entities.snips),
             "wells_computed": done.computed,
         },
-        backend=Backend(
-            name=identity.name, version=str(identity.version), weights_sha256=identity.weights_sha256
-        ),
+        backend=Backend(name=identity.name, version=str(identity.version), weights_sha256=identity.weights_sha256),
         warnings=tuple(f"well {well} has no detection" for well, v in result.items() if v.num_embryos == 0),
         preview=_preview(bench, frames, document),
     )
@@ -107,9 +106,7 @@ def _document(bench: Workbench, videos: dict[str, VideoSegmentation], *, prompt:
         gsam_id=f"gsam_{bench.request.key[:12]}",
         seed_annotations_path=bench.input("gdino_detections").path,
         target_prompt=prompt,
-        experiments={
-            bench.experiment: ExperimentSegmentation(experiment_id=bench.experiment, videos=videos)
-        },
+        experiments={bench.experiment: ExperimentSegmentation(experiment_id=bench.experiment, videos=videos)},
         entity_tracker=track(
             "module_2_segmentation",
             experiment=bench.experiment,

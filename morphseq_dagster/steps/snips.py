@@ -27,7 +27,7 @@ from morphseq_dagster.morphometry.background import (
     sample_frames,
 )
 from morphseq_dagster.morphometry.snips import NoSnip, extract_snip
-from morphseq_dagster.recipes import SnipsRecipe
+from morphseq_dagster.recipes.slices import SnipsRecipe
 from morphseq_dagster.steps.contract import StepRequest, StepResult
 from morphseq_dagster.steps.image_sets import FrameReader, link_entries, read_picture
 from morphseq_dagster.steps.previews import contact_sheet
@@ -109,9 +109,7 @@ def run(request: StepRequest) -> StepResult:
         )
         for well, images in wells.items()
     ]  # fmt: skip
-    done = run_wells(
-        bench, tasks=tasks, compute=compute, restore=restore, max_failed_share=recipe.max_failed_share
-    )
+    done = run_wells(bench, tasks=tasks, compute=compute, restore=restore, max_failed_share=recipe.max_failed_share)
     snips = {k: SnipEntry.model_validate(v) for p in done.payloads.values() for k, v in p.data["snips"].items()}
     refused = {k: RefusedSnip.model_validate(v) for p in done.payloads.values() for k, v in p.data["refused"].items()}
     stored = {name: Path(str(p)) for payload in done.payloads.values() for name, p in payload.files.items()}
@@ -136,9 +134,7 @@ def run(request: StepRequest) -> StepResult:
     return bench.stage_images(files, manifest=manifest, folders=folders, account=account)
 
 
-def _cut_well(
-    inputs: _Bench, images: list[str], *, well: str, background: BackgroundStatistics | None
-) -> WellPayload:
+def _cut_well(inputs: _Bench, images: list[str], *, well: str, background: BackgroundStatistics | None) -> WellPayload:
     snips: dict[str, Any] = {}
     refused: dict[str, Any] = {}
     files: dict[str, bytes | Path] = {}

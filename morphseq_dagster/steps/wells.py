@@ -1,7 +1,7 @@
 """Wells: run a step's computation well by well, with checkpoints, reuse and isolation of failures.
 
-Holds the loop that all per-well steps share. An unchanged well is taken from the published artifact, a finished one from
-its checkpoint; a failing well becomes a state with its reason, and too many failing wells fail the step.
+Holds the loop that all per-well steps share. An unchanged well is taken from the published artifact, a finished one
+from its checkpoint; a failing well becomes a state with its reason, and too many failing wells fail the step.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def run_wells(
             folder = bench.layout.checkpoints(bench.request.step, experiment=bench.experiment) / task.well
             try:
                 payload = save_checkpoint(folder, key=key, payload=compute(task))
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever a well raises becomes its recorded reason
                 states[task.well] = _failed(error, task=task, key=key, before=published)
         if payload is not None:
             payloads[task.well] = payload

@@ -33,7 +33,7 @@ _Slice = TypeVar("_Slice", bound=Slice)
 
 @dataclass(frozen=True)
 class Account:
-    """What a step says of its output beside the output: outcome per well, counts, backend, warnings, a preview (PNG)."""
+    """What a step says of its output: outcome per well, counts, backend, warnings, a preview (PNG)."""
 
     status: Status = "ok"
     counts: Mapping[str, int] = field(default_factory=dict)

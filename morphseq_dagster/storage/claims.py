@@ -135,9 +135,7 @@ def break_dead_claim(path: Path) -> bool:
         return True
 
 
-def _take(
-    path: Path, *, claim: Claim, on_wait: Callable[[Claim], None] | None, patience_s: float | None
-) -> None:
+def _take(path: Path, *, claim: Claim, on_wait: Callable[[Claim], None] | None, patience_s: float | None) -> None:
     deadline = None if patience_s is None else time.monotonic() + patience_s
     told = ""
     temporary = stage_file(path, claim.model_dump_json().encode())

@@ -1,7 +1,7 @@
 """Commit: publish a staged artifact with its record as one unit, and finish what a crash interrupted.
 
-Order: record staged, journal written, units renamed (the one with the primary file last), record renamed, journal removed.
-A crash before the journal leaves temporaries for `sweep`; after it, the next writer rolls forward to the end.
+Order: record staged, journal written, units renamed (the one with the primary file last), record renamed, journal
+removed. A crash before the journal leaves temporaries for `sweep`; after it, the next writer rolls forward to the end.
 """
 
 from __future__ import annotations

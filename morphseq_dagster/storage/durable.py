@@ -43,9 +43,7 @@ def host_name() -> str:
 
 def temporary_beside(target: Path) -> Path:
     """Make a name in the target's folder that tells host and process and ends in `.tmp`."""
-    return target.with_name(
-        f".{target.name}.{host_name()}.{os.getpid()}.{secrets.token_hex(6)}{TEMPORARY_SUFFIX}"
-    )
+    return target.with_name(f".{target.name}.{host_name()}.{os.getpid()}.{secrets.token_hex(6)}{TEMPORARY_SUFFIX}")
 
 
 def parse_temporary(name: str) -> TemporaryName | None:

@@ -24,7 +24,7 @@ def hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def canonical_json(value: Any) -> bytes:
+def canonical_json(value: Any) -> bytes:  # noqa: ANN401 - any JSON value
     """Serialise to JSON with sorted keys and no spaces: equal values give equal bytes.
 
     Raises
@@ -36,6 +36,6 @@ def canonical_json(value: Any) -> bytes:
     return text.encode()
 
 
-def hash_json(value: Any) -> str:
+def hash_json(value: Any) -> str:  # noqa: ANN401 - any JSON value
     """SHA-256 of the canonical JSON form."""
     return hash_bytes(canonical_json(value))

@@ -208,7 +208,7 @@ def _compare_pictures(layout: Layout, *, primary: Path, folders: tuple[Path, ...
     """Hash every picture of an image set against its manifest; a picture too many counts as changed."""
     if not folders:
         return OutputVerdict.AS_RECORDED
-    from morphseq_dagster.contracts.image_set import read_file_entries  # noqa: PLC0415 - rarely needed
+    from morphseq_dagster.contracts.image_set import read_file_entries
 
     expected = read_file_entries(primary)
     present = {layout.relative(path) for folder in folders for path, _ in list_tree(folder)} - {

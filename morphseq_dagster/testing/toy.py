@@ -67,7 +67,7 @@ def run_letters(request: StepRequest) -> StepResult:
     recipe = bench.recipe(LettersRecipe)
     raw = bench.external("words")
     lines = [line.split() for line in (raw.read_text().splitlines() if raw is not None else [])]
-    words = {well: word for well, word in lines}
+    words = {line[0]: line[1] for line in lines}
     folder = bench.layout.folders("letters", experiment=bench.experiment)[0]
 
     def compute(task: WellTask) -> WellPayload:

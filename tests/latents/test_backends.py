@@ -3,11 +3,13 @@ from __future__ import annotations
 import pytest
 
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.latents.backends import LAB_MODEL, LatentSettings, check_output_name, load_embedder
+from morphseq_dagster.latents.backends import check_output_name, load_embedder
+from morphseq_dagster.recipes.latents import LAB_MODEL
+from morphseq_dagster.recipes.slices import LatentsRecipe
 
 
 def test_default_is_the_weight_free_model_under_its_own_name() -> None:
-    assert load_embedder(LatentSettings().model).name == "dct_100"
+    assert load_embedder(LatentsRecipe().model).name == "dct_100"
 
 
 def test_the_labs_model_without_weights_is_an_error_with_a_remedy() -> None:

@@ -1,0 +1,31 @@
+"""`morphseq cohort`: one table of all experiments; launched by hand only, never by sensors or `pipeline`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import typer
+
+from morphseq_dagster.cli.options import DEFAULT_REGISTRY, DataRoot, RegistryName, Verbose, open_call, refuse_call
+from morphseq_dagster.errors import PermanentError
+
+COHORT_JOB: Final = "cohort"
+
+
+def cohort(
+    data_root: DataRoot = None, verbose: Verbose = False, registry: RegistryName = DEFAULT_REGISTRY
+) -> None:
+    """Join the final tables of all experiments into one."""
+    call = open_call(data_root, registry=registry)
+    from morphseq_dagster.cli.display import Display
+    from morphseq_dagster.cli.launch import Launcher, open_instance
+
+    with open_instance() as (instance, _), Display(total=1) as display:
+        display.begin("cohort")
+        launcher = Launcher(call, instance=instance, verbose=verbose)
+        try:
+            outcome = launcher.run_job(COHORT_JOB, on_event=display.note, on_progress=display.progress)
+        except PermanentError as error:
+            refuse_call(error)
+        display.finish(outcome)
+    raise typer.Exit(1 if outcome.failed else 0)

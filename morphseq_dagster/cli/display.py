@@ -1,0 +1,95 @@
+"""Display of a run in the terminal: a bar where somebody watches, plain lines elsewhere.
+
+Holds drawing only. Dagster redirects the standard streams while steps run, hence the display keeps its own.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+
+from morphseq_dagster.cli.launch import Outcome, StepEvent
+from morphseq_dagster.cli.messages import printable
+from morphseq_dagster.steps.progress import Progress
+
+_WORDS = {"made": "made", "standing": "stands", "failed": "FAILED"}
+
+
+class Display:
+    """Progress of several experiments, used as a context.
+
+    Parameters
+    ----------
+    total
+        Number of steps of all experiments.
+    """
+
+    def __init__(self, *, total: int) -> None:
+        self._stream = os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding="utf-8", errors="backslashreplace")
+        self._console = Console(file=self._stream, highlight=False, markup=False)
+        self._bar = Bar(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+            transient=True,
+        )
+        self._all = self._bar.add_task("steps", total=total)
+        self._step = self._bar.add_task("", total=None, visible=False)
+        self._experiment = ""
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+        self._stream.close()
+
+    def say(self, text: str) -> None:
+        """Print a line above the bar."""
+        self._console.print(printable(text), soft_wrap=True)
+
+    def begin(self, experiment: str) -> None:
+        """Name the experiment that the next events belong to."""
+        self._experiment = experiment
+
+    def note(self, event: StepEvent) -> None:
+        """Show what happened to a step."""
+        if event.kind == "started":
+            self._bar.update(
+                self._step, description=f"{self._experiment} {event.step}", total=None, completed=0, visible=True
+            )
+            return
+        self._bar.advance(self._all)
+        message = f": {event.message}" if event.message else ""
+        self.say(f"{self._experiment}  {event.step:<22}{_WORDS[event.kind]}{message}")
+
+    def progress(self, progress: Progress) -> None:
+        """Show how far a step is."""
+        label = f"{self._experiment} {progress.step} {progress.label}"
+        self._bar.update(self._step, description=label, total=progress.total, completed=progress.done)
+
+    def finish(self, outcome: Outcome) -> None:
+        """Sum an experiment up."""
+        self._bar.update(self._step, visible=False)
+        self._bar.advance(self._all, len(outcome.untried))
+        counts = {
+            "made": outcome.made,
+            "stand": outcome.standing,
+            "failed": outcome.failed,
+            "not tried": outcome.untried,
+        }
+        told = ", ".join(f"{len(steps)} {word}" for word, steps in counts.items() if steps)
+        self.say(f"{outcome.experiment or 'cohort'}: {told or 'nothing to do'} in {outcome.seconds:.1f} s")

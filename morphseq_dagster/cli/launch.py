@@ -1,0 +1,267 @@
+"""Launch: runs through the project's own Dagster job, in this process, with progress.
+
+Holds the instance, the run and its outcome. Dagster is imported here and nowhere else on the command line's way to work.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import dagster as dg
+from dagster import DagsterEventType, EventLogEntry
+from dotenv import dotenv_values
+
+from morphseq_dagster.assets.description import MEMO_TAG
+from morphseq_dagster.assets.factory import FORCE_TAG
+from morphseq_dagster.build import PIPELINE_JOB, build_definitions
+from morphseq_dagster.cli.options import Call
+from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.partitions import register_experiments
+from morphseq_dagster.steps.progress import Progress, listening
+from morphseq_dagster.storage.claims import process_start
+from morphseq_dagster.storage.durable import host_name
+
+HOME_VARIABLE: Final = "DAGSTER_HOME"
+PROCESS_TAG: Final = "morphseq/process"
+"""Host, process and its start, so that a run whose process was killed can be told from one at work."""
+_QUIET: Final = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+_TALKATIVE: Final = {"loggers": {"console": {"config": {"log_level": "INFO"}}}}
+
+
+@dataclass(frozen=True)
+class StepEvent:
+    """Something that happened to a step: it started, was made, stands as it is, or failed."""
+
+    step: str
+    kind: str
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the run of one experiment ended.
+
+    Parameters
+    ----------
+    experiment
+        Experiment id; empty for the cohort.
+    made, standing
+        Steps that were made, and steps that stand as they are.
+    failed
+        Step and message of every failure; a step of "" is the run itself.
+    untried
+        Steps that were not tried because one before them failed.
+    seconds
+        Wall time.
+    """
+
+    experiment: str
+    made: tuple[str, ...] = ()
+    standing: tuple[str, ...] = ()
+    failed: tuple[tuple[str, str], ...] = ()
+    untried: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+@contextmanager
+def open_instance() -> Iterator[tuple[dg.DagsterInstance, bool]]:
+    """Open the Dagster instance of this machine, and tell whether it keeps its history.
+
+    Without DAGSTER_HOME (exported or in `.env`) the history lives as long as this process: records and artifacts are the
+    same, only the web page shows nothing.
+    """
+    home = find_home()
+    if home is None:
+        with dg.DagsterInstance.ephemeral() as instance:
+            yield instance, False
+        return
+    os.environ[HOME_VARIABLE] = str(home)
+    with dg.DagsterInstance.get() as instance:
+        yield instance, True
+
+
+def find_home() -> Path | None:
+    """Folder of the Dagster instance as Dagster itself would choose it; None when nothing names one.
+
+    Raises
+    ------
+    PermanentError
+        When it is no absolute path of an existing folder.
+    """
+    text = os.environ.get(HOME_VARIABLE) or dotenv_values(".env").get(HOME_VARIABLE)
+    if not text:
+        return None
+    path = Path(text).expanduser()
+    if not path.is_absolute() or not path.is_dir():
+        raise PermanentError(
+            expected="the absolute path of a folder",
+            found=text,
+            where=HOME_VARIABLE,
+            remedy=f"mkdir -p {path.absolute()} (or `make install`), and name it absolutely",
+        )
+    return path
+
+
+class Launcher:
+    """Runs of one call.
+
+    Parameters
+    ----------
+    call
+        Settings, workspace and registry.
+    instance
+        The Dagster instance.
+    verbose
+        Whether Dagster's own log is shown.
+    """
+
+    def __init__(self, call: Call, *, instance: dg.DagsterInstance, verbose: bool = False) -> None:
+        self._call = call
+        self._instance = instance
+        self._definitions = build_definitions(call.settings, registry=call.registry)
+        self._config = _TALKATIVE if verbose else _QUIET
+
+    def run(
+        self,
+        experiment: str,
+        *,
+        steps: Sequence[str],
+        forced: Sequence[str] = (),
+        on_event: Callable[[StepEvent], None],
+        on_progress: Callable[[Progress], None],
+    ) -> Outcome:
+        """Run steps of one experiment through the pipeline job; a failure is an outcome, not an exception."""
+        register_experiments(self._instance, [experiment])
+        tags = {FORCE_TAG: ".".join(forced)} if forced else {}
+        return self._run(
+            PIPELINE_JOB,
+            experiment=experiment,
+            steps=steps,
+            tags=tags,
+            on_event=on_event,
+            on_progress=on_progress,
+        )
+
+    def run_job(
+        self, job: str, *, on_event: Callable[[StepEvent], None], on_progress: Callable[[Progress], None]
+    ) -> Outcome:
+        """Run a job that belongs to no experiment."""
+        if not self._definitions.get_repository_def().has_job(job):
+            raise PermanentError(
+                expected=f"a job {job}",
+                found="none in this registry",
+                where=self._call.registry,
+                remedy="use the project's own registry",
+            )
+        return self._run(job, experiment="", steps=(), tags={}, on_event=on_event, on_progress=on_progress)
+
+    def select(self, selection: str) -> tuple[str, ...]:
+        """Steps of the pipeline that a selection in Dagster's language names, in order.
+
+        Raises
+        ------
+        PermanentError
+            When it names nothing.
+        """
+        graph = self._definitions.resolve_asset_graph()
+        found: set[str] = set()
+        problem = ""
+        try:
+            for part in selection.split(","):
+                keys = dg.AssetSelection.from_string(part.strip()).resolve(graph)
+                found |= {key.path[-1] for key in keys}
+                problem = problem or ("" if keys else f"nothing is called {part.strip()!r}")
+        except dg.DagsterError as error:
+            problem = str(error).splitlines()[0]
+        steps = tuple(spec.name for spec in self._call.workspace.registry.steps if spec.name in found)
+        if problem or not steps:
+            raise PermanentError(
+                expected="a selection of assets such as '*', 'ff_images', '+sam2_metadata' or 'qc_staged+'",
+                found=problem or repr(selection),
+                where="--select",
+                remedy="assets: " + ", ".join(spec.name for spec in self._call.workspace.registry.steps),
+            )
+        return steps
+
+    def _run(
+        self,
+        job: str,
+        *,
+        experiment: str,
+        steps: Sequence[str],
+        tags: dict[str, str],
+        on_event: Callable[[StepEvent], None],
+        on_progress: Callable[[Progress], None],
+    ) -> Outcome:
+        run_id, started = str(uuid.uuid4()), time.monotonic()
+        events: list[StepEvent] = []
+
+        def listen(entry: EventLogEntry) -> None:
+            event = _translate(entry)
+            if event is not None:
+                events.append(event)
+                on_event(event)
+
+        self._instance.add_event_listener(run_id, listen)
+        with listening(on_progress):
+            result = self._definitions.resolve_job_def(job).execute_in_process(
+                run_config=self._config,
+                instance=self._instance,
+                partition_key=experiment or None,
+                raise_on_error=False,
+                asset_selection=[dg.AssetKey(step) for step in steps] or None,
+                run_id=run_id,
+                tags={**tags, PROCESS_TAG: describe_process()},
+            )
+        seconds = time.monotonic() - started
+        return _summarise(experiment, steps=steps, events=events, success=result.success, seconds=seconds)
+
+
+def describe_process() -> str:
+    """This process as the tag of a run: host, number, start."""
+    return f"{host_name()}:{os.getpid()}:{process_start(os.getpid())}"
+
+
+def _summarise(
+    experiment: str, *, steps: Sequence[str], events: list[StepEvent], success: bool, seconds: float
+) -> Outcome:
+    def having(kind: str) -> tuple[str, ...]:
+        return tuple(event.step for event in events if event.kind == kind)
+
+    failed = tuple((event.step, event.message) for event in events if event.kind == "failed")
+    if not success and not failed:
+        failed = (("", "the run failed; the log of Dagster says why (--verbose)"),)
+    tried = {event.step for event in events}
+    untried = tuple(step for step in steps if step not in tried)
+    return Outcome(experiment, having("made"), having("standing"), failed, untried, seconds)
+
+
+def _translate(entry: EventLogEntry) -> StepEvent | None:
+    """Translate an event of Dagster; None for those that nobody waits for."""
+    event = entry.dagster_event
+    if event is None:
+        return None
+    step = event.step_key or ""
+    if event.event_type is DagsterEventType.STEP_START:
+        return StepEvent(step, "started")
+    if event.event_type is DagsterEventType.ASSET_MATERIALIZATION:
+        tags = event.step_materialization_data.materialization.tags or {}
+        return StepEvent(step, "standing" if tags.get(MEMO_TAG) == "hit" else "made")
+    if event.event_type is DagsterEventType.STEP_FAILURE:
+        data = event.step_failure_data
+        told = data.user_failure_data.description if data.user_failure_data is not None else None
+        return StepEvent(step, "failed", told or _innermost(data.error))
+    return None
+
+
+def _innermost(error: object) -> str:
+    """Message of the first cause of an error as Dagster keeps it."""
+    cause = getattr(error, "cause", None)
+    return _innermost(cause) if cause is not None else str(getattr(error, "message", error)).strip()

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from itertools import permutations
+
+import pytest
+
+from morphseq_dagster.segmentation.tracking import Place, match_places, measure_cost
+
+
+def square(x: float, y: float, side: float = 10.0) -> Place:
+    return Place((x, y, x + side, y + side))
+
+
+def test_cost_of_the_same_place_is_zero() -> None:
+    assert measure_cost(square(0, 0), square(0, 0), diameter=10) == 0.0
+
+
+def test_cost_by_hand() -> None:
+    # Half a diameter apart: 0.5, boxes share 50 of 150: 1 - 1/3, equal areas: 0.
+    assert measure_cost(square(0, 0), square(5, 0), diameter=10) == pytest.approx(0.5 + 2 / 3)
+
+
+def test_total_cost_decides_not_the_nearest_neighbour() -> None:
+    # Embryo 2 moved onto where 1 was, 1 moved on: greedy matching of 2's box to embryo 1 would lose one.
+    matched = match_places({1: square(4, 0), 2: square(0, 0)}, [square(4.5, 0), square(8, 0)])
+
+    assert matched == {1: 1, 2: 0}
+
+
+def test_order_of_candidates_does_not_matter() -> None:
+    last = {1: square(0, 0), 2: square(30, 0), 3: square(0, 30)}
+    places = {1: square(1, 1), 2: square(31, 0), 3: square(0, 29)}
+
+    for order in permutations((1, 2, 3)):
+        matched = match_places(last, [places[n] for n in order])
+        assert {n: order[i] for n, i in matched.items()} == {1: 1, 2: 2, 3: 3}
+
+
+def test_far_candidate_is_not_matched() -> None:
+    assert match_places({1: square(0, 0)}, [square(40, 0)]) == {}
+
+
+def test_gate_is_not_circumvented_by_an_assignment_that_must_use_all() -> None:
+    assert match_places({1: square(0, 0), 2: square(100, 0)}, [square(1, 0), square(50, 50)]) == {1: 0}
+
+
+def test_more_candidates_than_embryos_leave_some_out() -> None:
+    assert match_places({1: square(0, 0)}, [square(60, 0), square(1, 0)]) == {1: 1}
+
+
+def test_nobody_and_nothing_match_nobody() -> None:
+    assert match_places({}, [square(0, 0)]) == {}
+    assert match_places({1: square(0, 0)}, []) == {}
+
+
+def test_size_tells_neighbours_apart() -> None:
+    small, large = Place((0, 0, 10, 10)), Place((-5, -5, 15, 15))
+
+    assert match_places({1: small, 2: large}, [large, small]) == {1: 1, 2: 0}
