@@ -4,30 +4,44 @@ from __future__ import annotations
 
 import dagster as dg
 
+from morphseq_dagster.assets.cohort import cohort_final
 from morphseq_dagster.assets.factory import IO_MANAGER_KEY, make_assets
 from morphseq_dagster.io_managers.artifacts import ArtifactIOManager
 from morphseq_dagster.partitions import EXPERIMENTS
 from morphseq_dagster.places.place import DEFAULT_REGISTRY
 from morphseq_dagster.places.runner import load_registry
 from morphseq_dagster.resources.workspace import WorkspaceResource
+from morphseq_dagster.sensors.new_experiments import make_sensor
 from morphseq_dagster.settings import MachineSettings
 
 PIPELINE_JOB = "pipeline"
+COHORT_JOB = "cohort"
 
 
 def build_definitions(settings: MachineSettings, *, registry: str = DEFAULT_REGISTRY) -> dg.Definitions:
     """Make the Definitions of one registry on one machine."""
     resource = WorkspaceResource.from_settings(settings, registry=registry)
     assets = make_assets(load_registry(registry))
-    job = dg.define_asset_job(
+    pipeline = dg.define_asset_job(
         PIPELINE_JOB,
         selection=dg.AssetSelection.assets(*(asset.key for asset in assets)),
         partitions_def=EXPERIMENTS,
         description="The whole way of one experiment.",
     )
+    jobs = [pipeline]
+    if registry == DEFAULT_REGISTRY:  # other registries have no final table to merge
+        jobs.append(
+            dg.define_asset_job(
+                COHORT_JOB,
+                selection=dg.AssetSelection.assets(cohort_final.key),
+                description="Merge the final tables of all experiments.",
+            )
+        )
+        assets = [*assets, cohort_final]
     return dg.Definitions(
         assets=assets,
-        jobs=[job],
+        jobs=jobs,
+        sensors=[make_sensor(PIPELINE_JOB)],
         resources={"workspace": resource, IO_MANAGER_KEY: ArtifactIOManager(resource.open())},
         executor=dg.in_process_executor,
     )

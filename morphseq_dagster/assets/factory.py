@@ -5,7 +5,7 @@ web interface. Everything else stands in the registry.
 """
 
 # Dagster reads the annotations of an asset's body at run time, hence no postponed evaluation in this module.
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import dagster as dg
@@ -15,7 +15,7 @@ from morphseq_dagster.errors import MorphseqError
 from morphseq_dagster.partitions import EXPERIMENTS
 from morphseq_dagster.places.session import open_session, run_session
 from morphseq_dagster.resources.workspace import WorkspaceResource
-from morphseq_dagster.steps.contract import Registry, StepSpec
+from morphseq_dagster.steps.contract import Registry, StepRequest, StepSpec
 from morphseq_dagster.steps.progress import Progress, listening
 
 IO_MANAGER_KEY = "artifact_io"
@@ -49,13 +49,18 @@ def make_asset(spec: StepSpec) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, workspace: WorkspaceResource, **upstream: object
     ) -> Iterator[dg.MaterializeResult[Any]]:
         del upstream  # lazy references: Dagster has checked that they exist, the request carries their hashes
-        yield from _run(spec, context=context, resource=workspace)
+        yield from run_step(spec, context=context, resource=workspace, experiment=context.partition_key)
 
     return body
 
 
-def _run(
-    spec: StepSpec, *, context: dg.AssetExecutionContext, resource: WorkspaceResource
+def run_step(
+    spec: StepSpec,
+    *,
+    context: dg.AssetExecutionContext,
+    resource: WorkspaceResource,
+    experiment: str,
+    make_request: Callable[[], StepRequest] | None = None,
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Run one step inside its claim, which outlasts the yield: the IO manager commits before the claim is released."""
     workspace = resource.open()
@@ -64,10 +69,11 @@ def _run(
         with open_session(
             spec,
             workspace=workspace,
-            experiment=context.partition_key,
+            experiment=experiment,
             run_id=context.run_id,
             force=force,
             on_wait=lambda claim: context.log.info(f"waiting for {claim.holder()}"),
+            make_request=make_request,
         ) as session:
             if session.memo is not None:
                 yield describe_hit(session.memo, workspace=workspace)

@@ -12,9 +12,7 @@ from morphseq_dagster.errors import PermanentError
 COHORT_JOB: Final = "cohort"
 
 
-def cohort(
-    data_root: DataRoot = None, verbose: Verbose = False, registry: RegistryName = DEFAULT_REGISTRY
-) -> None:
+def cohort(data_root: DataRoot = None, verbose: Verbose = False, registry: RegistryName = DEFAULT_REGISTRY) -> None:
     """Join the final tables of all experiments into one."""
     call = open_call(data_root, registry=registry)
     from morphseq_dagster.cli.display import Display

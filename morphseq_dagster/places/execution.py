@@ -86,7 +86,7 @@ def publish(layout: Layout, *, executed: Executed) -> Record:
     try:
         record = commit(layout, staged=staged, record=_make_record(layout, executed=executed))
     except BaseException as error:
-        note_failure(layout, request=executed.request, error=error)
+        fail_request(layout, request=executed.request, error=error)
         raise
     if staged.preview is not None:
         write_durably(layout.previews(record.experiment) / f"{record.step}.png", staged.preview)
@@ -119,20 +119,45 @@ def verify(layout: Layout, *, committed: Committed) -> Record:
     )
 
 
-def note_failure(layout: Layout, *, request: StepRequest, error: BaseException) -> None:
-    """Store why a request failed, unless the disk refuses that as well (the error itself is then all there is)."""
-    primary = layout.absolute(request.output)
+def fail_request(layout: Layout, *, request: StepRequest, error: BaseException) -> None:
+    """Store why a request failed."""
+    note_failure(
+        layout,
+        output=request.output,
+        step=request.step,
+        experiment=request.experiment,
+        run_id=request.run_id,
+        error=error,
+        request_key=request.key,
+    )
+
+
+def note_failure(
+    layout: Layout,
+    *,
+    output: str,
+    step: str,
+    experiment: str,
+    run_id: str,
+    error: BaseException,
+    request_key: str = "",
+) -> None:
+    """Store why a step failed, unless the disk refuses that as well (the error itself is then all there is).
+
+    `request_key` is empty where the request itself could not be made, because an input is missing, say.
+    """
+    primary = layout.absolute(output)
     try:
         earlier = read_failure(layout, primary=primary)
     except (MorphseqError, OSError):
         earlier = None  # a damaged failure record is replaced
-    tries = earlier.tries + 1 if earlier is not None and earlier.request_key == request.key else 1
+    tries = earlier.tries + 1 if earlier is not None and earlier.request_key == request_key else 1
     failure = Failure(
-        step=request.step,
-        experiment=request.experiment,
-        request_key=request.key,
+        step=step,
+        experiment=experiment,
+        request_key=request_key,
         error=report(error),
-        run_id=request.run_id,
+        run_id=run_id,
         host=host_name(),
         failed_at=_now(),
         tries=tries,

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from morphseq_dagster.errors import MorphseqError
 from morphseq_dagster.layout import Layout
-from morphseq_dagster.places.execution import Committed, Executed, note_failure, publish, verify
+from morphseq_dagster.places.execution import Committed, Executed, fail_request, note_failure, publish, verify
 from morphseq_dagster.places.place import Place
 from morphseq_dagster.steps.contract import StepRequest, StepSpec
 from morphseq_dagster.steps.workspace import Workspace
@@ -41,13 +42,40 @@ def open_session(
     run_id: str,
     force: bool = False,
     on_wait: Callable[[Claim], None] | None = None,
+    make_request: Callable[[], StepRequest] | None = None,
 ) -> Iterator[Session]:
-    """Claim a step and find out whether it must run; the claim lasts as long as the `with` block."""
+    """Claim a step and find out whether it must run; the claim lasts as long as the `with` block.
+
+    Parameters
+    ----------
+    spec, workspace, experiment, run_id
+        What runs, where, and on whose behalf.
+    force
+        Run although nothing changed.
+    on_wait
+        Called with the holder when the step is at work elsewhere.
+    make_request
+        Makes the request inside the claim; the step's ordinary one unless given (the cohort has its own).
+
+    Raises
+    ------
+    MorphseqError
+        When the request cannot be made (an input is missing); recorded as the step's failure.
+    """
     layout = workspace.layout
     claim = layout.claim(spec.name, experiment=experiment)
     with hold_claim(claim, run_id=run_id, on_wait=on_wait or _log_wait):
         roll_forward(layout, step=spec.name, experiment=experiment)
-        request = workspace.request(spec, experiment=experiment, run_id=run_id, force=force)
+        try:
+            request = (
+                make_request()
+                if make_request is not None
+                else workspace.request(spec, experiment=experiment, run_id=run_id, force=force)
+            )
+        except MorphseqError as error:
+            output = layout.relative(workspace.output(spec, experiment=experiment))
+            note_failure(layout, output=output, step=spec.name, experiment=experiment, run_id=run_id, error=error)
+            raise
         yield Session(request, None if force else find_answer(layout, request=request))
 
 
@@ -68,7 +96,7 @@ def run_session(session: Session, *, spec: StepSpec, place: Place, layout: Layou
     try:
         return place.run(spec, request=session.request)
     except BaseException as error:
-        note_failure(layout, request=session.request, error=error)
+        fail_request(layout, request=session.request, error=error)
         raise
 
 

@@ -32,9 +32,9 @@ class Workspace:
         sections = {spec.name: spec.recipe for spec in self.registry.steps}
         return load_recipe(self.layout.recipes(experiment), sections=sections)
 
-    def output(self, step: str, *, experiment: str, recipe: Recipe | None = None) -> Path:
-        """Primary output of a step."""
-        spec = self.registry.spec(step)
+    def output(self, step: str | StepSpec, *, experiment: str, recipe: Recipe | None = None) -> Path:
+        """Primary output of a step, named or given (the cohort's step stands outside the registry)."""
+        spec = self.registry.spec(step) if isinstance(step, str) else step
         recipe = recipe or (self.recipe(experiment) if spec.variant is not None else Recipe({}))
         return output_path(spec, layout=self.layout, experiment=experiment, recipe=recipe)
 

@@ -50,7 +50,11 @@ class WellPayload:
 
 
 def save_checkpoint(folder: Path, *, key: str, payload: WellPayload) -> WellPayload:
-    """Store a well's payload in one step; return it with its files on the disk."""
+    """Store a well's payload in one step; return it as `load_checkpoint` would.
+
+    The value takes its way through JSON, so that a step cannot tell a fresh well from a resumed one: tuples are lists
+    and keys are sorted in both.
+    """
     make_folder(folder.parent)
     temporary = temporary_beside(folder)
     temporary.mkdir()
@@ -63,13 +67,14 @@ def save_checkpoint(folder: Path, *, key: str, payload: WellPayload) -> WellPayl
                 handle.write(data)
             hashes[name] = hash_bytes(data)
         stored = _Stored(key=key, data=payload.data, files=hashes)
-        write_file(temporary / _DOCUMENT, canonical_json(stored.model_dump()))
+        document = canonical_json(stored.model_dump())
+        write_file(temporary / _DOCUMENT, document)
         sync_tree(temporary)
         replace_folder(folder, temporary=temporary)
     except BaseException:
         remove_folder(temporary)
         raise
-    return WellPayload(payload.data, {name: folder / name for name in hashes})
+    return WellPayload(_Stored.model_validate_json(document).data, {name: folder / name for name in hashes})
 
 
 def load_checkpoint(folder: Path, *, key: str) -> WellPayload | None:

@@ -6,6 +6,7 @@ Does not know artifacts or records.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -147,9 +148,10 @@ def replace_folder(target: Path, *, temporary: Path) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder that nobody reads any more; absence is fine."""
-    if folder.exists():
-        shutil.rmtree(folder)
+    """Remove a folder that nobody reads any more; absence is fine, so is another process at the same work."""
+    while folder.exists():
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(folder)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

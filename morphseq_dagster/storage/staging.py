@@ -106,9 +106,13 @@ class FolderStage:
     def __init__(self, layout: Layout, *, folders: tuple[Path, ...]) -> None:
         self._layout = layout
         self._units = tuple(StagedUnit(temporary_beside(f), f, "folder") for f in folders)
-        for unit in self._units:
-            make_folder(unit.target.parent)
-            unit.temporary.mkdir()
+        try:
+            for unit in self._units:
+                make_folder(unit.target.parent)
+                unit.temporary.mkdir()
+        except BaseException:
+            self.discard()
+            raise
 
     def add_link(self, target: Path, *, source: Path) -> None:
         """Take a finished file of the same step (checkpoint or earlier version) without copying its bytes."""

@@ -1,0 +1,44 @@
+"""Definitions: what `dagster dev -w workspace.yaml` and `dagster -m morphseq_dagster.definitions` load.
+
+Holds the one explicit object and the registration of experiments that lie in the raw folders already. Everything is
+made in `build`.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import dagster as dg
+
+from morphseq_dagster.build import build_definitions
+from morphseq_dagster.discovery import inspect_folder, list_folders
+from morphseq_dagster.layout import Layout
+from morphseq_dagster.partitions import EXPERIMENTS, register_experiments
+from morphseq_dagster.settings import MachineSettings, load_settings
+
+_LOG = logging.getLogger("dagster.morphseq")
+
+
+def register_found(settings: MachineSettings) -> tuple[str, ...]:
+    """Register experiments whose raw folder is there, if the settings say so; return the new ones.
+
+    A failure - no Dagster home, an unreadable disk - is logged and keeps nobody from loading the definitions.
+    """
+    if not settings.register_partitions:
+        return ()
+    try:
+        with dg.DagsterInstance.get() as instance:
+            known = set(instance.get_dynamic_partitions(str(EXPERIMENTS.name)))
+            layout = Layout(settings.data_root)
+            # Registered ones need no look inside, which is what costs on a network disk.
+            fresh = [folder for folder in list_folders(layout) if not folder.reason and folder.name not in known]
+            found = [inspect_folder(layout, folder=folder) for folder in fresh]
+            return register_experiments(instance, [entry.name for entry in found if entry.state != "refused"])
+    except Exception as error:  # noqa: BLE001 - whatever it is, the definitions must load
+        _LOG.warning("experiments could not be registered while loading: %s: %s", type(error).__name__, error)
+        return ()
+
+
+_settings = load_settings()
+defs = build_definitions(_settings)
+register_found(_settings)

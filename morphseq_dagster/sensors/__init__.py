@@ -1,0 +1,1 @@
+"""Sensors: what Dagster's daemon looks at by itself; all of them are off until somebody switches them on."""
