@@ -205,9 +205,9 @@ class Layout:
         """Finished wells of a step that has not been published."""
         return self.private / "work" / experiment / step
 
-    def previews(self, experiment: str) -> Path:
-        """Small pictures for people."""
-        return self.private / "previews" / experiment
+    def preview(self, step: str, *, experiment: str) -> Path:
+        """Small picture of an artifact, for people."""
+        return self.private / "previews" / experiment / f"{step}.png"
 
     def requests(self, experiment: str) -> Path:
         """Requests and results of steps that run in another process."""

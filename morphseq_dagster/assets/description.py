@@ -64,9 +64,7 @@ def describe_result(
         **_warnings(staged.warnings),
         **_columns(outcome.request.step),
     }
-    if staged.preview is not None and len(staged.preview) <= _PREVIEW_LIMIT:
-        picture = base64.b64encode(staged.preview).decode()
-        metadata["preview"] = dg.MetadataValue.md(f"![preview](data:image/png;base64,{picture})")
+    metadata |= _preview(staged.preview)
     return dg.MaterializeResult(
         value=outcome, data_version=dg.DataVersion(staged.data_version), tags=tags, metadata=metadata
     )
@@ -92,6 +90,7 @@ def _of_record(record: Record, *, layout: Layout) -> dict[str, Any]:
         **_wells(record.wells),
         **_warnings(record.warnings),
         **_columns(record.step),
+        **_preview(_read_preview(layout, record=record)),
     }
 
 
@@ -109,6 +108,21 @@ def _wells(wells: dict[str, WellState]) -> dict[str, Any]:
 
 def _warnings(warnings: tuple[str, ...]) -> dict[str, Any]:
     return {"warnings": dg.MetadataValue.md("\n".join(f"- {w}" for w in warnings))} if warnings else {}
+
+
+def _preview(picture: bytes | None) -> dict[str, Any]:
+    if picture is None or len(picture) > _PREVIEW_LIMIT:
+        return {}
+    text = base64.b64encode(picture).decode()
+    return {"preview": dg.MetadataValue.md(f"![preview](data:image/png;base64,{text})")}
+
+
+def _read_preview(layout: Layout, *, record: Record) -> bytes | None:
+    """Read the picture that was stored with an artifact; None when there is none."""
+    try:
+        return layout.preview(record.step, experiment=record.experiment).read_bytes()
+    except OSError:  # a lost preview is no reason to fail the step it illustrates
+        return None
 
 
 def _columns(step: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import dagster as dg
 from morphseq_dagster.assets.description import describe_hit, describe_result, failure_of, output_tags
 from morphseq_dagster.errors import MorphseqError
 from morphseq_dagster.partitions import EXPERIMENTS
-from morphseq_dagster.places.session import open_session, run_session
+from morphseq_dagster.places.session import discard_unpublished, open_session, run_session
 from morphseq_dagster.resources.workspace import WorkspaceResource
 from morphseq_dagster.steps.contract import Registry, StepRequest, StepSpec
 from morphseq_dagster.steps.progress import Progress, listening

@@ -53,13 +53,21 @@ class Committed:
 
 
 def execute_body(spec: StepSpec, *, request: StepRequest, place: str) -> Executed:
-    """Run a step's body in this process and time it.
+    """Run a step's body in this process and time it; a failure is recorded before it is raised.
 
     Raises
     ------
     PermanentError
         When the code here is another version than the request asks for.
     """
+    try:
+        return _execute(spec, request=request, place=place)
+    except BaseException as error:
+        note_failure(request.layout(), request=request, error=error)
+        raise
+
+
+def _execute(spec: StepSpec, *, request: StepRequest, place: str) -> Executed:
     if spec.version != request.version:
         raise PermanentError(
             expected=f"version {request.version} of step {request.step}",
@@ -84,12 +92,17 @@ def publish(layout: Layout, *, executed: Executed) -> Record:
     """Commit an executed step with its record; a failing commit leaves a failure record."""
     staged = executed.staged
     try:
-        record = commit(layout, staged=staged, record=_make_record(layout, executed=executed))
+        try:
+            record = _make_record(layout, executed=executed)
+        except BaseException:
+            staged.discard()
+            raise
+        commit(layout, staged=staged, record=record)
     except BaseException as error:
         fail_request(layout, request=executed.request, error=error)
         raise
     if staged.preview is not None:
-        write_durably(layout.previews(record.experiment) / f"{record.step}.png", staged.preview)
+        write_durably(layout.preview(record.step, experiment=record.experiment), staged.preview)
     clear_checkpoints(layout.checkpoints(record.step, experiment=record.experiment))
     return record
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import signal
 import subprocess
 import sys
@@ -18,11 +17,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from morphseq_dagster.errors import ErrorReport, PermanentError, TransientError, restore
 from morphseq_dagster.layout import Layout
-from morphseq_dagster.places.execution import Committed, Executed, execute_body
+from morphseq_dagster.places.execution import Committed, Executed, execute_body, note_failure
 from morphseq_dagster.steps.contract import StepRequest, StepSpec
 from morphseq_dagster.steps.progress import Progress, tell
-from morphseq_dagster.storage.durable import write_durably
-from morphseq_dagster.storage.records import Record, encode
+from morphseq_dagster.storage.commit import roll_forward
+from morphseq_dagster.storage.durable import message_stem, write_durably
+from morphseq_dagster.storage.records import Record, encode, read_record
 
 DEFAULT_REGISTRY = "morphseq_dagster.steps.registry:REGISTRY"
 
@@ -71,14 +71,19 @@ class SubprocessPlace:
         self._registry = registry
 
     def run(self, spec: StepSpec, *, request: StepRequest) -> Executed | Committed:
-        """Run the request in a child that commits; relay its progress and its error."""
-        folder = Layout(Path(request.data_root)).requests(request.experiment)
-        stem = f"{spec.name}.{os.getpid()}.{secrets.token_hex(4)}"
+        """Run the request in a child that commits; relay its progress and its error.
+
+        Success is the new record that answers the request: a child that published and then died has succeeded.
+        """
+        layout = Layout(Path(request.data_root))
+        before = read_record(layout, primary=layout.absolute(request.output))
+        stem = message_stem(spec.name)
+        folder = layout.requests(request.experiment)
         request_path, outcome_path = folder / f"{stem}.request.json", folder / f"{stem}.outcome.json"
-        write_durably(request_path, encode(request))
         command = [sys.executable, "-m", "morphseq_dagster.places.runner", str(request_path)]
         command += ["--registry", self._registry, "--outcome", str(outcome_path), "--parent", str(os.getpid())]
         try:
+            write_durably(request_path, encode(request))
             with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as child:
                 try:
                     for line in child.stdout or ():
@@ -87,21 +92,33 @@ class SubprocessPlace:
                 except BaseException:
                     child.terminate()
                     raise
-            return Committed(request, self._read(outcome_path, spec=spec, request=request, code=code))
+            outcome = _read_outcome(outcome_path)
         finally:
             request_path.unlink(missing_ok=True)
             outcome_path.unlink(missing_ok=True)
-
-    def _read(self, path: Path, *, spec: StepSpec, request: StepRequest, code: int) -> Record:
-        try:
-            outcome = RunnerOutcome.model_validate_json(path.read_bytes())
-        except (FileNotFoundError, ValidationError):
-            raise _lost(spec, request=request, code=code) from None
         if outcome.error is not None:
             raise restore(outcome.error)
-        if outcome.record is None:
-            raise _lost(spec, request=request, code=code)
-        return outcome.record
+        record = outcome.record or _find_new_record(layout, request=request, before=before)
+        if record is None:
+            error = _lost(spec, request=request, code=code)
+            note_failure(layout, request=request, error=error)
+            raise error
+        return Committed(request, record)
+
+
+def _read_outcome(path: Path) -> RunnerOutcome:
+    """Read what the runner left; nothing when it left nothing or died while the disk refused it."""
+    try:
+        return RunnerOutcome.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return RunnerOutcome()
+
+
+def _find_new_record(layout: Layout, *, request: StepRequest, before: Record | None) -> Record | None:
+    """Finish what the dead runner had begun to publish; its record, if it answers the request."""
+    roll_forward(layout, step=request.step, experiment=request.experiment)
+    record = read_record(layout, primary=layout.absolute(request.output))
+    return record if record is not None and record != before and record.request_key == request.key else None
 
 
 def make_place(name: str, *, registry: str = DEFAULT_REGISTRY) -> Place:

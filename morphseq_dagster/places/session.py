@@ -18,7 +18,7 @@ from morphseq_dagster.steps.contract import StepRequest, StepSpec
 from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.storage.claims import Claim, hold_claim
 from morphseq_dagster.storage.commit import roll_forward
-from morphseq_dagster.storage.records import OutputVerdict, Record, compare_output, read_record
+from morphseq_dagster.storage.records import OutputVerdict, Record, clear_failure, compare_output, read_record
 
 _LOG = logging.getLogger(__name__)
 MAX_WELL_TRIES = 3
@@ -46,37 +46,33 @@ def open_session(
 ) -> Iterator[Session]:
     """Claim a step and find out whether it must run; the claim lasts as long as the `with` block.
 
-    Parameters
-    ----------
-    spec, workspace, experiment, run_id
-        What runs, where, and on whose behalf.
-    force
-        Run although nothing changed.
-    on_wait
-        Called with the holder when the step is at work elsewhere.
-    make_request
-        Makes the request inside the claim; the step's ordinary one unless given (the cohort has its own).
-
     Raises
     ------
-    MorphseqError
-        When the request cannot be made (an input is missing); recorded as the step's failure.
+    PermanentError
+        When the experiment's name is none: it becomes part of paths.
+    TransientError
+        When the operating system refuses something inside the block, with its remedy.
     """
+    if experiment != COHORT:
+        check_experiment(experiment)
     layout = workspace.layout
     claim = layout.claim(spec.name, experiment=experiment)
-    with hold_claim(claim, run_id=run_id, on_wait=on_wait or _log_wait):
-        roll_forward(layout, step=spec.name, experiment=experiment)
-        try:
-            request = (
-                make_request()
-                if make_request is not None
-                else workspace.request(spec, experiment=experiment, run_id=run_id, force=force)
-            )
-        except MorphseqError as error:
-            output = layout.relative(workspace.output(spec, experiment=experiment))
-            note_failure(layout, output=output, step=spec.name, experiment=experiment, run_id=run_id, error=error)
-            raise
-        yield Session(request, None if force else find_answer(layout, request=request))
+    try:
+        with hold_claim(claim, run_id=run_id, on_wait=on_wait or _log_wait):
+            roll_forward(layout, step=spec.name, experiment=experiment)
+            request = workspace.request(spec, experiment=experiment, run_id=run_id, force=force)
+            memo = None if force else find_answer(layout, request=request)
+            if memo is not None:
+                _forget_attempts(layout, request=request)
+            yield Session(request, memo)
+    except OSError as error:
+        raise restore(report(error)) from error
+
+
+def _forget_attempts(layout: Layout, *, request: StepRequest) -> None:
+    """Remove what attempts with other inputs or recipes left, now that the published result answers again."""
+    clear_failure(layout, primary=layout.absolute(request.output))
+    clear_checkpoints(layout.checkpoints(request.step, experiment=request.experiment))
 
 
 def find_answer(layout: Layout, *, request: StepRequest, thorough: bool = False) -> Record | None:
@@ -91,13 +87,17 @@ def find_answer(layout: Layout, *, request: StepRequest, thorough: bool = False)
     return record
 
 
-def run_session(session: Session, *, spec: StepSpec, place: Place, layout: Layout) -> Executed | Committed:
-    """Run a claimed step at its place; a failure is recorded before it is raised."""
-    try:
-        return place.run(spec, request=session.request)
-    except BaseException as error:
-        fail_request(layout, request=session.request, error=error)
-        raise
+def run_session(session: Session, *, spec: StepSpec, place: Place) -> Executed | Committed:
+    """Run a claimed step at its place, which records a failure before it raises it."""
+    return place.run(spec, request=session.request)
+
+
+def discard_unpublished(layout: Layout, *, outcome: Executed | Committed) -> None:
+    """Remove what was staged and will never be committed; what is published or promised by a journal stays."""
+    if isinstance(outcome, Executed):
+        request = outcome.request
+        if not is_interrupted(layout, step=request.step, experiment=request.experiment):
+            outcome.staged.discard()
 
 
 def finish(layout: Layout, *, outcome: Executed | Committed) -> Record:
