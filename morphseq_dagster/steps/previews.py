@@ -18,6 +18,7 @@ from morphseq_dagster.imaging.pictures import encode_png, read_grey
 _Item = TypeVar("_Item")
 THUMBNAIL_PX = 150
 """Longest side of one picture in a sheet."""
+_GAP_PX = 2
 MOST = 12
 """Pictures in one sheet: the whole sheet stays well below the size that an event log should carry."""
 
@@ -43,19 +44,20 @@ def shrink(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def sheet(thumbnails: Sequence[NDArray[np.uint8]]) -> bytes | None:
-    """Lay thumbnails out in rows of six and encode the sheet as PNG."""
+    """Lay thumbnails out in rows, six of square ones or more of narrow ones, and encode the sheet as PNG."""
     if not thumbnails:
         return None
     colour = any(t.ndim == 3 for t in thumbnails)
-    columns = min(6, len(thumbnails))
+    cell_height, cell_width = (max(t.shape[axis] for t in thumbnails) + _GAP_PX for axis in (0, 1))
+    columns = min(len(thumbnails), max(6, 6 * THUMBNAIL_PX // cell_width))
     rows = -(-len(thumbnails) // columns)
-    shape = (rows * THUMBNAIL_PX, columns * THUMBNAIL_PX) + ((3,) if colour else ())
+    shape = (rows * cell_height, columns * cell_width) + ((3,) if colour else ())
     canvas: NDArray[np.uint8] = np.full(shape, 32, dtype=np.uint8)
     for number, thumbnail in enumerate(thumbnails):
         row, column = divmod(number, columns)
         tile = np.repeat(thumbnail[..., None], 3, axis=2) if colour and thumbnail.ndim == 2 else thumbnail
         height, width = tile.shape[:2]
-        top, left = row * THUMBNAIL_PX, column * THUMBNAIL_PX
+        top, left = row * cell_height, column * cell_width
         canvas[top : top + height, left : left + width] = tile
     if colour:
         return bytes(cv2.imencode(".png", canvas, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes())
