@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from morphseq_dagster.detection.classical import ClassicalDetector
 from morphseq_dagster.detection.model import Detector
-from morphseq_dagster.detection.settings import ClassicalDetectorSettings
 from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.recipes.detection import ClassicalDetectorSettings
 
 _BUILT: dict[str, Callable[[ClassicalDetectorSettings], Detector]] = {
     "classical": lambda settings: ClassicalDetector(settings=settings),

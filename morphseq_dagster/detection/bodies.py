@@ -12,8 +12,8 @@ import numpy as np
 
 from morphseq_dagster.detection.field import MAD_TO_SIGMA, Mask, WorkPicture
 from morphseq_dagster.detection.regions import apply_hysteresis, ellipse_kernel, fill_outlines, outline_of
-from morphseq_dagster.detection.settings import ClassicalDetectorSettings
 from morphseq_dagster.detection.water import level_water
+from morphseq_dagster.recipes.detection import ClassicalDetectorSettings
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from morphseq_dagster.detection.field import FloatImage, Mask, WorkPicture
 from morphseq_dagster.detection.filtering import measure_box_iou
-from morphseq_dagster.detection.settings import ClassicalDetectorSettings
+from morphseq_dagster.recipes.detection import ClassicalDetectorSettings
 
 FloatArray = NDArray[np.float64]
 Ellipse = tuple[float, float, float, float, float]
@@ -279,6 +279,8 @@ def find_chorions(
     for circle in tried:
         ellipse = refine_ellipse(picture, circle, settings=settings)
         support, visible = measure_rim(picture, ellipse, settings=settings)
+        if not radius_min <= float(np.sqrt(ellipse[2] * ellipse[3])) <= radius_max:
+            continue
         if support < settings.rim_support_min or visible < settings.rim_visible_min:
             continue
         chorion = Chorion(*ellipse, support=support, visible=visible, content=0.0)
@@ -286,7 +288,8 @@ def find_chorions(
         if content < settings.content_min:
             continue
         candidates.append(Chorion(*ellipse, support=support, visible=visible, content=content))
-    candidates.sort(key=lambda c: (-round(c.support * c.visible, 2), -c.radius, c.y, c.x))
+    # A chorion's rim is nearly whole; of two such circles in one place the outer one is the chorion.
+    candidates.sort(key=lambda c: (-round(min(c.support, settings.rim_whole) * c.visible, 2), -c.radius, c.y, c.x))
     kept: list[Chorion] = []
     for candidate in candidates:
         if all(measure_box_iou(candidate.box(), other.box()) <= settings.overlap_max for other in kept):

@@ -5,7 +5,7 @@ Holds the choice of the route and the confidence. The routes themselves are in `
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from morphseq_dagster.detection.chorions import Chorion, find_chorions
 from morphseq_dagster.detection.field import WorkPicture, prepare_work_picture
 from morphseq_dagster.detection.filtering import order_detections
 from morphseq_dagster.detection.model import BackendIdentity, Box, Detection
-from morphseq_dagster.detection.settings import ClassicalDetectorSettings
+from morphseq_dagster.recipes.detection import ClassicalDetectorSettings
 
 PHRASE = "individual embryo"
 """The prompt of the model backends (spec 3.1), so that documents of all backends read alike."""
@@ -87,7 +87,7 @@ def rate_body(body: Body) -> float:
 class ClassicalDetector:
     """Detector without a learned model; see the module docstring."""
 
-    settings: ClassicalDetectorSettings = ClassicalDetectorSettings()
+    settings: ClassicalDetectorSettings = field(default_factory=ClassicalDetectorSettings)
     name: str = "classical"
     version: int = 1
 

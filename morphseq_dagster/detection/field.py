@@ -22,8 +22,8 @@ Mask = NDArray[np.bool_]
 MAD_TO_SIGMA = 1.4826
 """Factor from the median absolute deviation to the standard deviation of a normal distribution."""
 
-THUMBNAIL_UM_PER_PX = 52.0
-"""Pixel size of the copy on which the background is found: 25 px of closing are then 1.3 mm, as much as a chorion
+THUMBNAIL_UM_PER_PX = 64.0
+"""Pixel size of the copy on which the background is found: 25 px of closing are then 1.6 mm, more than a chorion
 and more than a body is thick, so neither counts as background."""
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from morphseq_dagster.detection.settings import ClassicalDetectorSettings
+from morphseq_dagster.recipes.detection import ClassicalDetectorSettings
 from morphseq_dagster.recipes.imaging import FocusSettings
 from morphseq_dagster.recipes.latents import DEFAULT_MODEL
 from morphseq_dagster.recipes.model import Slice
@@ -22,7 +22,7 @@ from morphseq_dagster.recipes.quality import (
     SurfaceAreaSettings,
     UseEmbryoSettings,
 )
-from morphseq_dagster.segmentation.settings import ClassicalSegmenterSettings
+from morphseq_dagster.recipes.segmentation import ClassicalSegmenterSettings
 
 
 class WellSlice(Slice):

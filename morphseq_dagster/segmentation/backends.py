@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.recipes.segmentation import ClassicalSegmenterSettings
 from morphseq_dagster.segmentation.classical import ClassicalSegmenter
 from morphseq_dagster.segmentation.model import Segmenter
-from morphseq_dagster.segmentation.settings import ClassicalSegmenterSettings
 
 _BUILT: dict[str, Callable[[ClassicalSegmenterSettings], Segmenter]] = {
     "classical": lambda settings: ClassicalSegmenter(settings=settings),

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from morphseq_dagster.detection.classical import ClassicalDetector
 from morphseq_dagster.detection.model import BackendIdentity, Box, Detection
 from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.recipes.segmentation import ClassicalSegmenterSettings
 from morphseq_dagster.segmentation.cutout import FoundMask, FramePicture, find_mask, prepare_frame
 from morphseq_dagster.segmentation.model import FrameSource, TrackedMask, WellTracks
 from morphseq_dagster.segmentation.rle import encode_crop
 from morphseq_dagster.segmentation.seed import choose_seed, clip_detection
-from morphseq_dagster.segmentation.settings import ClassicalSegmenterSettings
 from morphseq_dagster.segmentation.tracking import Place, match_places
 
 
@@ -35,10 +35,14 @@ class _Followed:
 class ClassicalSegmenter:
     """Segmenter without a learned model; see the module docstring."""
 
-    settings: ClassicalSegmenterSettings = ClassicalSegmenterSettings()
-    detector: ClassicalDetector = field(default_factory=ClassicalDetector)
+    settings: ClassicalSegmenterSettings = field(default_factory=ClassicalSegmenterSettings)
     name: str = "classical"
     version: int = 1
+
+    @property
+    def detector(self) -> ClassicalDetector:
+        """Detector that finds chorions again."""
+        return ClassicalDetector(settings=self.settings.detector)
 
     def segment(
         self,

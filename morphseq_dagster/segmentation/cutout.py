@@ -18,9 +18,9 @@ from morphseq_dagster.detection.field import FloatImage, WorkPicture
 from morphseq_dagster.detection.filtering import measure_box_iou
 from morphseq_dagster.detection.model import Box
 from morphseq_dagster.detection.water import level_water
+from morphseq_dagster.recipes.segmentation import ClassicalSegmenterSettings
 from morphseq_dagster.segmentation.model import MaskTarget
 from morphseq_dagster.segmentation.outline import Outline, find_outline, to_px
-from morphseq_dagster.segmentation.settings import ClassicalSegmenterSettings
 
 Mask = NDArray[np.bool_]
 SAME_CHORION_IOU = 0.5
@@ -247,7 +247,7 @@ def _find_in_chorion(
         sample = domain & ~_fill_chorion(cutout, chorion, factor=settings.fluid_share)
         if float(np.median(cutout.flat[sample])) < float(np.percentile(cutout.flat[domain], 80)) - 0.06:
             # A grown embryo lies along the rim: then the fluid is the bright part of the whole inside.
-            sample = domain & (cutout.flat > np.percentile(cutout.flat[domain], 60))
+            sample = domain & (cutout.flat > np.percentile(cutout.flat[domain], 50))
         found = find_outline(cutout.flat, domain=domain, sample=sample, um_per_px=cutout.um_per_px, settings=settings)
         found = _settle_jump(
             found, cutout, domain=domain, sample=sample, settings=settings, previous=previous, moved=moved

@@ -24,7 +24,7 @@ from morphseq_dagster.detection.regions import (
     outline_of,
     smooth_outline,
 )
-from morphseq_dagster.segmentation.settings import ClassicalSegmenterSettings
+from morphseq_dagster.recipes.segmentation import ClassicalSegmenterSettings
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Surrounding:
 class Outline:
     """A mask in a cut-out, (h, w) bool.
 
-    `edge` is the share of its outline that follows an edge, `complete` the share of the domain's dark pixels that
-    it covers.
+    `edge` is the share of its outline that follows an edge, `complete` the share of the domain's darkness (depth
+    below the surrounding, summed over dark pixels) that it covers.
     """
 
     mask: Mask
@@ -62,7 +62,8 @@ def measure_surrounding(picture: FloatImage, gradient: FloatImage, sample: Mask)
     """Fit a plane to the brighter part of the sampled pixels and take robust deviations from it.
 
     The sample may hold parts of the body (a tail along the chorion): pixels more than 2.5 deviations from the
-    plane are dropped three times over.
+    plane are dropped three times over. The deviation is that of the pixels above the plane, because a body only
+    darkens.
     """
     height, width = picture.shape
     rows, columns = np.nonzero(sample)
@@ -80,7 +81,8 @@ def measure_surrounding(picture: FloatImage, gradient: FloatImage, sample: Mask)
     for _ in range(4):
         plane = np.linalg.lstsq(basis[keep], values[keep], rcond=None)[0]
         residual = values - basis @ plane
-        sigma = max(MAD_TO_SIGMA * float(np.median(np.abs(residual[keep]))), 1e-4)
+        above = residual[keep & (residual > 0)]
+        sigma = max(MAD_TO_SIGMA * float(np.median(above)), 1e-4) if len(above) else sigma
         keep = np.abs(residual) < 2.5 * sigma
         if keep.sum() < 10:
             break
@@ -185,7 +187,7 @@ def find_outline(
     return Outline(
         body,
         edge=measure_edge_share(body, gradient, level=min(edge_level, calm_level)),
-        complete=float(covered.sum()) / max(1, int(dark.sum())),
+        complete=float(depth[covered].sum()) / max(1e-6, float(depth[dark].sum())),
     )
 
 

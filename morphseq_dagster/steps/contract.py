@@ -166,11 +166,13 @@ class Registry:
     artifacts: tuple[Artifact, ...]
 
     def __post_init__(self) -> None:
-        """Refuse a registry that names an unknown input or runs backwards."""
+        """Refuse a registry that names an unknown input, runs backwards or has two steps of one name."""
         seen: set[str] = set()
         for spec in self.steps:
             if missing := set(spec.inputs) - seen:
                 raise ValueError(f"step {spec.name} reads {sorted(missing)}, which no earlier step makes")
+            if spec.name in seen:
+                raise ValueError(f"step {spec.name} stands twice in the registry")
             if spec.name not in {a.name for a in self.artifacts}:
                 raise ValueError(f"step {spec.name} has no artifact in the layout")
             seen.add(spec.name)

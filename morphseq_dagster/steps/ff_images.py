@@ -6,6 +6,7 @@ Holds the reading of raw sources into the published frames and their manifest. F
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,9 +14,10 @@ from morphseq_dagster.contracts.document import parse_document
 from morphseq_dagster.contracts.ff_images import FfImages, FrameEntry, TilePlacement
 from morphseq_dagster.contracts.raw_manifest import RawFile, RawManifest
 from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.imaging.frames_folder import TABLE_NAME
 from morphseq_dagster.imaging.microscopes import open_source
 from morphseq_dagster.imaging.pictures import encode_jpeg
-from morphseq_dagster.imaging.sources import FocusedFrame, Microscope, RawFrame, RawProblem
+from morphseq_dagster.imaging.sources import FocusedFrame, Microscope, RawFrame, RawProblem, RawScan
 from morphseq_dagster.recipes.slices import FfImagesRecipe
 from morphseq_dagster.steps.contract import StepRequest, StepResult
 from morphseq_dagster.steps.image_sets import link_entries
@@ -23,6 +25,7 @@ from morphseq_dagster.steps.previews import contact_sheet
 from morphseq_dagster.steps.wells import WellTask, run_wells
 from morphseq_dagster.steps.workbench import Account, Workbench
 from morphseq_dagster.storage.checkpoints import WellPayload
+from morphseq_dagster.storage.hashing import hash_file
 
 
 def run(request: StepRequest) -> StepResult:
@@ -32,8 +35,11 @@ def run(request: StepRequest) -> StepResult:
     raw = bench.document("raw_manifest", RawManifest)
     folder = bench.layout.raw_folder(raw.microscope, experiment=bench.experiment)
     source = open_source(folder, microscope=cast("Microscope", raw.microscope), settings=recipe.focus)
-    scan = source.scan()
     listed = {file.path: file for file in raw.files}
+    # Before the scan reads it: a table edited in between is then found changed, not taken for the one that was read.
+    tables = _hash_unread(folder, [listed[TABLE_NAME]] if TABLE_NAME in listed else [])
+    scan = _make_portable(source.scan(), bench=bench)
+    _refuse_channels(scan, folder=folder)
     problems = {well: scan.problems_of(well) for well in {p.well for p in scan.problems if p.well is not None}}
     wells = sorted({*scan.wells, *problems})
     tasks = [WellTask(well, _inputs(scan.frames_of(well), listed, problems.get(well, ()))) for well in wells]
@@ -64,16 +70,21 @@ def run(request: StepRequest) -> StepResult:
     done = run_wells(bench, tasks=tasks, compute=compute, restore=restore, max_failed_share=recipe.max_failed_share)
     frames = tuple(FrameEntry.model_validate(e) for payload in done.payloads.values() for e in payload.data["frames"])
     files = {target / n: Path(str(p)) for payload in done.payloads.values() for n, p in payload.files.items()}
+    failed = {well: _portable(state.reason, bench) for well, state in done.states.items() if state.status == "failed"}
+    unread = [listed[path] for well in failed for frame in scan.frames_of(well) for path in frame.files]
     manifest = FfImages(
         experiment_id=bench.experiment,
         files=link_entries(bench.layout, files),
         microscope=raw.microscope,
         polarity=source.polarity,
         frames=tuple(sorted(frames, key=lambda f: (f.well, f.channel, f.time_int))),
-        failed_wells={well: state.reason for well, state in done.states.items() if state.status == "failed"},
+        failed_wells=failed,
+        also_read=tables | _hash_unread(folder, unread),
         problems=tuple(str(problem) for problem in scan.problems),
     )
     account = Account(
+        # A frame that is lost to the scan is no failed well, and yet the result is not whole.
+        status="degraded" if scan.problems else "ok",
         wells=done.states,
         counts={"frames": len(frames), "wells": len(done.payloads), "wells_computed": done.computed},
         warnings=manifest.problems,
@@ -86,6 +97,45 @@ def frame_name(frame: RawFrame, *, microscope: str) -> str:
     """File name of a frame: the channel token is absent for Keyence (spec, orchestration 1.4)."""
     channel = "" if microscope == "Keyence" else f"_ch{frame.channel:02d}"
     return f"{frame.well}_t{frame.time_int:04d}{channel}_stitch.jpg"
+
+
+def _portable(text: str, bench: Workbench) -> str:
+    """A text without the place of the data root: equal input gives equal bytes wherever the data lies."""
+    return text.replace(f"{bench.layout.data_root}/", "")
+
+
+def _make_portable(scan: RawScan, *, bench: Workbench) -> RawScan:
+    problems = (
+        replace(problem, where=_portable(problem.where, bench), found=_portable(problem.found, bench))
+        for problem in scan.problems
+    )
+    return replace(scan, problems=tuple(problems))
+
+
+def _hash_unread(folder: Path, files: Sequence[RawFile]) -> dict[str, str]:
+    """Hash raw files that no frame's entry speaks of; blank where a file is not the listed one any more."""
+    hashes = {}
+    for file in files:
+        path = folder / file.path
+        try:
+            status = path.stat()
+            same = (status.st_size, status.st_mtime_ns) == (file.size, file.mtime_ns)
+            hashes[file.path] = hash_file(path) if same else ""
+        except OSError:
+            hashes[file.path] = ""
+    return dict(sorted(hashes.items()))
+
+
+def _refuse_channels(scan: RawScan, *, folder: Path) -> None:
+    """Refuse several channels: images, embryos and rows are told apart by well and time alone."""
+    channels = sorted({frame.channel for frame in scan.frames})
+    if len(channels) > 1:
+        raise PermanentError(
+            expected="frames of one channel",
+            found=f"channels {', '.join(map(str, channels))}",
+            where=str(folder),
+            remedy=f"keep the brightfield rows of {TABLE_NAME} alone; other channels may stay in the folder",
+        )
 
 
 def _inputs(

@@ -98,4 +98,4 @@ def _hashes_as_read(bench: Workbench) -> dict[str, str]:
     if not path.exists():
         return {}
     images = parse_document(FfImages, path.read_bytes(), where=str(path))
-    return {name: sha256 for frame in images.frames for name, sha256 in frame.sources.items()}
+    return images.also_read | {name: sha256 for frame in images.frames for name, sha256 in frame.sources.items()}

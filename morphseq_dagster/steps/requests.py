@@ -5,12 +5,13 @@ Holds hashing of registered inputs and reading of the records of artifacts. Deci
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.layout import Layout
 from morphseq_dagster.recipes.loading import Recipe
-from morphseq_dagster.steps.contract import Registry, StepRequest, StepSpec
+from morphseq_dagster.steps.contract import ExternalInput, Registry, StepRequest, StepSpec
 from morphseq_dagster.storage.hashing import hash_file
 from morphseq_dagster.storage.records import InputRead, Record, read_record
 
@@ -64,8 +65,28 @@ def artifact_input(name: str, *, record: Record) -> InputRead:
     return InputRead(name=name, path=record.output.path, sha256=record.data_version)
 
 
-def read_external(name: str, *, spec: StepSpec, layout: Layout, experiment: str) -> InputRead:
-    """Hash a registered input as it is now; absent optional ones carry no hash."""
+def read_external(
+    name: str,
+    *,
+    spec: StepSpec,
+    layout: Layout,
+    experiment: str,
+    digest: Callable[[ExternalInput, Path], str] | None = None,
+) -> InputRead:
+    """Hash a registered input as it is now; absent optional ones carry no hash.
+
+    Parameters
+    ----------
+    name, spec, layout, experiment
+        Which input.
+    digest
+        Hashes what was found, for callers that look at many; the input's own way unless given.
+
+    Raises
+    ------
+    PermanentError
+        When a required input is absent, or cannot be told from another.
+    """
     external = next(e for e in spec.externals if e.name == name)
     path = external.locate(layout, experiment)
     if path is None or not path.exists():
@@ -77,8 +98,10 @@ def read_external(name: str, *, spec: StepSpec, layout: Layout, experiment: str)
                 remedy="supply the file, then run the step again",
             )
         return InputRead(name=name, path=layout.relative(path) if path is not None else "", sha256=None)
-    digest = hash_file(path) if external.digest is None else external.digest(layout, path)
-    return InputRead(name=name, path=layout.relative(path), sha256=digest)
+    if digest is not None:
+        return InputRead(name=name, path=layout.relative(path), sha256=digest(external, path))
+    sha256 = hash_file(path) if external.digest is None else external.digest(layout, path)
+    return InputRead(name=name, path=layout.relative(path), sha256=sha256)
 
 
 def _missing_input(spec: StepSpec, *, name: str, primary: Path, experiment: str) -> PermanentError:
@@ -87,5 +110,5 @@ def _missing_input(spec: StepSpec, *, name: str, primary: Path, experiment: str)
         expected=f"the artifact {name} before step {spec.name}",
         found=found,
         where=str(primary),
-        remedy=f"morphseq materialize --partition {experiment} --select '+{spec.name}'",
+        remedy=f"morphseq materialize --partition {experiment} --select '*{spec.name}'",
     )

@@ -101,6 +101,8 @@ class Workbench:
         if entry.sha256 is None:
             return None
         path = self.layout.absolute(entry.path)
+        if not path.exists():
+            raise _changed(entry.path, expected=entry.sha256, found="no file")
         if path.is_file():
             self._compare(entry, hash_file(path))
         return path

@@ -135,3 +135,13 @@ def test_real_single_wells_show_exactly_one_embryo(shared: Path, um_per_px: floa
 
     assert len(counts) == 38
     assert counts.count(1) >= 37
+
+
+def test_boxes_of_real_single_wells_are_as_large_as_chorions(shared: Path) -> None:
+    for path in sorted((shared / "data/kimmelnet_wells/images").iterdir()):
+        image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE).astype(np.uint8, copy=False)
+        for found in detect(image, um_per_px=9.5):
+            x0, y0, x1, y1 = found.box_xyxy
+            if min(x0, y0) > 0 and max(x1, y1) < 1:
+                assert 1.05 < (x1 - x0) * image.shape[1] * 0.0095 < 1.45, path.name
+                assert 1.05 < (y1 - y0) * image.shape[0] * 0.0095 < 1.45, path.name

@@ -6,13 +6,17 @@ with known masks.
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from morphseq_dagster.recipes.detection import ClassicalDetectorSettings
+from morphseq_dagster.recipes.model import Slice
 
 
-class ClassicalSegmenterSettings(BaseModel):
+class ClassicalSegmenterSettings(Slice):
     """Thresholds of the classical segmenter; lengths in um."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    detector: ClassicalDetectorSettings = ClassicalDetectorSettings()
+    """How chorions are found again in each frame; keep it equal to `gdino_raw.classical`."""
 
     outline_um_per_px: float = Field(default=4.0, gt=0)
     """Pixel size at which outlines are found (never magnified)."""
@@ -58,7 +62,7 @@ class ClassicalSegmenterSettings(BaseModel):
     body_share_max: float = Field(default=0.97, gt=0, le=1)
     """Area of a body as a share of its domain; outside these limits only the chorion counts as found."""
     body_complete_min: float = Field(default=0.8, ge=0, le=1)
-    """Least share of the dark pixels in a chorion that a body must cover, else the chorion is the mask."""
+    """Least share of the darkness in a chorion that a body must cover, else the chorion is the mask."""
     chorion_visible_min: float = Field(default=0.5, ge=0, le=1)
     """Below this share of the chorion in the frame the body is not told from the chorion."""
     jump_share: float = Field(default=0.3, gt=0)

@@ -6,13 +6,13 @@ tests), 38 wells of one embryo at about 9.5 um/px, and rendered embryos without 
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from morphseq_dagster.recipes.model import Slice
 
 
-class ClassicalDetectorSettings(BaseModel):
+class ClassicalDetectorSettings(Slice):
     """Thresholds of the classical detector; lengths in um unless the name says otherwise."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     target_um_per_px: float = Field(default=12.0, gt=0)
     """Pixel size of the work picture; a chorion then has a radius of about 50 px. Measured."""
@@ -40,10 +40,12 @@ class ClassicalDetectorSettings(BaseModel):
     rim_tolerance_px: int = Field(default=1, ge=1)
     rim_mad: float = 10.0
     rim_support_min: float = Field(default=0.45, ge=0, le=1)
-    rim_support_sure: float = Field(default=0.8, ge=0, le=1)
+    rim_support_sure: float = Field(default=0.85, ge=0, le=1)
     """Rim: directions looked at, tolerance of its place in work pixels, gradient above the noise in median
     absolute deviations, least support, and support from which a circle is a chorion without further question.
     Measured: chorions have 0.94-1.0; circles at random places 0.57 in one case of a hundred."""
+    rim_whole: float = Field(default=0.9, ge=0, le=1)
+    """Support from which a rim counts as whole: of two whole circles in one place the larger is taken."""
     rim_visible_min: float = Field(default=0.3, ge=0, le=1)
     ellipse_min_visible: float = Field(default=0.7, ge=0, le=1)
     content_min: float = Field(default=0.1, ge=0, le=1)
