@@ -7,7 +7,6 @@ import dagster as dg
 from morphseq_dagster.assets.cohort import cohort_final
 from morphseq_dagster.assets.factory import IO_MANAGER_KEY, make_assets
 from morphseq_dagster.io_managers.artifacts import ArtifactIOManager
-from morphseq_dagster.partitions import EXPERIMENTS
 from morphseq_dagster.places.place import DEFAULT_REGISTRY
 from morphseq_dagster.places.runner import load_registry
 from morphseq_dagster.resources.workspace import WorkspaceResource
@@ -25,7 +24,6 @@ def build_definitions(settings: MachineSettings, *, registry: str = DEFAULT_REGI
     pipeline = dg.define_asset_job(
         PIPELINE_JOB,
         selection=dg.AssetSelection.assets(*(asset.key for asset in assets)),
-        partitions_def=EXPERIMENTS,
         description="The whole way of one experiment.",
     )
     jobs = [pipeline]

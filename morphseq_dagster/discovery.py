@@ -1,7 +1,7 @@
 """Discovery: which experiments lie in the raw folders, which of them can be worked on, and why the others cannot.
 
-Holds the rules of spec 4.1 and 2.1-2.2 and the judgement whether an acquisition has ended. Reads names, sizes and times,
-and the table `frames.csv`; never pixels. Whatever is wrong with one folder is said of that folder and never raised.
+Holds the rules of spec 4.1 and 2.1-2.2 and the judgement whether an acquisition has ended. Reads names, sizes and
+times, and the table `frames.csv`; never pixels. Whatever is wrong with one folder is said of it and never raised.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import stat
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -202,6 +202,18 @@ def inspect_folder(layout: Layout, *, folder: RawFolder, now: float | None = Non
     )
 
 
+def needed_quiet(arrivals: Sequence[float]) -> float:
+    """Silence in seconds after which an acquisition counts as ended: twice its longest gap, within limits.
+
+    Parameters
+    ----------
+    arrivals
+        Arrival of every file in seconds, rising.
+    """
+    longest = max((after - before for before, after in pairwise(arrivals)), default=0.0)
+    return min(max(QUIET_S, 2 * longest), LONGEST_QUIET_S)
+
+
 def _subfolders(folder: Path) -> list[str]:
     """Names of the folders in a folder, links to folders included, those to skip left out."""
     with os.scandir(folder) as entries:
@@ -291,8 +303,7 @@ def _judge_arrivals(entries: list[_Entry], *, named: frozenset[str] | None, now:
         if silence >= SETTLE_S:
             return _Judgement("ready", f"all {len(named)} pictures of {_TABLE} are there")
         return _Judgement("acquiring", "the last picture is just arriving", SETTLE_S - max(silence, 0.0))
-    longest = max((after - before for before, after in pairwise(arrivals)), default=0.0)
-    wanted = min(max(QUIET_S, 2 * longest), LONGEST_QUIET_S)
+    wanted = needed_quiet(arrivals)
     remarks: tuple[str, ...] = ()
     if absent:
         more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""

@@ -209,6 +209,18 @@ class Layout:
         """Small picture of an artifact, for people."""
         return self.private / "previews" / experiment / f"{step}.png"
 
+    def retired(self, experiment: str) -> Path:
+        """Mark of an experiment that has left."""
+        return self.private / "retired" / f"{experiment}.json"
+
+    def put_aside(self, relative: str) -> Path:
+        """Where a file that adoption replaced at our own path is kept."""
+        return self.private / "adopted_originals" / relative
+
+    def split_monoliths(self, digest: str) -> Path:
+        """Pieces per experiment of a file that held all experiments, by the digest of the file."""
+        return self.private / "adopt" / digest
+
     def requests(self, experiment: str) -> Path:
         """Requests and results of steps that run in another process."""
         return self.private / "requests" / experiment

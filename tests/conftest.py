@@ -1,6 +1,6 @@
-"""What the whole suite shares: the real data, the markers, the word on skipped tests, capped threads.
+"""What the whole suite shares: the real data, a finished experiment, markers, the word on skipped tests, capped threads.
 
-Fixtures that build plates, stores or steps live in `morphseq_dagster.testing` or beside their tests.
+Builders of plates, stores and steps live in `morphseq_dagster.testing`, fixtures of one room beside its tests.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ for _variable in (
 ):
     os.environ.setdefault(_variable, "1")
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,3 +90,25 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data: {folder} is not there (MORPHSEQ_SHARED names another folder)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished_frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data root with the small experiment of single pictures, raw to final; nobody writes into it."""
+    from morphseq_dagster.testing.experiments import (
+        FRAMES_EXPERIMENT,
+        make_small_frames,
+        open_data_root,
+        run_experiment,
+    )
+
+    data_root = tmp_path_factory.mktemp("finished") / "root"
+    make_small_frames(data_root)
+    run_experiment(open_data_root(data_root), FRAMES_EXPERIMENT)
+    return data_root
+
+
+@pytest.fixture
+def frames_root(finished_frames: Path, tmp_path: Path) -> Path:
+    """A copy of the finished experiment, for a test that changes something."""
+    return Path(shutil.copytree(finished_frames, tmp_path / "root"))

@@ -101,7 +101,11 @@ def test_publication_folders_cover_wherever_something_is_published(tmp_path: Pat
     )
     for folder in ("tables/20240418", "sets/20240418", "masks/20240418", "models/dct", "models/vae"):
         (tmp_path / folder).mkdir(parents=True)
-    for folder in (layout.requests("20240418"), layout.previews("20240418"), layout.claim("a", experiment="b").parent):
+    for folder in (
+        layout.requests("20240418"),
+        layout.preview("a", experiment="20240418").parent,
+        layout.claim("a", experiment="b").parent,
+    ):
         folder.mkdir(parents=True)
     found = [layout.relative(folder) for folder in layout.publication_folders() if folder.is_dir()]
     assert len(set(found)) == len(found)

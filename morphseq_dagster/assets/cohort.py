@@ -43,5 +43,5 @@ def cohort_final(
         context=context,
         resource=workspace,
         experiment=COHORT,
-        make_request=lambda: build_cohort_request(layout, run_id=context.run_id),
+        make_request=lambda: build_cohort_request(layout, run_id=context.run.run_id),
     )

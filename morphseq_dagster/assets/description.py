@@ -70,6 +70,14 @@ def describe_result(
     )
 
 
+def describe_record(record: Record, *, workspace: Workspace) -> dict[str, Any]:
+    """Metadata of an artifact that no run has made: the same as after a run, and where it came from."""
+    metadata = {**_of_record(record, layout=workspace.layout), "origin": record.origin, "made": record.finished_at}
+    if record.adopted_from is not None:
+        metadata["adopted from"] = record.adopted_from.path
+    return metadata
+
+
 def failure_of(error: MorphseqError) -> dg.Failure:
     """Show an error as Dagster's failure with its parts; only transient ones may be retried."""
     parts = {"expected": error.expected, "found": error.found, "where": error.where, "remedy": error.remedy}

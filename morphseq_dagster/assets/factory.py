@@ -70,7 +70,7 @@ def run_step(
             spec,
             workspace=workspace,
             experiment=experiment,
-            run_id=context.run_id,
+            run_id=context.run.run_id,
             force=force,
             on_wait=lambda claim: context.log.info(f"waiting for {claim.holder()}"),
             make_request=make_request,
@@ -79,8 +79,11 @@ def run_step(
                 yield describe_hit(session.memo, workspace=workspace)
                 return
             with listening(lambda progress: _log(context, progress)):
-                outcome = run_session(session, spec=spec, place=resource.place_of(spec.name), layout=workspace.layout)
-            yield describe_result(outcome, workspace=workspace, tags=output_tags(session.request))
+                outcome = run_session(session, spec=spec, place=resource.place_of(spec.name))
+            try:
+                yield describe_result(outcome, workspace=workspace, tags=output_tags(session.request))
+            finally:
+                discard_unpublished(workspace.layout, outcome=outcome)
     except MorphseqError as error:
         raise failure_of(error) from error
 

@@ -1,6 +1,6 @@
 """Launch: runs through the project's own Dagster job, in this process, with progress.
 
-Holds the instance, the run and its outcome. Dagster is imported here and nowhere else on the command line's way to work.
+Holds the instance, the run and its outcome. Verbs import it only when they run something: Dagster takes its time.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ class Outcome:
 def open_instance() -> Iterator[tuple[dg.DagsterInstance, bool]]:
     """Open the Dagster instance of this machine, and tell whether it keeps its history.
 
-    Without DAGSTER_HOME (exported or in `.env`) the history lives as long as this process: records and artifacts are the
-    same, only the web page shows nothing.
+    Without DAGSTER_HOME (exported or in `.env`) the history lives as long as this process: records and artifacts are
+    the same, only the web page shows nothing.
     """
     home = find_home()
     if home is None:
@@ -183,7 +183,7 @@ class Launcher:
         steps = tuple(spec.name for spec in self._call.workspace.registry.steps if spec.name in found)
         if problem or not steps:
             raise PermanentError(
-                expected="a selection of assets such as '*', 'ff_images', '+sam2_metadata' or 'qc_staged+'",
+                expected="a selection of assets such as '*', 'ff_images', '*sam2_metadata' (with all before) or 'qc_staged*'",
                 found=problem or repr(selection),
                 where="--select",
                 remedy="assets: " + ", ".join(spec.name for spec in self._call.workspace.registry.steps),
@@ -225,7 +225,7 @@ class Launcher:
 
 
 def describe_process() -> str:
-    """This process as the tag of a run: host, number, start."""
+    """Describe the own process for the tag of a run: host, number, start."""
     return f"{host_name()}:{os.getpid()}:{process_start(os.getpid())}"
 
 

@@ -22,7 +22,8 @@ from morphseq_dagster.errors import PermanentError
 
 def materialize(
     partition: Annotated[str, typer.Option("--partition", help="Experiments, separated by commas.")],
-    select: Annotated[str, typer.Option("--select", help="Assets in Dagster's language, such as '+qc_staged'.")] = "*",
+    *,
+    select: Annotated[str, typer.Option("--select", help="Assets in Dagster's language, such as '*qc_staged'.")] = "*",
     force: Annotated[bool, typer.Option("--force", help="Compute the selected steps again.")] = False,
     data_root: DataRoot = None,
     verbose: Verbose = False,

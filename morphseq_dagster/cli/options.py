@@ -43,8 +43,22 @@ def open_call(data_root: Path | None, *, registry: str) -> Call:
 
 
 def split_names(text: str) -> tuple[str, ...]:
-    """Split a list of names at commas; doubles are left out."""
-    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    """Split a list of names at commas; doubles are left out.
+
+    Raises
+    ------
+    PermanentError
+        When there is no name in it.
+    """
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names:
+        raise PermanentError(
+            expected="names of experiments, separated by commas",
+            found=repr(text),
+            where="the command line",
+            remedy="name at least one; `morphseq experiments` lists them",
+        )
+    return names
 
 
 def refuse_call(error: PermanentError) -> NoReturn:

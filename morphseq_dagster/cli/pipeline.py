@@ -46,6 +46,7 @@ def pipeline(
     action: Annotated[Action, typer.Argument(help="What to run; everything before it that is needed runs too.")] = (
         Action.e2e
     ),
+    *,
     experiments: Experiments = None,
     later_than: Annotated[str | None, typer.Option(help="Only experiments after this day, YYYYMMDD.")] = None,
     earlier_than: Annotated[str | None, typer.Option(help="Only experiments before this day, YYYYMMDD.")] = None,
@@ -64,7 +65,7 @@ def pipeline(
     """
     call = open_call(data_root, registry=registry)
     try:
-        names = None if experiments is None else _read_names(experiments)
+        names = None if experiments is None else split_names(experiments)
         if force and names is None:
             raise PermanentError(
                 expected="the experiments to compute again",
@@ -84,7 +85,7 @@ def pipeline(
     plans, broken = _plan(call, experiments=choice.experiments, steps=steps, forced=own if force else frozenset())
     failures = len(choice.refused) + len(broken)
     if dry_run:
-        _tell_plans(plans)
+        _tell_plans(plans, total=len(steps))
     else:
         forced = [spec.name for spec in call.workspace.registry.steps if spec.name in own] if force else []
         failures += run_plans(call, plans=plans, forced=forced, verbose=verbose)
@@ -144,15 +145,6 @@ def run_plans(
     return failures
 
 
-def _read_names(text: str) -> tuple[str, ...]:
-    names = split_names(text)
-    if not names:
-        raise PermanentError(
-            expected="names of experiments", found=repr(text), where="--experiments", remedy="name at least one"
-        )
-    return names
-
-
 def _tell_choice(choice: Choice) -> None:
     for name, reason in choice.waiting:
         print(f"{printable(name)}: left out, {printable(reason)}")
@@ -163,6 +155,7 @@ def _tell_choice(choice: Choice) -> None:
 
 
 def _set_model(call: Call, *, experiments: Sequence[str], model: str, dry_run: bool) -> None:
+    from morphseq_dagster.latents.backends import load_embedder
     from morphseq_dagster.storage.recipe_files import check_parameter, set_parameter
 
     spec = next((s for s in call.workspace.registry.steps if s.name == _LATENTS), None)
@@ -172,6 +165,7 @@ def _set_model(call: Call, *, experiments: Sequence[str], model: str, dry_run: b
                 expected="a registry with a step latents", found=call.registry, where="--model-name", remedy="omit it"
             )
         check_parameter(spec.recipe, name="model", value=model)
+        load_embedder(model)
     except PermanentError as error:
         refuse_call(error)
     for experiment in experiments:
@@ -199,9 +193,9 @@ def _plan(
     return plans, broken
 
 
-def _tell_plans(plans: Mapping[str, Sequence[Pending]]) -> None:
+def _tell_plans(plans: Mapping[str, Sequence[Pending]], *, total: int) -> None:
     for experiment, plan in plans.items():
-        print(f"{experiment}: {len(plan)} steps would run" if plan else f"{experiment}: nothing to do")
+        print(f"{experiment}: would run {len(plan)} of {total} steps" if plan else f"{experiment}: nothing to do")
         for pending in plan:
             doubt = "" if pending.certain else " (only if that gives other content)"
             print(f"  {pending.step:<22}{printable(pending.reason)}{doubt}")

@@ -44,6 +44,7 @@ class Format(StrEnum):
 
 
 def status(
+    *,
     experiments: Experiments = None,
     form: Annotated[Format, typer.Option("--format", help="Form of the output.")] = Format.table,
     model_name: Annotated[
@@ -55,8 +56,8 @@ def status(
 ) -> None:
     """Show the state of every experiment: ok, missing, failed, error, running, degraded, unavailable, interrupted."""
     call = open_call(data_root, registry=registry)
-    chosen = None if experiments is None else split_names(experiments)
     try:
+        chosen = None if experiments is None else split_names(experiments)
         found = read_status(call.workspace, experiments=chosen, model=model_name)
     except PermanentError as error:
         refuse_call(error)

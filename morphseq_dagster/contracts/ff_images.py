@@ -39,7 +39,11 @@ class FrameEntry(DocumentPart):
 
 
 class FfImages(ImageSetManifest):
-    """Full-focus frames of one experiment; `failed_wells` says which wells are not among them and why."""
+    """Full-focus frames of one experiment; `failed_wells` says which wells are not among them and why.
+
+    `also_read` holds raw files that were read and belong to no frame here (the table of frames, files of failed wells)
+    with their hashes; blank where the file changed meanwhile.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -47,4 +51,5 @@ class FfImages(ImageSetManifest):
     polarity: Literal["as_acquired", "inverted"]
     frames: tuple[FrameEntry, ...]
     failed_wells: dict[str, str]
+    also_read: dict[str, str]
     problems: tuple[str, ...]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.errors import PermanentError, report, restore
 from morphseq_dagster.places.execution import Committed, Executed
 from morphseq_dagster.places.session import finish
 from morphseq_dagster.steps.workspace import Workspace
@@ -40,8 +40,19 @@ class ArtifactIOManager(dg.IOManager):
         self._workspace = workspace
 
     def handle_output(self, context: dg.OutputContext, obj: Executed | Committed) -> None:
-        """Publish a staged result, or verify a published one."""
-        record = finish(self._workspace.layout, outcome=obj)
+        """Publish a staged result, or verify a published one.
+
+        Raises
+        ------
+        TransientError
+            When the operating system refuses, with its remedy.
+        PermanentError
+            When a published result is not the recorded one.
+        """
+        try:
+            record = finish(self._workspace.layout, outcome=obj)
+        except OSError as error:
+            raise restore(report(error)) from error
         context.log.info("published %s (%s)", record.output.path, record.data_version[:12])
 
     def load_input(self, context: dg.InputContext) -> ArtifactReference:

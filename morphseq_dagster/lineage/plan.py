@@ -77,15 +77,15 @@ def _find_reason(workspace: Workspace, spec: StepSpec, *, experiment: str) -> st
         return "its publication was cut off"
     try:
         request = workspace.request(spec, experiment=experiment)
+        primary = workspace.layout.absolute(request.output)
+        failure = read_failure(workspace.layout, primary=primary)
+        if failure is not None:
+            return f"failed: {failure.error.message}"
         if find_answer(workspace.layout, request=request) is not None:
             return ""
-        primary = workspace.layout.absolute(request.output)
         record = read_record(workspace.layout, primary=primary)
-        failure = read_failure(workspace.layout, primary=primary)
     except MorphseqError as error:
         return f"cannot run yet: {error.where}: {error.found}"
-    if failure is not None and failure.request_key == request.key:
-        return f"failed: {failure.error.message}"
     return "missing" if record is None else _compare(workspace, record=record, request=request)
 
 

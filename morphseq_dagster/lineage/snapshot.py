@@ -1,7 +1,7 @@
 """Snapshot: the state of every artifact of every experiment, read from records, failures, claims and journals.
 
-Holds reading only: not a byte is written, and what cannot be read is a state of its own with its reason. Does not compare
-contents with recipes and inputs (`plan`).
+Holds reading only: not a byte is written, and what cannot be read is a state of its own with its reason. Does not
+compare contents with recipes and inputs (`plan`).
 """
 
 from __future__ import annotations

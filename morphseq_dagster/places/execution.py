@@ -63,7 +63,7 @@ def execute_body(spec: StepSpec, *, request: StepRequest, place: str) -> Execute
     try:
         return _execute(spec, request=request, place=place)
     except BaseException as error:
-        note_failure(request.layout(), request=request, error=error)
+        fail_request(request.layout(), request=request, error=error)
         raise
 
 

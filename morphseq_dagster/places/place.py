@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from morphseq_dagster.errors import ErrorReport, PermanentError, TransientError, restore
 from morphseq_dagster.layout import Layout
-from morphseq_dagster.places.execution import Committed, Executed, execute_body, note_failure
+from morphseq_dagster.places.execution import Committed, Executed, execute_body, fail_request
 from morphseq_dagster.steps.contract import StepRequest, StepSpec
 from morphseq_dagster.steps.progress import Progress, tell
 from morphseq_dagster.storage.commit import roll_forward
@@ -101,7 +101,7 @@ class SubprocessPlace:
         record = outcome.record or _find_new_record(layout, request=request, before=before)
         if record is None:
             error = _lost(spec, request=request, code=code)
-            note_failure(layout, request=request, error=error)
+            fail_request(layout, request=request, error=error)
             raise error
         return Committed(request, record)
 

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from morphseq_dagster.errors import report
-from morphseq_dagster.places.execution import execute_body, fail_request, publish, read_request
+from morphseq_dagster.places.execution import execute_body, publish, read_request
 from morphseq_dagster.places.place import DEFAULT_REGISTRY, RunnerOutcome
 from morphseq_dagster.steps.contract import Registry
 from morphseq_dagster.steps.progress import Progress, listening
@@ -43,7 +43,6 @@ def main(arguments: list[str] | None = None) -> int:
             executed = execute_body(registry.spec(request.step), request=request, place="subprocess")
         outcome = RunnerOutcome(record=publish(layout, executed=executed))
     except Exception as error:  # noqa: BLE001 - whatever a step raises is recorded and told to the caller
-        fail_request(layout, request=request, error=error)
         outcome = RunnerOutcome(error=report(error))
         print(outcome.error.message if outcome.error else "", file=sys.stderr)
     if options.outcome is not None:

@@ -10,14 +10,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from morphseq_dagster.errors import MorphseqError
-from morphseq_dagster.layout import Layout
-from morphseq_dagster.places.execution import Committed, Executed, fail_request, note_failure, publish, verify
+from morphseq_dagster.errors import MorphseqError, report, restore
+from morphseq_dagster.identifiers import check_experiment
+from morphseq_dagster.layout import COHORT, Layout
+from morphseq_dagster.places.execution import Committed, Executed, note_failure, publish, verify
 from morphseq_dagster.places.place import Place
 from morphseq_dagster.steps.contract import StepRequest, StepSpec
 from morphseq_dagster.steps.workspace import Workspace
+from morphseq_dagster.storage.checkpoints import clear_checkpoints
 from morphseq_dagster.storage.claims import Claim, hold_claim
-from morphseq_dagster.storage.commit import roll_forward
+from morphseq_dagster.storage.commit import is_interrupted, roll_forward
 from morphseq_dagster.storage.records import OutputVerdict, Record, clear_failure, compare_output, read_record
 
 _LOG = logging.getLogger(__name__)
@@ -46,8 +48,21 @@ def open_session(
 ) -> Iterator[Session]:
     """Claim a step and find out whether it must run; the claim lasts as long as the `with` block.
 
+    Parameters
+    ----------
+    spec, workspace, experiment, run_id
+        What runs, where, and on whose behalf.
+    force
+        Run although nothing changed.
+    on_wait
+        Called with the holder when the step is at work elsewhere.
+    make_request
+        Makes the request inside the claim; the step's ordinary one unless given (the cohort has its own).
+
     Raises
     ------
+    MorphseqError
+        When the request cannot be made (an input is missing); recorded as the step's failure.
     PermanentError
         When the experiment's name is none: it becomes part of paths.
     TransientError
@@ -60,7 +75,16 @@ def open_session(
     try:
         with hold_claim(claim, run_id=run_id, on_wait=on_wait or _log_wait):
             roll_forward(layout, step=spec.name, experiment=experiment)
-            request = workspace.request(spec, experiment=experiment, run_id=run_id, force=force)
+            try:
+                request = (
+                    make_request()
+                    if make_request is not None
+                    else workspace.request(spec, experiment=experiment, run_id=run_id, force=force)
+                )
+            except MorphseqError as error:
+                output = layout.relative(workspace.output(spec, experiment=experiment))
+                note_failure(layout, output=output, step=spec.name, experiment=experiment, run_id=run_id, error=error)
+                raise
             memo = None if force else find_answer(layout, request=request)
             if memo is not None:
                 _forget_attempts(layout, request=request)

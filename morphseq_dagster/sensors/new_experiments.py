@@ -37,7 +37,7 @@ _AT_WORK: Final = (
 
 
 class Seen(BaseModel):
-    """What an experiment looked like when its last run was asked for: fingerprint of the raw folder, workbook's hash."""
+    """What an experiment looked like when a run was last asked for: fingerprint of the raw folder, workbook's hash."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -168,7 +168,7 @@ def _tick(context: dg.SensorEvaluationContext, *, workspace: Workspace) -> dg.Se
             context.log.info(f"{entry.name}: {entry.state}, {entry.reason}")
     return dg.SensorResult(
         run_requests=[dg.RunRequest(run_key=launch.run_key, partition_key=launch.experiment) for launch in launches],
-        dynamic_partitions_requests=[EXPERIMENTS.build_add_request(decision.additions)] if decision.additions else [],
+        dynamic_partitions_requests=_ask_for_partitions(decision.additions),
         cursor=Cursor(seen=seen, begin=begin).model_dump_json(),
         skip_reason=None if launches else dg.SkipReason(f"{len(found)} folders looked at, nothing new to run"),
     )
@@ -201,6 +201,12 @@ def _hash_workbook(path: Path) -> Workbook | None:
 def _find_busy(instance: dg.DagsterInstance) -> set[str]:
     runs = instance.get_run_records(dg.RunsFilter(statuses=list(_AT_WORK)))
     return {record.dagster_run.tags[_PARTITION_TAG] for record in runs if _PARTITION_TAG in record.dagster_run.tags}
+
+
+def _ask_for_partitions(
+    names: tuple[str, ...],
+) -> list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest]:
+    return [EXPERIMENTS.build_add_request(list(names))] if names else []
 
 
 def _has_work(workspace: Workspace, experiment: str) -> bool:

@@ -211,9 +211,10 @@ def _lost(problems: Sequence[RawProblem]) -> PermanentError:
 
 def _published_frames(bench: Workbench) -> dict[str, list[dict[str, Any]]]:
     """Frames of the published version by well."""
-    if not bench.primary.exists():
+    data = bench.published()
+    if data is None:
         return {}
-    manifest = parse_document(FfImages, bench.primary.read_bytes(), where=bench.request.output)
+    manifest = parse_document(FfImages, data, where=bench.request.output)
     wells: dict[str, list[dict[str, Any]]] = {}
     for frame in manifest.frames:
         wells.setdefault(frame.well, []).append(frame.model_dump(mode="json"))

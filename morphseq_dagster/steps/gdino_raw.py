@@ -119,9 +119,10 @@ def _image(
 
 def _published(bench: Workbench) -> dict[str, list[dict[str, Any]]]:
     """Detections of the published version by image."""
-    if not bench.primary.exists():
+    data = bench.published()
+    if data is None:
         return {}
-    document = parse_document(DetectionDocument, bench.primary.read_bytes(), where=bench.request.output)
+    document = parse_document(DetectionDocument, data, where=bench.request.output)
     return {
         image_id: [entry.model_dump(mode="json") for entry in image.annotations[0].detections]
         for image_id, image in document.images.items()

@@ -86,16 +86,18 @@ def _hash_ends(path: Path, *, size: int) -> str:
 
 def _earlier_files(bench: Workbench) -> dict[str, RawFile]:
     """Files of the published manifest, which tell where to look again."""
-    if not bench.primary.exists() or bench.request.force:
+    data = None if bench.request.force else bench.published()
+    if data is None:
         return {}
-    manifest = parse_document(RawManifest, bench.primary.read_bytes(), where=bench.request.output)
+    manifest = parse_document(RawManifest, data, where=bench.request.output)
     return {file.path: file for file in manifest.files}
 
 
 def _hashes_as_read(bench: Workbench) -> dict[str, str]:
     """Hashes that `ff_images` took while reading; empty before its first run."""
     path = bench.layout.primary("ff_images", experiment=bench.experiment)
-    if not path.exists():
+    data = bench.published(path)
+    if data is None:
         return {}
-    images = parse_document(FfImages, path.read_bytes(), where=str(path))
+    images = parse_document(FfImages, data, where=str(path))
     return images.also_read | {name: sha256 for frame in images.frames for name, sha256 in frame.sources.items()}

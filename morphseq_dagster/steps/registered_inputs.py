@@ -10,7 +10,7 @@ from pathlib import Path
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.layout import MICROSCOPES, Layout
 from morphseq_dagster.storage.hashing import hash_bytes
-from morphseq_dagster.storage.records import list_tree
+from morphseq_dagster.storage.records import list_names
 
 
 def find_raw_folder(layout: Layout, experiment: str) -> Path | None:
@@ -35,7 +35,7 @@ def find_raw_folder(layout: Layout, experiment: str) -> Path | None:
 def digest_listing(layout: Layout, folder: Path) -> str:
     """Digest of path, size and time of every raw file: says whether to look again, not what changed."""
     del layout
-    lines = [f"{path.relative_to(folder).as_posix()}\0{s.st_size}\0{s.st_mtime_ns}" for path, s in list_tree(folder)]
+    lines = [f"{name}\0{s.st_size}\0{s.st_mtime_ns}" for name, s in list_names(folder)]
     return hash_bytes("\n".join([folder.parent.name, *sorted(lines)]).encode())
 
 

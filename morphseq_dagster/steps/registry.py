@@ -62,6 +62,7 @@ _STEPS: Final = (
         "One row per well and time: frame geometry and times joined with the plate.",
         group="acquisition",
         stage="build01",
+        recipe=recipes.BuiltMetadataRecipe,
         kinds=frozenset({"csv"}),
     ),
     StepSpec(

@@ -196,9 +196,10 @@ def _failed_video(bench: Workbench, *, well: str, reason: str) -> VideoSegmentat
 
 def _published(bench: Workbench) -> dict[str, VideoSegmentation]:
     """Videos of the published version."""
-    if not bench.primary.exists():
+    data = bench.published()
+    if data is None:
         return {}
-    document = parse_document(SegmentationDocument, bench.primary.read_bytes(), where=bench.request.output)
+    document = parse_document(SegmentationDocument, data, where=bench.request.output)
     return dict(document.experiments[bench.experiment].videos)
 
 

@@ -213,9 +213,10 @@ def _stored_name(path: Path) -> str:
 
 def _published(bench: Workbench) -> dict[str, dict[str, Any]]:
     """Snips of the published version by well."""
-    if not bench.primary.exists():
+    data = bench.published()
+    if data is None:
         return {}
-    manifest = parse_document(Snips, bench.primary.read_bytes(), where=bench.request.output)
+    manifest = parse_document(Snips, data, where=bench.request.output)
     wells: dict[str, dict[str, Any]] = {}
     for kind, entries in (("snips", manifest.snips), ("refused", manifest.refused)):
         for snip_id, entry in entries.items():

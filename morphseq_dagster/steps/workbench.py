@@ -21,7 +21,7 @@ from morphseq_dagster.layout import Artifact, Layout
 from morphseq_dagster.recipes.model import Slice
 from morphseq_dagster.steps.contract import StepRequest, StepResult
 from morphseq_dagster.storage.hashing import hash_bytes, hash_file
-from morphseq_dagster.storage.records import Backend, InputRead, WellState
+from morphseq_dagster.storage.records import Backend, InputRead, WellState, read_record
 from morphseq_dagster.storage.staging import FolderStage, Staged, StagedUnit, Status, stage_bytes
 
 if TYPE_CHECKING:
@@ -117,6 +117,21 @@ class Workbench:
         if hash_bytes(data) != entry.sha256:
             raise _changed(path, expected=entry.sha256, found="other content")
         return data
+
+    def published(self, primary: Path | None = None) -> bytes | None:
+        """Content of a published file, the step's own unless given; None when it is not what its record says.
+
+        A file that was damaged outside the pipeline must not keep its step from making it again.
+        """
+        path = primary or self.primary
+        record = read_record(self.layout, primary=path)
+        if record is None or record.condition != "published":
+            return None
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        return data if hash_bytes(data) == record.output.sha256 else None
 
     def stage_table(
         self,

@@ -53,14 +53,21 @@ def process_start(pid: int) -> str:
     return "" if fields[0] in ("Z", "X") else fields[19]
 
 
+def process_is_gone(pid: int) -> bool:
+    """Whether no process of this host has this number; also where there is no `/proc` to ask."""
+    if not Path("/proc/self/stat").exists():
+        return not _pid_exists(pid)
+    return process_start(pid) == ""
+
+
 def holder_is_dead(claim: Claim) -> bool:
     """Whether it is proven that a claim's holder is gone; False also stands for `cannot tell`."""
     if claim.host != host_name():
         return False
-    if not Path("/proc/self/stat").exists():
-        return not _pid_exists(claim.pid)
-    start = process_start(claim.pid)
-    return start == "" or (claim.process_start not in ("", "unknown", start) and start != "unknown")
+    if process_is_gone(claim.pid):
+        return True
+    known = {process_start(claim.pid), claim.process_start} - {"", "unknown"}
+    return len(known) == 2
 
 
 def read_claim(path: Path) -> Claim | None:
@@ -137,33 +144,43 @@ def break_dead_claim(path: Path) -> bool:
 
 def _take(path: Path, *, claim: Claim, on_wait: Callable[[Claim], None] | None, patience_s: float | None) -> None:
     deadline = None if patience_s is None else time.monotonic() + patience_s
-    told = ""
     temporary = stage_file(path, claim.model_dump_json().encode())
     try:
-        while True:
-            try:
-                # A hard link appears whole and fails if the name is taken, on network disks too.
-                os.link(temporary, path)
-                return
-            except FileExistsError:
-                pass  # somebody holds it: look who
-            other = read_claim(path)
-            if other is None or break_dead_claim(path):
-                continue
-            if other.token != told:
-                told = other.token
-                if on_wait is not None:
-                    on_wait(other)
-            if deadline is not None and time.monotonic() >= deadline:
-                raise TransientError(
-                    expected="the step to be free",
-                    found=f"it is held by {other.holder()}",
-                    where=str(path),
-                    remedy="wait for the holder, or end it; a dead holder's claim is removed by itself",
-                )
-            time.sleep(_POLL_SECONDS)
-    finally:
+        _wait_and_link(path, temporary=temporary, on_wait=on_wait, deadline=deadline)
         temporary.unlink(missing_ok=True)
+    except BaseException:
+        # A claim that is held by nobody's knowledge would block the step for as long as this process lives.
+        _release(path, token=claim.token)
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _wait_and_link(
+    path: Path, *, temporary: Path, on_wait: Callable[[Claim], None] | None, deadline: float | None
+) -> None:
+    told = ""
+    while True:
+        try:
+            # A hard link appears whole and fails if the name is taken, on network disks too.
+            os.link(temporary, path)
+            return
+        except FileExistsError:
+            pass  # somebody holds it: look who
+        other = read_claim(path)
+        if other is None or break_dead_claim(path):
+            continue
+        if other.token != told:
+            told = other.token
+            if on_wait is not None:
+                on_wait(other)
+        if deadline is not None and time.monotonic() >= deadline:
+            raise TransientError(
+                expected="the step to be free",
+                found=f"it is held by {other.holder()}",
+                where=str(path),
+                remedy="wait for the holder, or end it; a dead holder's claim is removed by itself",
+            )
+        time.sleep(_POLL_SECONDS)
 
 
 def _release(path: Path, *, token: str) -> None:

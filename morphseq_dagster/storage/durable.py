@@ -21,6 +21,9 @@ from pathlib import Path
 from morphseq_dagster.layout import TEMPORARY_SUFFIX
 
 _NAME = re.compile(r"\.(?P<stem>.+)\.(?P<host>[^.]+)\.(?P<pid>\d+)\.(?P<token>[0-9a-f]{12})\.tmp\Z")
+_MESSAGE = re.compile(
+    r"(?P<stem>.+)\.(?P<host>[^.]+)\.(?P<pid>\d+)\.(?P<token>[0-9a-f]{12})\.(?:request|outcome)\.json\Z"
+)
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
 # glibc passes renameat2 on to the kernel; file systems without an exchange answer with one of these.
@@ -50,6 +53,17 @@ def temporary_beside(target: Path) -> Path:
 def parse_temporary(name: str) -> TemporaryName | None:
     """Read a name made by `temporary_beside`; None for any other name."""
     match = _NAME.fullmatch(name)
+    return None if match is None else TemporaryName(match["stem"], match["host"], int(match["pid"]))
+
+
+def message_stem(stem: str) -> str:
+    """Make the stem of a file that one process writes for another: it tells the writer as a temporary does."""
+    return f"{stem}.{host_name()}.{os.getpid()}.{secrets.token_hex(6)}"
+
+
+def parse_message(name: str) -> TemporaryName | None:
+    """Read the name of a request or outcome made with `message_stem`; None for any other name."""
+    match = _MESSAGE.fullmatch(name)
     return None if match is None else TemporaryName(match["stem"], match["host"], int(match["pid"]))
 
 

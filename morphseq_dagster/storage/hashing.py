@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 _BLOCK = 1 << 20
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def hash_bytes(data: bytes) -> str:
@@ -32,8 +33,7 @@ def canonical_json(value: Any) -> bytes:  # noqa: ANN401 - any JSON value
     ValueError
         For NaN and infinities, which JSON lacks: they would break other readers.
     """
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return text.encode()
+    return _CANONICAL.encode(value).encode()
 
 
 def hash_json(value: Any) -> str:  # noqa: ANN401 - any JSON value

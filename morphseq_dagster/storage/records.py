@@ -15,11 +15,12 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from morphseq_dagster.errors import ErrorReport, PermanentError
-from morphseq_dagster.layout import FAILURE_SUFFIX, RECORD_SUFFIX, Layout
-from morphseq_dagster.storage.durable import is_temporary, write_durably
+from morphseq_dagster.layout import FAILURE_SUFFIX, RECORD_SUFFIX, TEMPORARY_SUFFIX, Layout
+from morphseq_dagster.storage.durable import write_durably
 from morphseq_dagster.storage.hashing import hash_bytes, hash_file
 
 RECORD_SCHEMA = 1
+_PASSED_OVER = (RECORD_SUFFIX, FAILURE_SUFFIX, TEMPORARY_SUFFIX)
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -69,14 +70,39 @@ class Backend(_Frozen):
     weights_sha256: str | None = None
 
 
+class AdoptedFrom(_Frozen):
+    """Where an adopted artifact came from: path (relative when below the data root), content hash, convention.
+
+    The hash of a folder digests names and hashes of the files taken from it.
+    """
+
+    path: str
+    sha256: str
+    convention: str
+
+
+class ExternalEdit(_Frozen):
+    """An edit made outside the pipeline and declared valid: when, and what the step itself had published."""
+
+    kept_at: str
+    before_sha256: str
+
+
 class Record(_Frozen):
-    """Everything known of how an artifact was made."""
+    """Everything known of how an artifact was made.
+
+    `condition` says what became of the bytes since: `pruned` ones are gone by intent and count as there, `discarded`
+    ones are to be made again whatever lies on the disk.
+    """
 
     schema_version: int = RECORD_SCHEMA
     step: str
     experiment: str
     status: Literal["ok", "degraded", "unavailable"] = "ok"
     origin: Literal["computed", "adopted", "external_edit"] = "computed"
+    condition: Literal["published", "pruned", "discarded"] = "published"
+    adopted_from: AdoptedFrom | None = None
+    external_edit: ExternalEdit | None = None
     data_version: str
     output: OutputState
     inputs: tuple[InputRead, ...]
@@ -175,8 +201,7 @@ def digest_listing(folders: tuple[Path, ...]) -> str:
     """Digest name, size, time and inode of every file below the folders; records and temporaries do not count."""
     lines = []
     for number, folder in enumerate(folders):
-        for path, status in list_tree(folder):
-            name = path.relative_to(folder).as_posix()
+        for name, status in list_names(folder):
             lines.append(f"{number}\0{name}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ino}")
     return hash_bytes("\n".join(sorted(lines)).encode())
 
@@ -226,12 +251,26 @@ def _compare_pictures(layout: Layout, *, primary: Path, folders: tuple[Path, ...
 
 def list_tree(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
     """Yield the files below a folder that belong to an artifact or acquisition: no records, no temporaries."""
+    for name, status in list_names(folder):
+        yield folder / name, status
+
+
+def list_names(folder: Path, prefix: str = "") -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the same files by their paths relative to the folder; a path object per file would cost most of the time.
+
+    Parameters
+    ----------
+    folder
+        Where to look.
+    prefix
+        Set before every name.
+    """
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
-                yield from list_tree(Path(entry.path))
-            elif not (entry.name.endswith((RECORD_SUFFIX, FAILURE_SUFFIX)) or is_temporary(Path(entry.name))):
-                yield Path(entry.path), entry.stat()
+                yield from list_names(Path(entry.path), f"{prefix}{entry.name}/")
+            elif not entry.name.endswith(_PASSED_OVER):
+                yield f"{prefix}{entry.name}", entry.stat()
 
 
 def _read(path: Path, model: type[_Model]) -> _Model | None:

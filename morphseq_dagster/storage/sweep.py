@@ -6,16 +6,24 @@ by a process number.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from morphseq_dagster.errors import MorphseqError, PermanentError, TransientError
 from morphseq_dagster.layout import Layout
-from morphseq_dagster.storage.claims import break_dead_claim, hold_claim, process_start, read_claim
+from morphseq_dagster.storage.claims import break_dead_claim, hold_claim, process_is_gone, read_claim
 from morphseq_dagster.storage.commit import read_journal, roll_forward
-from morphseq_dagster.storage.durable import host_name, parse_temporary, remove_folder
+from morphseq_dagster.storage.durable import (
+    TemporaryName,
+    host_name,
+    parse_message,
+    parse_temporary,
+    remove_folder,
+)
 
 FOREIGN_AGE_S = 24 * 3600.0
 """Age in seconds from which another host's temporary counts as left behind (no writer stages for a day unseen)."""
@@ -32,25 +40,25 @@ class SweepReport:
 
 
 def sweep(layout: Layout, *, run_id: str = "sweep") -> SweepReport:
-    """Break dead claims, roll publications forward and remove orphans; live work is left alone."""
-    broken, rolled, removed, kept = [], [], [], []
-    claims = layout.private / "claims"
-    for path in sorted(claims.glob("*.json")) if claims.is_dir() else []:
-        if break_dead_claim(path):
-            broken.append(layout.relative(path))
-    pending = layout.private / "pending"
-    for path in sorted(pending.glob("*.json")) if pending.is_dir() else []:
-        experiment, _, step = path.stem.rpartition(".")
-        claim = layout.claim(step, experiment=experiment)
-        if read_claim(claim) is not None:
+    """Break dead claims, roll publications forward and remove orphans; live work is left alone, and nothing waits.
+
+    What cannot be understood (a damaged claim or journal) is kept and named in the report.
+    """
+    broken: list[str] = []
+    rolled: list[str] = []
+    removed: list[str] = []
+    kept: list[str] = []
+    for path in _listed(layout.private / "claims"):
+        try:
+            if break_dead_claim(path):
+                broken.append(layout.relative(path))
+        except TransientError:
             kept.append(layout.relative(path))
-            continue
-        with hold_claim(claim, run_id=run_id):
-            roll_forward(layout, step=step, experiment=experiment)
-        rolled.append(layout.relative(path))
-    promised = _promised(layout)
+    for path in _listed(layout.private / "pending"):
+        (rolled if _finish(layout, journal=path, run_id=run_id) else kept).append(layout.relative(path))
     for path in find_temporaries(layout):
-        if layout.relative(path) not in promised and _is_orphan(layout, path):
+        # First the proof of death, then the promises: a dead writer can make no new ones.
+        if _is_orphan(layout, path) and layout.relative(path) not in _promised(layout):
             _remove(path)
             removed.append(layout.relative(path))
         else:
@@ -58,31 +66,57 @@ def sweep(layout: Layout, *, run_id: str = "sweep") -> SweepReport:
     return SweepReport(tuple(rolled), tuple(removed), tuple(broken), tuple(kept))
 
 
+def find_orphans(layout: Layout) -> Iterator[Path]:
+    """Yield the temporaries whose writer is dead and that no pending publication will still rename."""
+    for path in find_temporaries(layout):
+        if _is_orphan(layout, path) and layout.relative(path) not in _promised(layout):
+            yield path
+
+
 def find_temporaries(layout: Layout) -> Iterator[Path]:
-    """Yield every temporary that a publication, claim or checkpoint may have left below the data root."""
-    folders = list(layout.publication_folders())
-    work = layout.private / "work"
-    if work.is_dir():
-        folders += [Path(parent) for parent, _, _ in os.walk(work)]
-    for folder in folders:
+    """Yield whatever a publication, claim, checkpoint or message between processes may have left behind."""
+    private = (Path(parent) for parent, _, _ in os.walk(layout.private))
+    for folder in list(dict.fromkeys([*layout.publication_folders(), *private])):
         for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-            if parse_temporary(path.name) is not None:
+            if _writer(path) is not None:
                 yield path
+
+
+def _listed(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.json")) if folder.is_dir() else []
+
+
+def _writer(path: Path) -> TemporaryName | None:
+    return parse_temporary(path.name) or parse_message(path.name)
+
+
+def _finish(layout: Layout, *, journal: Path, run_id: str) -> bool:
+    """Roll one publication forward unless its step is at work."""
+    experiment, _, step = journal.stem.rpartition(".")
+    try:
+        with hold_claim(layout.claim(step, experiment=experiment), run_id=run_id, patience_s=0.0):
+            roll_forward(layout, step=step, experiment=experiment)
+    except MorphseqError:
+        return False
+    return True
 
 
 def _promised(layout: Layout) -> set[str]:
     """Temporaries that a pending publication will still rename: they are no orphans, whoever wrote them."""
-    folder = layout.private / "pending"
-    journals = (read_journal(path) for path in folder.glob("*.json")) if folder.is_dir() else ()
-    return {move.temporary for journal in journals if journal is not None for move in journal.moves}
+    promised: set[str] = set()
+    for path in _listed(layout.private / "pending"):
+        with contextlib.suppress(PermanentError):  # a damaged journal can promise nothing
+            journal = read_journal(path)
+            promised |= {move.temporary for move in journal.moves} if journal is not None else set()
+    return promised
 
 
 def _is_orphan(layout: Layout, path: Path) -> bool:
-    name = parse_temporary(path.name)
+    name = _writer(path)
     if name is None:
         return False
     if name.host == host_name():
-        return process_start(name.pid) == ""
+        return process_is_gone(name.pid)
     try:
         age = time.time() - path.stat().st_mtime
     except FileNotFoundError:
@@ -91,9 +125,14 @@ def _is_orphan(layout: Layout, path: Path) -> bool:
 
 
 def _host_holds_a_claim(layout: Layout, host: str) -> bool:
-    folder = layout.private / "claims"
-    claims = (read_claim(path) for path in folder.glob("*.json")) if folder.is_dir() else ()
-    return any(claim is not None and claim.host == host for claim in claims)
+    for path in _listed(layout.private / "claims"):
+        try:
+            claim = read_claim(path)
+        except TransientError:
+            return True  # whose it is cannot be told
+        if claim is not None and claim.host == host:
+            return True
+    return False
 
 
 def _remove(path: Path) -> None:

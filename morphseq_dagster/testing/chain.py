@@ -53,7 +53,7 @@ def run_chain(
             if session.memo is not None:
                 done[spec.name] = (session.memo, True)
                 continue
-            outcome = run_session(session, spec=spec, place=ProcessPlace(), layout=workspace.layout)
+            outcome = run_session(session, spec=spec, place=ProcessPlace())
             done[spec.name] = (finish(workspace.layout, outcome=outcome), False)
     return done
 

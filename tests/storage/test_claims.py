@@ -266,5 +266,3 @@ def test_waiting_ends_soon_after_the_holder_is_done(path: Path, monkeypatch: pyt
         order.append("first")
     thread.join(30)
     assert order == ["first", "second"]
-
-

@@ -72,9 +72,7 @@ def test_write_replaces_whole_content_and_leaves_no_temporary(tmp_path: Path) ->
     assert tree(tmp_path) == {"deep/er/x": b"new"}
 
 
-def test_failing_write_leaves_the_old_version_and_no_temporary(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failing_write_leaves_the_old_version_and_no_temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "x"
     write_durably(target, b"old")
 

@@ -52,7 +52,7 @@ def places(layout: Layout) -> list[Path]:
         layout.journal("table", experiment=EXPERIMENT).parent,
         layout.checkpoints("table", experiment=EXPERIMENT),
         layout.requests(EXPERIMENT),
-        layout.previews(EXPERIMENT),
+        layout.preview("letters", experiment=EXPERIMENT).parent,
     ]
 
 
@@ -69,10 +69,10 @@ def test_what_a_dead_process_left_is_removed_wherever_it_lies(layout: Layout, de
 def test_request_and_outcome_of_a_dead_process_are_removed(layout: Layout, dead: int) -> None:
     folder = layout.requests(EXPERIMENT)
     folder.mkdir(parents=True)
-    gone = [folder / f"table.{host_name()}.{dead}.0123abcd.{kind}.json" for kind in ("request", "outcome")]
+    gone = [folder / f"table.{host_name()}.{dead}.0123456789ab.{kind}.json" for kind in ("request", "outcome")]
     kept = [
-        folder / f"table.{host_name()}.{os.getpid()}.0123abcd.request.json",
-        folder / "table.elsewhere.1.0123abcd.request.json",
+        folder / f"table.{host_name()}.{os.getpid()}.0123456789ab.request.json",
+        folder / "table.elsewhere.1.0123456789ab.request.json",
         folder / "notes.json",
     ]
     for path in (*gone, *kept):
@@ -173,12 +173,10 @@ def test_publication_of_a_living_holder_is_left_to_it(
     assert layout.relative(layout.journal("table", experiment=EXPERIMENT)) in report.kept
 
 
-def test_step_that_is_claimed_while_the_sweep_looks_is_not_waited_for(
+def test_worker_is_not_waited_for(
     layout: Layout, stage_table: StageTable, record_of: RecordOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     interrupt(layout, stage_table, record_of, monkeypatch)
-    monkeypatch.setattr(sweep_module, "read_claim", lambda path: None)  # free at the moment of the look
-    monkeypatch.setattr(claims, "_POLL_SECONDS", 0.01)
     monkeypatch.setattr(claims.time, "sleep", lambda seconds: pytest.fail("the sweep waits for a worker"))
     with hold_claim(layout.claim("table", experiment=EXPERIMENT), run_id="r"):
         report = sweep(layout)

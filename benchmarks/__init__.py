@@ -1,0 +1,1 @@
+"""Benchmarks: what the project costs, measured side by side in one run; `make bench` or `python -m benchmarks`."""

@@ -1,0 +1,266 @@
+"""Reporting: tell Dagster what lies on the disk - materialisations of recorded artifacts, tombstones of missing ones.
+
+Holds the way from records to events without a run; computes nothing and changes no file. The data root is the truth: a
+Dagster home that was lost is filled again from here, and may be filled in parts, since what an instance knows is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Final
+
+import dagster as dg
+from dagster import AssetKey, AssetMaterialization, AssetRecordsFilter, DagsterInstance, EventLogRecord
+
+from morphseq_dagster.assets.description import describe_record
+from morphseq_dagster.errors import MorphseqError
+from morphseq_dagster.layout import COHORT
+from morphseq_dagster.lineage.inventory import Located, list_artifacts
+from morphseq_dagster.lineage.retirement import read_retired
+from morphseq_dagster.partitions import EXPERIMENTS, register_experiments
+from morphseq_dagster.steps.workspace import Workspace
+from morphseq_dagster.storage.records import OutputVerdict, Record, compare_output, read_record
+
+ORIGIN_TAG: Final = "morphseq/origin"
+REPORT_TAG: Final = "morphseq/reported"
+FILE_MISSING: Final = "file-missing"
+"""Code version of a tombstone: Dagster then shows the partition as unsynced, and its descendants as they are."""
+_VERSION: Final = "dagster/data_version"
+_USER_PROVIDED: Final = "dagster/data_version_is_user_provided"
+_CODE: Final = "dagster/code_version"
+_NEVER_SEEN: Final = "-1"
+"""Pointer to before the first event: whatever version the input has now is news to the artifact."""
+_PAGE: Final = 1000
+_UNFINISHED: Final = (
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.MANAGED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+)
+
+
+@dataclass(frozen=True)
+class Reported:
+    """What was told.
+
+    Parameters
+    ----------
+    reported, tombstones
+        New events of artifacts and of missing files.
+    known
+        Artifacts that Dagster knew already, with the same versions.
+    registered
+        New partitions.
+    refused
+        Records that could not be read, with the reason.
+    """
+
+    reported: int = 0
+    tombstones: int = 0
+    known: int = 0
+    registered: int = 0
+    refused: tuple[tuple[str, str], ...] = ()
+
+
+def report_records(
+    instance: DagsterInstance,
+    *,
+    graph: dg.AssetGraph | Any,  # noqa: ANN401 - Dagster's type has no public name
+    workspace: Workspace,
+    experiments: Collection[str] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Reported:
+    """Report every recorded artifact that the instance does not know with these versions.
+
+    Parameters
+    ----------
+    instance
+        The Dagster instance.
+    graph
+        Asset graph of the definitions.
+    workspace
+        Data root and registry.
+    experiments
+        Names to report; all that are not retired when None.
+    on_progress
+        Called with the number done and the number in all.
+    """
+    retired = read_retired(workspace.layout)
+    located = [
+        entry
+        for entry in list_artifacts(workspace.layout, experiments=experiments)
+        if entry.has_record and entry.experiment not in retired and graph.has(AssetKey(entry.step))
+    ]
+    located = [entry for entry in located if _is_chosen(workspace, entry)]
+    new = register_experiments(instance, {e.experiment for e in located if e.experiment != COHORT})
+    reporter = _Reporter(instance, graph=graph, workspace=workspace)
+    # Asset by asset in the graph's order: the pointer to an input's newest event is then looked up once per input.
+    order = {key.path[-1]: number for number, key in enumerate(graph.toposorted_asset_keys)}
+    located.sort(key=lambda entry: (order[entry.step], entry.experiment))
+    for number, entry in enumerate(located):
+        reporter.report(entry)
+        if on_progress is not None:
+            on_progress(number + 1, len(located))
+    return reporter.summary(registered=len(new))
+
+
+def report_missing(instance: DagsterInstance, *, workspace: Workspace, record: Record) -> None:
+    """Report a tombstone for an artifact whose file is gone, from the last event's own tags."""
+    key, partition = AssetKey(record.step), None if record.experiment == COHORT else record.experiment
+    latest = _latest(instance, key=key, partitions=[partition]).get(partition)
+    known = latest.asset_materialization if latest is not None else None
+    tags = dict(known.tags or {}) if known is not None else {_VERSION: record.data_version, _USER_PROVIDED: "true"}
+    instance.report_runless_asset_event(
+        AssetMaterialization(
+            asset_key=key,
+            partition=partition,
+            description=f"{record.output.path} is gone; its step makes it again",
+            metadata=describe_record(record, workspace=workspace),
+            tags={**tags, _CODE: FILE_MISSING, REPORT_TAG: "missing"},
+        )
+    )
+
+
+def find_runs_in_flight(instance: DagsterInstance, *, experiment: str) -> tuple[str, ...]:
+    """Identifiers of queued and running runs of an experiment, those without a partition included."""
+    runs = instance.get_runs(filters=dg.RunsFilter(statuses=list(_UNFINISHED)))
+    return tuple(run.run_id for run in runs if run.tags.get("dagster/partition", experiment) == experiment)
+
+
+def remove_partition(instance: DagsterInstance, *, experiment: str) -> bool:
+    """Remove an experiment's partition; tell whether there was one."""
+    name = str(EXPERIMENTS.name)
+    if not instance.has_dynamic_partition(name, experiment):
+        return False
+    instance.delete_dynamic_partition(name, experiment)
+    return True
+
+
+class _Reporter:
+    def __init__(self, instance: DagsterInstance, *, graph: Any, workspace: Workspace) -> None:  # noqa: ANN401
+        self._instance = instance
+        self._graph = graph
+        self._workspace = workspace
+        self._known: dict[str, dict[str | None, EventLogRecord]] = {}
+        self._pointers: dict[str, int] = {}
+        self._counts = {"reported": 0, "tombstones": 0, "known": 0}
+        self._refused: list[tuple[str, str]] = []
+
+    def report(self, entry: Located) -> None:
+        layout = self._workspace.layout
+        try:
+            record = read_record(layout, primary=entry.primary)
+            if record is None:
+                return
+            missing = record.condition != "pruned" and compare_output(layout, record=record) is OutputVerdict.MISSING
+        except (MorphseqError, OSError) as error:
+            self._refused.append((layout.relative(entry.primary), str(error)))
+            return
+        tags = self._tags(record)
+        if missing:
+            tags |= {_CODE: FILE_MISSING, REPORT_TAG: "missing"}
+        partition = None if entry.experiment == COHORT else entry.experiment
+        if self._is_known(entry.step, partition=partition, tags=tags):
+            self._counts["known"] += 1
+            return
+        event = AssetMaterialization(
+            asset_key=AssetKey(entry.step),
+            partition=partition,
+            description=f"{record.output.path} is gone" if missing else None,
+            metadata=describe_record(record, workspace=self._workspace),
+            tags=tags,
+        )
+        self._instance.report_runless_asset_event(event)
+        self._pointers.pop(entry.step, None)
+        self._counts["tombstones" if missing else "reported"] += 1
+
+    def summary(self, *, registered: int) -> Reported:
+        return Reported(**self._counts, registered=registered, refused=tuple(self._refused))
+
+    def _tags(self, record: Record) -> dict[str, str]:
+        """Tags as a run would have left them, plus where the artifact came from."""
+        tags = {
+            _VERSION: record.data_version,
+            _USER_PROVIDED: "true",
+            _CODE: str(record.step_version),
+            ORIGIN_TAG: record.origin,
+            REPORT_TAG: "record",
+            "morphseq/recipe": record.recipe_hash[:32],
+        }
+        read = {entry.name: entry.sha256 for entry in record.inputs}
+        if record.experiment != COHORT:
+            tags |= {f"morphseq/in.{name}": (version or "absent")[:32] for name, version in read.items()}
+        for key in sorted(self._graph.get(AssetKey(record.step)).parent_keys):
+            name = key.path[-1]
+            versions = [read.get(name)] if record.experiment != COHORT else [v for _, v in sorted(read.items()) if v]
+            text = "".join(version or "" for version in versions)
+            tags[f"dagster/input_data_version/{name}"] = sha256(text.encode()).hexdigest()
+            tags[f"dagster/input_event_pointer/{name}"] = self._pointer(record, name=name, read=read)
+        return tags
+
+    def _pointer(self, record: Record, *, name: str, read: Mapping[str, str | None]) -> str:
+        """Storage id of the input's newest event, if the artifact was made from the version that event carries."""
+        if record.experiment == COHORT:
+            wanted: Iterable[tuple[str | None, str | None]] = [(e, v) for e, v in read.items() if v]
+        else:
+            wanted = [(record.experiment, read.get(name))]
+        known = self._latest(name, partitions=[partition for partition, _ in wanted])
+        if any(_tags_of(known.get(partition)).get(_VERSION) != version for partition, version in wanted):
+            return _NEVER_SEEN
+        if name not in self._pointers:
+            newest = self._instance.fetch_materializations(AssetKey(name), limit=1).records
+            self._pointers[name] = newest[0].storage_id if newest else 0
+        return str(self._pointers[name])
+
+    def _is_known(self, step: str, *, partition: str | None, tags: Mapping[str, str]) -> bool:
+        """Whether the newest event of an artifact says what its record says; pointers differ and do not matter."""
+        told = _tags_of(self._latest(step, partitions=[partition]).get(partition))
+        compared = [name for name in tags if name in (_VERSION, _CODE) or name.startswith("morphseq/in.")]
+        return bool(told) and all(told.get(name) == tags[name] for name in compared)
+
+    def _latest(self, step: str, *, partitions: Sequence[str | None]) -> dict[str | None, EventLogRecord]:
+        """Newest events by partition; those that were not there at the first look are looked for again."""
+        known = self._known.get(step)
+        if known is None:
+            known = self._known[step] = _latest(self._instance, key=AssetKey(step), partitions=None)
+        stale = step in self._pointers or not all(partition in known for partition in partitions)
+        if stale:
+            for partition in partitions:
+                known |= _latest(self._instance, key=AssetKey(step), partitions=[partition])
+        return known
+
+
+def _latest(
+    instance: DagsterInstance, *, key: AssetKey, partitions: Sequence[str | None] | None
+) -> dict[str | None, EventLogRecord]:
+    """Newest materialisation of an asset by partition; of all when `partitions` is None."""
+    found: dict[str | None, EventLogRecord] = {}
+    named = [partition for partition in partitions or () if partition is not None]
+    wanted: Any = AssetRecordsFilter(asset_key=key, asset_partitions=named) if named else key
+    cursor: str | None = None
+    while True:
+        page = instance.fetch_materializations(wanted, limit=len(named) or _PAGE, cursor=cursor)
+        for record in page.records:
+            found.setdefault(record.partition_key, record)
+        if named or not page.has_more:
+            return found
+        cursor = page.cursor
+
+
+def _tags_of(record: EventLogRecord | None) -> Mapping[str, str]:
+    materialization = record.asset_materialization if record is not None else None
+    return (materialization.tags or {}) if materialization is not None else {}
+
+
+def _is_chosen(workspace: Workspace, entry: Located) -> bool:
+    """Whether an artifact is the one that its asset stands for: of several latent models the recipe's."""
+    if not entry.variant:
+        return True
+    try:
+        return workspace.output(entry.step, experiment=entry.experiment) == entry.primary
+    except MorphseqError:
+        return False

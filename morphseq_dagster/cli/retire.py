@@ -1,0 +1,58 @@
+"""`morphseq retire`: take an experiment whose raw folder is gone out of Dagster's partitions; records and files stay."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from morphseq_dagster.cli.messages import print_error
+from morphseq_dagster.cli.options import DEFAULT_REGISTRY, DataRoot, RegistryName, Verbose, open_call, refuse_call
+from morphseq_dagster.errors import MorphseqError, PermanentError
+from morphseq_dagster.lineage.inventory import list_artifacts
+from morphseq_dagster.lineage.retirement import mark_retired, refuse_retirement
+from morphseq_dagster.storage.durable import host_name
+
+
+def retire(
+    experiment: Annotated[str, typer.Argument(help="Experiment whose raw folder is gone.")],
+    apply: Annotated[bool, typer.Option("--apply", help="Do it; without, say what would happen.")] = False,
+    data_root: DataRoot = None,
+    verbose: Verbose = False,
+    registry: RegistryName = DEFAULT_REGISTRY,
+) -> None:
+    """Retire an experiment: its partition goes, its records and files stay."""
+    del verbose
+    call = open_call(data_root, registry=registry)
+    layout = call.workspace.layout
+    records = sum(entry.has_record for entry in list_artifacts(layout, experiments=[experiment]))
+    try:
+        refuse_retirement(layout, experiment=experiment)
+    except PermanentError as error:
+        refuse_call(error)
+    from morphseq_dagster.assets.reporting import find_runs_in_flight, remove_partition
+    from morphseq_dagster.cli.launch import open_instance
+
+    with open_instance() as (instance, lasting):
+        runs = find_runs_in_flight(instance, experiment=experiment)
+        if runs:
+            print_error(_busy(experiment, runs=runs))
+            raise typer.Exit(1)
+        if not apply:
+            print(
+                f"{experiment}: its partition would be removed; {records} records and their files would stay (--apply)"
+            )
+            return
+        removed = remove_partition(instance, experiment=experiment)
+    mark_retired(layout, experiment=experiment, host=host_name(), records=records)
+    where = "removed" if removed else "not known to Dagster" if lasting else "unknown (DAGSTER_HOME is not set)"
+    print(f"{experiment}: retired; partition {where}, {records} records kept")
+
+
+def _busy(experiment: str, *, runs: tuple[str, ...]) -> MorphseqError:
+    return PermanentError(
+        expected="no queued or running run",
+        found=f"{len(runs)}: {', '.join(runs)}",
+        where=f"experiment {experiment}",
+        remedy="wait for them or cancel them; `morphseq doctor` ends runs whose process is dead",
+    )

@@ -1,0 +1,229 @@
+"""Reconcile: compare what lies below the data root with the records, and name every difference.
+
+Holds finding only, without a byte written; acting on a finding is `mending`. Looks at size, time and inode first and
+hashes on suspicion; what is at work right now is left out and named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from enum import StrEnum
+
+from morphseq_dagster.contracts.image_set import read_file_entries
+from morphseq_dagster.errors import MorphseqError
+from morphseq_dagster.layout import COHORT, Layout
+from morphseq_dagster.lineage.content import Change, PictureChange, compare_pictures, is_cut_off
+from morphseq_dagster.lineage.inventory import Located, list_artifacts
+from morphseq_dagster.steps.workspace import Workspace
+from morphseq_dagster.storage.claims import holder_is_dead, read_claim
+from morphseq_dagster.storage.hashing import hash_file
+from morphseq_dagster.storage.records import Record, digest_listing, read_record
+
+
+class Kind(StrEnum):
+    """Kinds of findings.
+
+    `edited` (in place), `truncated`, `replaced` (another file under its name), `deleted`, `pictures` (of an image set),
+    `touched` (times or inodes differ, the content does not), `no_record`, `orphan_record` (of something else than what
+    lies there), `unreadable_record`.
+    """
+
+    EDITED = "edited"
+    TRUNCATED = "truncated"
+    REPLACED = "replaced"
+    DELETED = "deleted"
+    PICTURES = "pictures"
+    TOUCHED = "touched"
+    NO_RECORD = "no_record"
+    ORPHAN_RECORD = "orphan_record"
+    UNREADABLE_RECORD = "unreadable_record"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One difference between disk and records.
+
+    Parameters
+    ----------
+    kind
+        What happened.
+    experiment, step
+        Whose artifact.
+    path
+        Primary file relative to the data root.
+    detail
+        What was expected and found, for people.
+    pictures
+        Pictures of an image set concerned.
+    actions
+        What can be done: `keep`, `discard`, `refresh`, `adopt`.
+    """
+
+    kind: Kind
+    experiment: str
+    step: str
+    path: str
+    detail: str
+    pictures: tuple[PictureChange, ...] = ()
+    actions: tuple[str, ...] = ()
+
+    @property
+    def is_harmless(self) -> bool:
+        """Whether the content is as recorded, so that nothing but time is lost by leaving it so."""
+        return self.kind is Kind.TOUCHED
+
+
+@dataclass(frozen=True)
+class Reconciliation:
+    """What was found.
+
+    Parameters
+    ----------
+    findings
+        Differences, by experiment and step.
+    checked
+        Number of artifacts compared.
+    busy
+        Artifacts left out because somebody works on them, with the holder.
+    """
+
+    findings: tuple[Finding, ...]
+    checked: int
+    busy: tuple[tuple[str, str], ...]
+
+    @property
+    def remaining(self) -> tuple[Finding, ...]:
+        """Findings that need a decision."""
+        return tuple(finding for finding in self.findings if not finding.is_harmless)
+
+
+def reconcile(
+    workspace: Workspace,
+    *,
+    experiments: Collection[str] | None = None,
+    hash_all: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Reconciliation:
+    """Compare every artifact with its record.
+
+    Parameters
+    ----------
+    workspace
+        Data root and registry.
+    experiments
+        Names to look at; all when None.
+    hash_all
+        Hash every file, instead of those whose size, time or inode differ.
+    on_progress
+        Called with the number done and the number in all.
+    """
+    layout = workspace.layout
+    known = {spec.name for spec in workspace.registry.steps} | {a.name for a in layout.artifacts}
+    located = list_artifacts(layout, experiments=experiments)
+    findings: list[Finding] = []
+    busy: list[tuple[str, str]] = []
+    for number, entry in enumerate(located):
+        holder = _find_holder(layout, entry)
+        if holder:
+            busy.append((layout.relative(entry.primary), holder))
+        else:
+            finding = examine(layout, entry, hash_all=hash_all) if entry.step in known else None
+            findings += [finding] if finding is not None else []
+        if on_progress is not None:
+            on_progress(number + 1, len(located))
+    return Reconciliation(tuple(findings), len(located) - len(busy), tuple(busy))
+
+
+def examine(layout: Layout, entry: Located, *, hash_all: bool = False) -> Finding | None:
+    """Compare one artifact with its record; None when it is as recorded or decided upon already."""
+    path = layout.relative(entry.primary)
+
+    def find(kind: Kind, detail: str, *actions: str, pictures: tuple[PictureChange, ...] = ()) -> Finding:
+        return Finding(kind, entry.experiment, entry.step, path, detail, pictures, actions)
+
+    try:
+        record = read_record(layout, primary=entry.primary)
+    except MorphseqError as error:
+        return find(Kind.UNREADABLE_RECORD, error.found, "discard", "adopt")
+    if record is None:
+        if not entry.has_file:
+            return None
+        return find(Kind.NO_RECORD, "the file is there, its record is not", "adopt")
+    if (record.step, record.experiment, record.output.path) != (entry.step, entry.experiment, path):
+        told = f"the record is that of {record.step} of {record.experiment} at {record.output.path}"
+        return find(Kind.ORPHAN_RECORD, told, "discard")
+    if record.condition != "published":
+        return None
+    return _compare(layout, entry=entry, record=record, hash_all=hash_all, find=find)
+
+
+def _compare(
+    layout: Layout, *, entry: Located, record: Record, hash_all: bool, find: Callable[..., Finding]
+) -> Finding | None:
+    output = record.output
+    folders = tuple(layout.absolute(folder) for folder in output.folders)
+    gone = [folder for folder in folders if not folder.is_dir()]
+    try:
+        status = entry.primary.stat()
+    except FileNotFoundError:
+        return find(Kind.DELETED, "there is a record, but the file is gone", "discard")
+    same = (status.st_size, status.st_mtime_ns, status.st_ino) == (output.size, output.mtime_ns, output.inode)
+    same = same and (not folders or (not gone and digest_listing(folders) == output.listing))
+    if same and not hash_all:
+        return None
+    if hash_file(entry.primary) != output.sha256:
+        return _judge_primary(entry, record=record, size=status.st_size, inode=status.st_ino, find=find)
+    pictures: tuple[PictureChange, ...] = ()
+    if folders:
+        files = read_file_entries(entry.primary)
+        pictures = compare_pictures(layout, files=files, folders=folders, primary=entry.primary)
+    if pictures or gone:
+        keepable = not gone and all(picture.change is Change.EDITED for picture in pictures)
+        actions = ("keep", "discard") if keepable else ("discard",)
+        return find(Kind.PICTURES, _count(pictures), *actions, pictures=pictures)
+    return None if same else find(Kind.TOUCHED, "same content, other time or inode", "refresh")
+
+
+def _judge_primary(entry: Located, *, record: Record, size: int, inode: int, find: Callable[..., Finding]) -> Finding:
+    """Say what happened to a primary file whose content is not the recorded one."""
+    recorded = record.output
+    told = f"{size} bytes where {recorded.size} were recorded" if size != recorded.size else "other content, same size"
+    if size < recorded.size and is_cut_off(entry.primary):
+        return find(Kind.TRUNCATED, f"{told}; it has no proper end", "discard")
+    return find(Kind.EDITED if inode == recorded.inode else Kind.REPLACED, told, "keep", "discard")
+
+
+def _find_holder(layout: Layout, entry: Located) -> str:
+    """Say who works on an artifact's step; empty when nobody does."""
+    try:
+        claim = read_claim(layout.claim(entry.step, experiment=entry.experiment))
+    except MorphseqError as error:
+        return str(error)
+    if claim is not None and not holder_is_dead(claim):
+        return claim.holder()
+    if layout.journal(entry.step, experiment=entry.experiment).exists():
+        return "its publication was cut off; the next run finishes it"
+    return ""
+
+
+def find_departed(workspace: Workspace, *, folders: Collection[str]) -> dict[str, int]:
+    """Experiments that have records but no raw folder any more, with the number of their records.
+
+    Parameters
+    ----------
+    workspace
+        Data root and registry.
+    folders
+        Names of the raw folders that are there.
+    """
+    counts: dict[str, int] = {}
+    for entry in list_artifacts(workspace.layout):
+        if entry.has_record and entry.experiment != COHORT and entry.experiment not in folders:
+            counts[entry.experiment] = counts.get(entry.experiment, 0) + 1
+    return counts
+
+
+def _count(pictures: tuple[PictureChange, ...]) -> str:
+    counts = {change: sum(p.change is change for p in pictures) for change in Change}
+    return ", ".join(f"{count} {change.value}" for change, count in counts.items() if count) or "a folder is gone"

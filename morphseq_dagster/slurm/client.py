@@ -1,0 +1,428 @@
+"""Client: at most one execution per request, whatever dies between the intent to submit and the verdict.
+
+Holds the submit protocol, the search for a job whose number was lost, the verdict and cancelling. Files prove success, the
+scheduler explains failure; without an answer nothing is ever submitted or given up. No threads (`poller`), no waiting for
+the end of a job.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from morphseq_dagster.slurm.commands import Row, Scheduler, Sighting
+from morphseq_dagster.slurm.errors import RejectedError, UnreachableError
+from morphseq_dagster.slurm.folder import VOID, Attempt, JobRoot
+from morphseq_dagster.slurm.job import JobSpec, Resources
+from morphseq_dagster.slurm.outcome import End, Evidence, Finding, Outcome, classify, is_active
+from morphseq_dagster.slurm.records import write_whole
+from morphseq_dagster.slurm.script import write_script
+
+_LOG_TAIL: Final = 4096
+_LOOK_EVERY_S: Final = 2.0
+_TICK_S: Final = 0.05
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long doubtful things may take, in seconds.
+
+    Parameters
+    ----------
+    grace_s
+        From the intent to submit until an attempt without a job may be given up.
+    lost_s
+        Both controller and accounting answer without a word of a job that ran.
+    settle_s
+        A completed job's result has not come into sight (network disks).
+    files_s
+        For the end record after a result or a cancel.
+    """
+
+    grace_s: float = 60.0
+    lost_s: float = 60.0
+    settle_s: float = 30.0
+    files_s: float = 15.0
+
+
+@dataclass(frozen=True)
+class Live:
+    """A job that answers a request."""
+
+    spec: JobSpec
+    attempt: Attempt
+    job: str
+    adopted: bool = False
+
+
+@dataclass(frozen=True)
+class Done:
+    """The request is done; nothing was submitted."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the scheduler said of a job."""
+
+    queue: Row | Sighting
+    account: Row | Sighting | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How an attempt ended."""
+
+    outcome: Outcome
+    state: str
+    reason: str
+    job: str
+    node: str = ""
+    log: str = ""
+
+
+class Client:
+    """Jobs of one root on one cluster.
+
+    Parameters
+    ----------
+    scheduler
+        The cluster's commands.
+    root
+        Where the folders of attempts lie.
+    patience
+        Waiting times.
+    """
+
+    def __init__(self, scheduler: Scheduler, *, root: JobRoot, patience: Patience | None = None) -> None:
+        self.scheduler, self.root = scheduler, root
+        self.patience = patience or Patience()
+
+    def ensure(
+        self,
+        spec: JobSpec,
+        *,
+        done: Callable[[], bool],
+        run_id: str = "",
+        on_attempt: Callable[[Attempt], None] | None = None,
+    ) -> Live | Done:
+        """Make sure that a job works on a request, unless it is done.
+
+        Parameters
+        ----------
+        spec
+            The request.
+        done
+            Whether its result stands.
+        run_id
+            On whose behalf; an attempt of another run that has ended already is closed, and a new one begun.
+        on_attempt
+            Called with an attempt before its job is submitted or looked for, so that an interrupted caller can cancel.
+
+        Raises
+        ------
+        UnreachableError
+            Nobody answers: call again. Nothing was submitted twice.
+        RejectedError
+            The scheduler does not take the job.
+        PermanentError
+            The job cannot be written as a safe script.
+        """
+        told = on_attempt or (lambda _: None)
+        while not done():
+            attempts = self.root.attempts(spec.group, key=spec.key)
+            newest = attempts[-1] if attempts else None
+            if newest is None or newest.is_closed:
+                attempt = self.root.attempt(spec.group, key=spec.key, number=newest.number + 1 if newest else 1)
+                script = write_script(spec, attempt=attempt)
+                if self.root.begin(attempt):
+                    told(attempt)
+                    return self._submit(spec, attempt=attempt, script=script, run_id=run_id)
+                continue
+            told(newest)
+            job = self._settle(newest)
+            if job is None:
+                continue
+            live = Live(spec, newest, job, adopted=True)
+            if not self._ended_for_another_run(live, done=done, run_id=run_id):
+                return live
+        return Done()
+
+    def find(self, attempt: Attempt) -> str | None:
+        """Look for the job of an attempt; None when controller and accounting both answered without it.
+
+        Raises
+        ------
+        UnreachableError
+            When one of them did not answer.
+        """
+        if attempt.job is not None:
+            return attempt.job
+        row = self.scheduler.queue(names=[attempt.token]).of_name(attempt.token)
+        source = "squeue"
+        if not isinstance(row, Row):
+            reply = self.scheduler.account(names=[attempt.token], since_s=attempt.age_s + 60)
+            if reply is None:
+                return None
+            row, source = reply.of_name(attempt.token), "sacct"
+        if not isinstance(row, Row):
+            return None
+        attempt.write("job", job=row.job, cluster="", t=time.time(), found=source)
+        return row.job
+
+    def look(self, lives: Sequence[Live]) -> dict[str, Look]:
+        """Ask about jobs, by token: all in one squeue, and sacct once for those that it does not show at work."""
+        reply = self.scheduler.queue(jobs=[live.job for live in lives])
+        looks = {live.attempt.token: Look(reply.of_job(live.job, name=live.attempt.token)) for live in lives}
+        for live in lives:
+            row = looks[live.attempt.token].queue
+            if isinstance(row, Row) and not is_active(row):
+                _save(live.attempt, row=row)
+        over = [live for live in lives if not isinstance(looks[live.attempt.token].queue, Row)]
+        if not over:
+            return looks
+        with contextlib.suppress(UnreachableError):
+            oldest = max(live.attempt.age_s for live in over)
+            accounts = self.scheduler.account(jobs=[live.job for live in over], since_s=oldest + 3600)
+            if accounts is not None:
+                for live in over:
+                    token = live.attempt.token
+                    looks[token] = Look(looks[token].queue, accounts.of_job(live.job, name=token))
+        return looks
+
+    def judge(self, live: Live, *, done: bool, look: Look | None, odd_s: float = 0.0) -> Verdict | None:
+        """Say how a job ended and close its attempt; None while it has not ended or nobody can tell."""
+        attempt, queue = live.attempt, None if look is None else look.queue
+        seen = attempt.record("seen") or {}
+        finding = classify(
+            Evidence(
+                done=done,
+                queue=queue,
+                account=None if look is None else look.account,
+                accounting=self.scheduler.has_accounting is not False,
+                seen=(str(seen["state"]), seen.get("reason")) if str(seen.get("job")) == live.job else None,
+                end=read_end(attempt, job=live.job),
+                log=tail_of_log(attempt),
+                odd_s=odd_s,
+                lost_s=self.patience.lost_s,
+                settle_s=self.patience.settle_s,
+            )
+        )
+        return None if finding is None else self._close(live, finding=finding, node=_node(attempt, queue))
+
+    def cancel(self, attempts: Sequence[Attempt], *, why: str = "cancelled by the caller") -> None:
+        """Cancel what works on attempts: no job begins any more, running ones are told to stop.
+
+        The wish is written first. A job whose number is not known, or that cannot be told now, meets it when it starts.
+
+        Raises
+        ------
+        UnreachableError
+            When the scheduler could not be told.
+        """
+        jobs = []
+        for attempt in attempts:
+            if attempt.is_closed:
+                continue
+            attempt.write("cancel", t=time.time(), why=why)
+            attempt.give_up()
+            job = attempt.job or self.find(attempt)
+            if job is not None:
+                jobs.append(job)
+        self.scheduler.cancel(jobs)
+
+    def await_cancelled(self, attempts: Sequence[Attempt], *, done: Callable[[], bool] = lambda: False) -> None:
+        """Give cancelled jobs some seconds to write their end, then close their attempts.
+
+        Raises
+        ------
+        UnreachableError
+            When nobody can say whether they ended; the attempts stay open then.
+        """
+        deadline = time.monotonic() + self.patience.files_s
+        waiting = [attempt for attempt in attempts if not attempt.is_closed]
+        while waiting:
+            by_job = {attempt.job: attempt for attempt in waiting if attempt.job is not None}
+            rows = self.scheduler.queue(jobs=[job for job in by_job if job]) if by_job else None
+            still = []
+            for attempt in waiting:
+                row = rows.of_job(attempt.job, name=attempt.token) if rows is not None and attempt.job else None
+                if isinstance(row, Row) and is_active(row):
+                    still.append(attempt)
+                    continue
+                kind = Outcome.DONE if done() else Outcome.CANCELLED
+                state, reason = (row.state, row.reason) if isinstance(row, Row) else ("", None)
+                attempt.close(kind=kind.value, job=attempt.job or "", state=state, reason=reason or "")
+            waiting = still
+            if waiting and time.monotonic() > deadline:
+                raise UnreachableError(
+                    expected="cancelled jobs to end",
+                    found=f"{len(waiting)} still there after {self.patience.files_s:g} s",
+                    where=", ".join(str(attempt.folder) for attempt in waiting),
+                    remedy="`morphseq jobs` shows them; the scheduler ends them after its KillWait",
+                )
+            if waiting:
+                time.sleep(0.1)
+
+    def _submit(self, spec: JobSpec, *, attempt: Attempt, script: str, run_id: str) -> Live:
+        """Write everything, the intent last, then submit; the answer's number is written at once."""
+        write_whole(attempt.path("request.json"), spec.request)
+        write_whole(attempt.path("job.sh"), script.encode())
+        attempt.write(
+            "intent",
+            t=time.time(),
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            run_id=run_id,
+            token=attempt.token,
+            resources=spec.resources.as_dict(),
+        )
+        try:
+            submitted = self.scheduler.submit(f"{attempt.there}/job.sh")
+        except RejectedError as error:
+            attempt.give_up()
+            attempt.close(kind=Outcome.REJECTED.value, reason=error.found, state="", job="")
+            raise
+        attempt.write("job", job=submitted.job, cluster=submitted.cluster, t=time.time(), found="sbatch")
+        return Live(spec, attempt, submitted.job)
+
+    def _settle(self, attempt: Attempt) -> str | None:
+        """Find the job of an open attempt, or give the attempt up when its grace is over; None then."""
+        looked = float("-inf")
+        while not attempt.is_closed:
+            if attempt.owner() == VOID:
+                job = None if attempt.record("cancel") is None else self.find(attempt)
+                if job is not None:
+                    self.scheduler.cancel([job])
+                attempt.close(kind=_kind_of_void(attempt).value, state="", reason="given up before a job began", job="")
+                return None
+            if attempt.job is not None:
+                return attempt.job
+            over = attempt.age_s >= self.patience.grace_s
+            if over or (_is_orphan(attempt) and time.monotonic() - looked >= _LOOK_EVERY_S):
+                looked = time.monotonic()
+                job = self.find(attempt)
+                if job is not None:
+                    return job
+                if over:
+                    # Winning the claim is what makes this safe: a job that comes late finds it taken and leaves.
+                    attempt.give_up()
+                    continue
+            time.sleep(_TICK_S)
+        return None
+
+    def _ended_for_another_run(self, live: Live, *, done: Callable[[], bool], run_id: str) -> bool:
+        """Whether an adopted attempt ended before this run asked; it is closed then."""
+        intent = live.attempt.record("intent")
+        if intent is None or intent.get("run_id", "") == run_id:
+            return False
+        try:
+            look = self.look([live])[live.attempt.token]
+        except UnreachableError:
+            return False
+        if isinstance(look.queue, Row) and is_active(look.queue):
+            return False
+        # Nobody watched its end: what it left has had its time to come into sight.
+        age_s = float("inf") if live.attempt.age_s > self.patience.grace_s else 0.0
+        return not done() and self.judge(live, done=False, look=look, odd_s=age_s) is not None
+
+    def _close(self, live: Live, *, finding: Finding, node: str) -> Verdict:
+        attempt = live.attempt
+        if finding.outcome is Outcome.DONE:
+            self._await_end(live)
+        verdict = Verdict(
+            outcome=finding.outcome,
+            state=finding.state,
+            reason=finding.reason,
+            job=live.job,
+            node=node,
+            log=tail_of_log(attempt).decode("utf-8", "backslashreplace"),
+        )
+        attempt.close(
+            kind=verdict.outcome.value, state=verdict.state, reason=verdict.reason, job=verdict.job, node=verdict.node
+        )
+        return verdict
+
+    def _await_end(self, live: Live) -> None:
+        """Let a job that has published its result write its end record: it tells what the job used."""
+        deadline = time.monotonic() + min(2.0, self.patience.files_s)
+        while read_end(live.attempt, job=live.job) is None and time.monotonic() < deadline:
+            time.sleep(_TICK_S / 5)
+
+
+def read_end(attempt: Attempt, *, job: str) -> End | None:
+    """Read the end record of a job's present life."""
+    end, start = attempt.record("end"), attempt.record("start") or {}
+    if end is None or str(end.get("job")) != job or int(end.get("restart", 0)) < int(start.get("restart", 0)):
+        return None
+    return End(code=int(end["rc"]), signal=str(end.get("signal", "")))
+
+
+def tail_of_log(attempt: Attempt, *, size: int = _LOG_TAIL) -> bytes:
+    """Last bytes of an attempt's log; empty when there is none."""
+    try:
+        with attempt.path("log.txt").open("rb") as handle:
+            handle.seek(0, os.SEEK_END)
+            handle.seek(max(0, handle.tell() - size))
+            return handle.read()
+    except FileNotFoundError:
+        return b""
+
+
+def outcomes_of_run(attempts: Sequence[Attempt], *, run_id: str) -> list[Outcome]:
+    """How the closed attempts of one run ended, oldest first."""
+    found = []
+    for attempt in attempts:
+        intent, closed = attempt.record("intent") or {}, attempt.record("closed")
+        if closed is not None and intent.get("run_id", "") == run_id:
+            found.append(Outcome(closed["kind"]))
+    return found
+
+
+def resources_of(attempt: Attempt) -> Resources | None:
+    """What an attempt asked for; None when it never came to that."""
+    intent = attempt.record("intent")
+    if intent is None:
+        return None
+    named: Mapping[str, str | int] = intent.get("resources", {})
+    return Resources(**named)  # type: ignore[arg-type] - written by `Resources.as_dict`, checked again when made
+
+
+def _is_orphan(attempt: Attempt) -> bool:
+    """Whether whoever meant to submit cannot be at it any more, as far as this host can tell."""
+    intent = attempt.record("intent")
+    if intent is None:
+        return False
+    if intent.get("host") != socket.gethostname():
+        return True
+    pid = int(intent.get("pid", 0))
+    if pid == os.getpid():
+        return True  # an earlier try of this very process ended without an answer
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def _kind_of_void(attempt: Attempt) -> Outcome:
+    return Outcome.VOID if attempt.record("cancel") is None else Outcome.CANCELLED
+
+
+def _save(attempt: Attempt, *, row: Row) -> None:
+    """Keep the reason of an end: the controller forgets it after some minutes, accounting never knew it."""
+    if attempt.record("seen") is None:
+        attempt.write("seen", job=row.job, state=row.state, reason=row.reason, node=row.node, t=time.time())
+
+
+def _node(attempt: Attempt, queue: Row | Sighting | None) -> str:
+    start = attempt.record("start")
+    if start is not None:
+        return str(start.get("node", ""))
+    return queue.node if isinstance(queue, Row) else ""

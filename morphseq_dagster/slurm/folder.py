@@ -1,0 +1,180 @@
+"""Folders: one per request, and in it one per attempt, whose making is the attempt's lock.
+
+Holds names, paths and the exclusive acts: make an attempt, win its claim, close it. `claim` is a symbolic link that can be
+made once only; its target is the number of the job that works, or `void` when a client gave the attempt up. A folder
+without `intent.json` is not void: its maker may still be writing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from morphseq_dagster.slurm.records import read_record, sync_folder, write_record
+
+INBOX: Final = "_ended"
+VOID: Final = "void"
+_ATTEMPT: Final = re.compile(r"a([1-9][0-9]{0,5})")
+_KEY_IN_TOKEN: Final = 32
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt at a request.
+
+    Parameters
+    ----------
+    folder
+        Its folder, as this host sees it.
+    there
+        The same as the nodes see it.
+    number
+        Counts from 1.
+    token
+        Name of the job; unique per request, attempt and root, and short enough for accounting.
+    inbox
+        Folder for the mark that the job leaves when it ends.
+    """
+
+    folder: Path
+    there: str
+    number: int
+    token: str
+    inbox: Path
+
+    def path(self, name: str) -> Path:
+        """Path of one of the attempt's files."""
+        return self.folder / name
+
+    def record(self, name: str) -> dict[str, Any] | None:
+        """One of the attempt's records: intent, job, start, end, usage, seen, cancel, closed."""
+        return read_record(self.folder / f"{name}.json")
+
+    def write(self, name: str, **values: object) -> None:
+        """Write one of the attempt's records."""
+        write_record(self.folder / f"{name}.json", values)
+
+    @property
+    def job(self) -> str | None:
+        """Number of its job: as sbatch answered, or as the job itself said by its claim."""
+        record = self.record("job")
+        if record is not None and str(record.get("job", "")).isdigit():
+            return str(record["job"])
+        owner = self.owner()
+        return owner if owner is not None and owner != VOID else None
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether there is a verdict."""
+        return self.record("closed") is not None
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the intent to submit, or since the folder was made when there is none."""
+        intent = self.record("intent")
+        begun = float(intent["t"]) if intent is not None else self.folder.stat().st_mtime
+        return max(0.0, time.time() - begun)
+
+    def owner(self) -> str | None:
+        """Who may act: a job's number, `void`, or nobody yet."""
+        try:
+            return str((self.folder / "claim").readlink())
+        except FileNotFoundError:
+            return None
+
+    def give_up(self) -> bool:
+        """Win the claim so that no job can work in this attempt any more; False when a job has it."""
+        try:
+            (self.folder / "claim").symlink_to(VOID)
+        except FileExistsError:
+            return self.owner() == VOID
+        sync_folder(self.folder)
+        return True
+
+    def close(self, *, kind: str, **values: object) -> None:
+        """Write the verdict, once; the first one stands."""
+        if not self.is_closed:
+            self.write("closed", kind=kind, t=time.time(), **values)
+        with contextlib.suppress(FileNotFoundError):
+            (self.inbox / self.token).unlink()
+
+
+class JobRoot:
+    """All requests below one root.
+
+    Parameters
+    ----------
+    root
+        Folder, as this host sees it.
+    there
+        The same folder as the nodes see it; equal unless given.
+    """
+
+    def __init__(self, root: Path, *, there: str | None = None) -> None:
+        self.root = root
+        self.there = str(root) if there is None else there.rstrip("/")
+        # Two data roots may hold the same request; their jobs must not be taken for each other's.
+        self._mark = hashlib.sha256(self.there.encode()).hexdigest()[:8]
+
+    @property
+    def inbox(self) -> Path:
+        """Folder of end marks."""
+        return self.root / INBOX
+
+    def attempts(self, group: tuple[str, ...], *, key: str) -> list[Attempt]:
+        """Attempts at a request, oldest first."""
+        folder = self.root.joinpath(*group, key)
+        try:
+            names = os.listdir(folder)
+        except FileNotFoundError:
+            return []
+        numbers = sorted(int(match[1]) for name in names if (match := _ATTEMPT.fullmatch(name)))
+        return [self.attempt(group, key=key, number=number) for number in numbers]
+
+    def attempt(self, group: tuple[str, ...], *, key: str, number: int) -> Attempt:
+        """Name an attempt, which need not exist."""
+        name = f"a{number}"
+        return Attempt(
+            folder=self.root.joinpath(*group, key, name),
+            there="/".join((self.there, *group, key, name)),
+            number=number,
+            token=f"ms.{key[:_KEY_IN_TOKEN]}.{self._mark}.{name}",
+            inbox=self.inbox,
+        )
+
+    def begin(self, attempt: Attempt) -> bool:
+        """Make an attempt's folder; False when somebody else made it."""
+        attempt.folder.parent.mkdir(parents=True, exist_ok=True)
+        self.inbox.mkdir(exist_ok=True)
+        try:
+            attempt.folder.mkdir()
+        except FileExistsError:
+            return False
+        sync_folder(attempt.folder.parent)
+        return True
+
+    def open_attempts(self, group: tuple[str, ...] = (), *, depth: int = 2) -> Iterator[tuple[tuple[str, ...], str, Attempt]]:
+        """Yield group, key and attempt of everything without a verdict below a group.
+
+        Parameters
+        ----------
+        group
+            First folder names; all when empty.
+        depth
+            Number of folder names above a key.
+        """
+        above = self.root.joinpath(*group)
+        for folder in sorted(above.glob("/".join(["*"] * (depth - len(group) + 1)))):
+            parts = folder.relative_to(self.root).parts
+            if parts[0] == INBOX or not folder.is_dir():
+                continue
+            for attempt in self.attempts(parts[:-1], key=parts[-1]):
+                if not attempt.is_closed:
+                    yield parts[:-1], parts[-1], attempt

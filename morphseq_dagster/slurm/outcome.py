@@ -1,0 +1,210 @@
+"""Outcomes: what an end means, from what files and scheduler say.
+
+Holds a pure table. Success is that the request is done, nothing else; states and codes explain the rest. Codes alone prove
+little: a time limit and a cancelled job both read 0:0 in accounting, and one and the same triple stands for a job over its
+memory and for one that was killed.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from morphseq_dagster.slurm.commands import Row, Sighting
+
+ACTIVE: Final = frozenset(
+    "PENDING RUNNING COMPLETING CONFIGURING SUSPENDED STOPPED SIGNALING STAGE_OUT RESIZING REQUEUED REQUEUE_HOLD "
+    "REQUEUE_FED SPECIAL_EXIT RESV_DEL_HOLD POWER_UP_NODE LAUNCH_FAILED RECONFIG_FAIL".split()
+)
+"""States in which a job has not ended, or will start again by itself."""
+_CRASHES: Final = frozenset((4, 5, 6, 7, 8, 11, 31))  # ILL TRAP ABRT BUS FPE SEGV SYS
+_USR1, _KILL, _TERM = 10, 9, 15
+_NO_FOLDER: Final = 53
+_MARK: Final = re.compile(rb"(?m)^(?:slurmstepd|slurmd)\b[^\n]*?error:[^\n]*")
+
+
+class Outcome(StrEnum):
+    """Ends of an attempt."""
+
+    DONE = "done"
+    FAILED = "failed"
+    CRASH = "crash"
+    KILLED = "killed"
+    OOM = "oom"
+    CANCELLED = "cancelled"
+    TIMEOUT = "timeout"
+    NODE = "node"
+    PREEMPTED = "preempted"
+    CONFIG = "config"
+    REJECTED = "rejected"
+    LOST = "lost"
+    VOID = "void"
+
+
+@dataclass(frozen=True)
+class End:
+    """The end record that a job's script leaves; not final, since a job may be started again."""
+
+    code: int
+    signal: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """Everything known of one attempt at one moment.
+
+    Parameters
+    ----------
+    done
+        Whether the request is done.
+    queue
+        Row of squeue, or that an answer came without it; None when nobody answered.
+    account
+        The same of sacct; None also where there is no accounting.
+    accounting
+        Whether there is accounting to ask.
+    seen
+        State and reason saved from an earlier answer of the controller.
+    end
+        End record of this job in its present life.
+    log
+        Last bytes of the log.
+    odd_s
+        Seconds since both answered without a word of the job, or since it completed without a result.
+    lost_s, settle_s
+        Patience with either.
+    """
+
+    done: bool
+    queue: Row | Sighting | None
+    account: Row | Sighting | None = None
+    accounting: bool = True
+    seen: tuple[str, str | None] | None = None
+    end: End | None = None
+    log: bytes = b""
+    odd_s: float = 0.0
+    lost_s: float = 60.0
+    settle_s: float = 30.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What an end was, in words of the scheduler where it spoke."""
+
+    outcome: Outcome
+    state: str = ""
+    reason: str = ""
+
+
+def is_active(row: Row) -> bool:
+    """Whether a row shows a job that has not ended."""
+    return row.state in ACTIVE
+
+
+def classify(evidence: Evidence) -> Finding | None:
+    """Say what the end was; None while the job has not ended or nobody can tell."""
+    queue, account = evidence.queue, evidence.account
+    if evidence.done:
+        return Finding(Outcome.DONE, queue.state if isinstance(queue, Row) else "")
+    if isinstance(queue, Row):
+        if is_active(queue):
+            return None
+        return _of_state(evidence, state=queue.state, reason=queue.reason or "")
+    if queue is None:
+        return None  # no answer proves nothing
+    state, reason = evidence.seen if evidence.seen is not None else ("", None)
+    if state:
+        return _of_state(evidence, state=state, reason=reason or "")
+    if isinstance(account, Row):
+        # What accounting calls active may have died with its node, or the row trails: the controller knows better.
+        if not is_active(account):
+            return _of_state(evidence, state=account.state, reason="")
+    elif account is None and evidence.accounting:
+        return None
+    elif evidence.end is not None and (evidence.end.code != 0 or evidence.end.signal):
+        return _of_state(evidence, state="", reason="")
+    if evidence.odd_s < evidence.lost_s:
+        return None
+    return Finding(Outcome.LOST, "", f"neither controller nor accounting has known the job for {evidence.lost_s:g} s")
+
+
+def _of_state(evidence: Evidence, *, state: str, reason: str) -> Finding | None:
+    plain = {
+        "NODE_FAIL": Outcome.NODE,
+        "BOOT_FAIL": Outcome.NODE,
+        "PREEMPTED": Outcome.PREEMPTED,
+        "OUT_OF_MEMORY": Outcome.OOM,
+        "TIMEOUT": Outcome.TIMEOUT,
+        "DEADLINE": Outcome.TIMEOUT,
+        "CANCELLED": Outcome.CANCELLED,
+        "REVOKED": Outcome.LOST,
+    }
+    if state in plain:
+        return Finding(plain[state], state, reason)
+    if state == "COMPLETED":
+        if evidence.odd_s < evidence.settle_s:
+            return None
+        return Finding(Outcome.FAILED, state, "the job ended with code 0 and left no result")
+    outcome, why = _of_end(evidence)
+    return Finding(outcome, state, ", ".join(part for part in (reason, why) if part))
+
+
+def _of_end(evidence: Evidence) -> tuple[Outcome, str]:
+    """Tell the kind of a failure: the log's marks, then the end record, then the scheduler's codes."""
+    if marked := _of_log(evidence.log):
+        return marked
+    if evidence.end is not None:
+        if evidence.end.signal == "USR1":
+            return Outcome.TIMEOUT, "ended after the warning before its time limit"
+        if evidence.end.signal == "TERM":
+            return Outcome.KILLED, "ended by TERM"
+        return _of_code(evidence.end.code)
+    for row in (evidence.queue, evidence.account):
+        if isinstance(row, Row) and (row.exit_code or row.signal):
+            if row.signal == _NO_FOLDER:
+                return Outcome.CONFIG, "the node could not open the job's folder (0:53)"
+            return _of_code(128 + row.signal if row.signal else row.exit_code or 0)
+    return Outcome.FAILED, "neither code nor end record"
+
+
+def _of_code(code: int) -> tuple[Outcome, str]:
+    number = code - 128
+    if number in _CRASHES:
+        return Outcome.CRASH, f"ended by signal {number}"
+    if number == _USR1:
+        return Outcome.TIMEOUT, "ended by the warning before its time limit"
+    if number == _KILL:
+        return Outcome.KILLED, "ended by KILL (too little memory is one cause, not proven)"
+    if number == _TERM:
+        return Outcome.KILLED, "ended by TERM"
+    if code in (72, 126, 127):
+        return Outcome.CONFIG, f"code {code}: folder, preamble or program not there on the node"
+    return Outcome.FAILED, f"exit code {code}"
+
+
+def _of_log(log: bytes) -> tuple[Outcome, str] | None:
+    """Find the marks of the node's daemon; the job's own lines do not count, whatever they say."""
+    for line in reversed(_MARK.findall(log)):
+        text = line.decode("utf-8", "backslashreplace")
+        lower = text.lower()
+        if "exceeded" in lower and "memory" in lower:
+            return Outcome.OOM, text
+        if "oom" in lower:
+            return Outcome.OOM, text
+        if "due to time limit" in lower:
+            return Outcome.TIMEOUT, text
+        if "due to node failure" in lower:
+            return Outcome.NODE, text
+        if "due to preemption" in lower:
+            return Outcome.PREEMPTED, text
+        if "cancelled at" in lower and not _more_telling(log):
+            return Outcome.CANCELLED, text
+    return None
+
+
+def _more_telling(log: bytes) -> bool:
+    """Whether another mark explains why the daemon cancelled the job."""
+    lower = b"\n".join(_MARK.findall(log)).lower()
+    return b"memory" in lower or b"oom" in lower

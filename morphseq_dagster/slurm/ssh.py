@@ -1,0 +1,224 @@
+"""SSH transport: OpenSSH with one login that all commands share.
+
+Holds the connection. One master process logs in; each command is a channel of it, open as long as the command. The
+master lives on a pipe from this process, so it ends with it, however that dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shlex
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.slurm.child import as_answer, run_child
+from morphseq_dagster.slurm.errors import UnreachableError
+from morphseq_dagster.slurm.job import refuse
+from morphseq_dagster.slurm.transport import Answer
+
+_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
+_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_JUMP = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*@)?[A-Za-z0-9_][A-Za-z0-9_.-]*(?::[0-9]{1,5})?")
+_FILE = re.compile(r"[A-Za-z0-9._/+~-]+")
+_OWN_FAILURE = 255
+_NO_COMMAND = 127
+_CHANNELS = 6
+"""Commands at once: servers allow 10 sessions per connection unless told otherwise, and the master is one."""
+_STEADY = ("-u", "SQUEUE_FORMAT", "-u", "SQUEUE_FORMAT2", "-u", "SACCT_FORMAT", "-u", "SBATCH_EXPORT", "LC_ALL=C.UTF-8")
+"""Arguments of `env` that take away what a login shell may have set against us."""
+_REFUSALS = ("permission denied", "host key verification failed", "too many authentication failures", "no such identity")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SshAddress:
+    """Where to log in, and as whom.
+
+    Parameters
+    ----------
+    host, port, user
+        The login node; user and port as the SSH configuration says unless given.
+    key
+        Private key file; without one the agent and the SSH configuration are asked.
+    known_hosts
+        File of known host keys; the user's own unless given. An unknown or changed host key is refused.
+    jump
+        Host to go through: `user@host:port`.
+    """
+
+    host: str
+    port: int | None = None
+    user: str | None = None
+    key: str | None = None
+    known_hosts: str | None = None
+    jump: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse values that could be read as options."""
+        wrong = [] if _HOST.fullmatch(self.host) else [f"host {self.host!r}"]
+        wrong += [f"user {self.user!r}"] if self.user is not None and not _USER.fullmatch(self.user) else []
+        wrong += [f"jump {self.jump!r}"] if self.jump is not None and not _JUMP.fullmatch(self.jump) else []
+        wrong += [f"port {self.port!r}"] if self.port is not None and not 1 <= self.port <= 65535 else []
+        for name, value in (("key", self.key), ("known_hosts", self.known_hosts)):
+            wrong += [f"{name} {value!r}"] if value is not None and not _FILE.fullmatch(value) else []
+        refuse(wrong, where="address of the login node")
+
+    def options(self) -> list[str]:
+        """Options of `ssh` for this address, without the host."""
+        found = ["-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=10"]
+        found += ["-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3", "-o", "ForwardAgent=no"]
+        found += ["-o", "ForwardX11=no", "-o", "LogLevel=ERROR"]
+        if self.known_hosts is not None:
+            found += ["-o", f"UserKnownHostsFile={self.known_hosts}"]
+        if self.key is not None:
+            found += ["-i", self.key, "-o", "IdentitiesOnly=yes"]
+        if self.port is not None:
+            found += ["-p", str(self.port)]
+        if self.user is not None:
+            found += ["-l", self.user]
+        return found
+
+
+class SshTransport:
+    """Commands on a login node over one shared connection.
+
+    Parameters
+    ----------
+    address
+        Where to log in.
+    """
+
+    name = "ssh"
+
+    def __init__(self, address: SshAddress) -> None:
+        self._address = address
+        self._lock = threading.Lock()
+        self._channels = threading.BoundedSemaphore(_CHANNELS)
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._master: subprocess.Popen[bytes] | None = None
+        self.logins = 0
+
+    def run(self, argv: Sequence[str], *, timeout_s: float, stdin: bytes = b"") -> Answer:
+        """Run a command there; its arguments are quoted for the remote shell."""
+        with self._channels:
+            socket = self._connect()
+            command = ["ssh", *self._address.options(), "-o", f"ControlPath={socket}", "-o", "ControlMaster=no"]
+            # Without the shared connection ssh would quietly log in again, once per command.
+            command += ["-o", "ProxyCommand=false", "-T", self._address.host, "--", shlex.join(["env", *_STEADY, *argv])]
+            done = run_child(command, timeout_s=timeout_s, stdin=stdin)
+        if done is None:
+            self._drop()
+            raise self._no_answer(f"{argv[0]} gave none within {timeout_s:g} s")
+        answer = as_answer(done)
+        if answer.code == _OWN_FAILURE:
+            raise self._no_answer(answer.err.strip() or "the connection broke")
+        if answer.code == _NO_COMMAND:
+            raise PermanentError(
+                expected=f"the command {argv[0]}",
+                found=answer.err.strip() or "no such program",
+                where=f"login node {self._address.host}",
+                remedy="name the folder of the scheduler's commands in places.slurm.commands",
+            )
+        return answer
+
+    def put(self, path: str, data: bytes) -> None:
+        """Write a file there in one step."""
+        temporary = f"{path}.part"
+        for argv, stdin in ((["tee", "--", temporary], data), (["mv", "-f", "--", temporary, path], b"")):
+            answer = self.run(argv, timeout_s=60, stdin=stdin)
+            if answer.code != 0:
+                raise OSError(f"{self._address.host}: {answer.err.strip()}")
+
+    def get(self, path: str) -> bytes:
+        """Read a file there."""
+        with self._channels:
+            socket = self._connect()
+            command = ["ssh", *self._address.options(), "-o", f"ControlPath={socket}", "-o", "ControlMaster=no"]
+            command += ["-o", "ProxyCommand=false", "-T", self._address.host, "--", shlex.join(["cat", "--", path])]
+            done = run_child(command, timeout_s=60, stdin=b"")
+        if done is None or done[0] == _OWN_FAILURE:
+            raise self._no_answer(f"the file {path} could not be fetched")
+        if done[0] != 0:
+            raise FileNotFoundError(2, done[2].decode("utf-8", "backslashreplace").strip(), path)
+        return done[1]
+
+    def close(self) -> None:
+        """Log out."""
+        self._drop()
+        with self._lock:
+            if self._folder is not None:
+                self._folder.cleanup()
+                self._folder = None
+
+    def _connect(self) -> str:
+        """Log in unless that was done; return the socket of the shared connection."""
+        with self._lock:
+            if self._folder is None:
+                # A socket's path may have about 100 characters: not below a working folder of any depth.
+                self._folder = tempfile.TemporaryDirectory(prefix="mseq-ssh-", dir="/tmp")  # noqa: S108 - private, 0700
+            socket = Path(self._folder.name) / "c"
+            if self._master is not None and self._master.poll() is None and socket.exists():
+                return str(socket)
+            self._end_master()
+            socket.unlink(missing_ok=True)
+            self._log_in(socket)
+            return str(socket)
+
+    def _log_in(self, socket: Path) -> None:
+        jump = ["-J", self._address.jump] if self._address.jump is not None else []
+        command = ["ssh", *self._address.options(), *jump, "-o", f"ControlPath={socket}", "-o", "ControlMaster=yes"]
+        command += ["-o", "ControlPersist=no", "-T", self._address.host, "--", "exec cat"]
+        with tempfile.TemporaryFile() as said:
+            self.logins += 1
+            master = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True
+            )
+            self._master = master
+            deadline = time.monotonic() + 30
+            while master.poll() is None and not socket.exists() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            if socket.exists():
+                return
+            self._end_master()
+            said.seek(0)
+            text = said.read().decode("utf-8", "backslashreplace").strip()
+        if any(refusal in text.lower() for refusal in _REFUSALS):
+            raise PermanentError(
+                expected="to be let in",
+                found=text,
+                where=f"login node {self._address.host}",
+                remedy="check key, agent, user and known host keys with an ordinary `ssh -o BatchMode=yes`",
+            )
+        raise self._no_answer(text or "no connection within 30 s")
+
+    def _drop(self) -> None:
+        with self._lock:
+            self._end_master()
+
+    def _end_master(self) -> None:
+        if self._master is None:
+            return
+        if self._master.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._master.stdin.close()
+        self._master.terminate()
+        try:
+            self._master.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._master.kill()
+            self._master.wait()
+        self._master = None
+
+    def _no_answer(self, found: str) -> UnreachableError:
+        return UnreachableError(
+            expected="an answer",
+            found=found,
+            where=f"login node {self._address.host}",
+            remedy="wait: jobs go on without us, contact is sought again by itself",
+        )

@@ -1,0 +1,103 @@
+"""Step bench: give one step inputs written by hand, run its body, read what it staged.
+
+Holds the request and the files that stand for earlier steps. Nothing is published: no claim, no record, no commit.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel
+
+from morphseq_dagster.contracts.document import encode_document, parse_document
+from morphseq_dagster.contracts.image_set import FileEntry
+from morphseq_dagster.contracts.table import TableContract
+from morphseq_dagster.layout import Layout
+from morphseq_dagster.steps.contract import StepRequest, StepResult
+from morphseq_dagster.steps.registry import REGISTRY
+from morphseq_dagster.storage.hashing import hash_bytes
+from morphseq_dagster.storage.records import InputRead
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+class StepBench:
+    """One data root with the inputs of one step.
+
+    Parameters
+    ----------
+    data_root
+        Empty folder to work in.
+    experiment
+        Experiment whose step is run.
+    """
+
+    def __init__(self, data_root: Path, *, experiment: str) -> None:
+        self.layout: Layout = REGISTRY.layout(data_root)
+        self.experiment = experiment
+        self._inputs: dict[str, InputRead] = {}
+
+    def supply(self, name: str, document: BaseModel) -> None:
+        """Give the document of an earlier step, or the manifest of its pictures."""
+        data = encode_document(document)
+        version = getattr(document, "version", None)
+        self._keep(name, self.layout.primary(name, experiment=self.experiment), data=data, version=version)
+
+    def supply_table(self, name: str, frame: pd.DataFrame, *, contract: TableContract) -> None:
+        """Give the table of an earlier step; it must fulfil its contract."""
+        data = contract.encode(frame, where=name)
+        self._keep(name, self.layout.primary(name, experiment=self.experiment), data=data)
+
+    def supply_file(self, name: str, data: bytes, *, suffix: str = ".csv") -> None:
+        """Give a registered file that a person or a lab supplies."""
+        self._keep(name, self.layout.data_root / "supplied" / f"{name}{suffix}", data=data)
+
+    def supply_picture(self, path: Path, data: bytes) -> tuple[str, FileEntry]:
+        """Lay a picture below the data root; return its relative path and its entry for a manifest."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        return self.layout.relative(path), FileEntry(sha256=hash_bytes(data), size=len(data))
+
+    def request(self, step: str, *, recipe: dict[str, Any] | None = None) -> StepRequest:
+        """Make the request of a step; registered files that were not given are absent."""
+        spec = REGISTRY.spec(step)
+        externals = [e.name for e in spec.externals]
+        inputs = [self._inputs[name] for name in spec.inputs]
+        inputs += [self._inputs.get(name, InputRead(name=name, path="", sha256=None)) for name in externals]
+        values = spec.recipe.model_validate(recipe or {}).model_dump(mode="json")
+        variant = spec.variant(values) if spec.variant is not None else ""
+        output = self.layout.primary(step, experiment=self.experiment, variant=variant)
+        return StepRequest(
+            experiment=self.experiment,
+            step=step,
+            version=spec.version,
+            recipe=values,
+            inputs=tuple(inputs),
+            output=self.layout.relative(output),
+            data_root=str(self.layout.data_root),
+        )
+
+    def run(self, step: str, *, recipe: dict[str, Any] | None = None) -> StepResult:
+        """Run the body of a step on what was given."""
+        return REGISTRY.spec(step).load()(self.request(step, recipe=recipe))
+
+    def _keep(self, name: str, path: Path, *, data: bytes, version: str | None = None) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        self._inputs[name] = InputRead(name=name, path=self.layout.relative(path), sha256=version or hash_bytes(data))
+
+
+def read_document(result: StepResult, model: type[_Model]) -> _Model:
+    """Document or manifest that a step staged."""
+    staged = result.staged
+    return parse_document(model, staged.staged_primary.read_bytes(), where=str(staged.primary))
+
+
+def read_table(result: StepResult, contract: TableContract) -> pd.DataFrame:
+    """Table that a step staged."""
+    staged = result.staged
+    return contract.decode(staged.staged_primary.read_bytes(), where=str(staged.primary))
