@@ -186,6 +186,10 @@ class Layout:
         folder = self.data_root / "recipes"
         return folder / "default.toml", folder / f"{experiment}.toml"
 
+    def truth(self, experiment: str) -> Path:
+        """Truth of a synthetic experiment; no step reads it."""
+        return self.data_root / "truth" / experiment
+
     # working files
 
     @property
@@ -224,6 +228,11 @@ class Layout:
     def requests(self, experiment: str) -> Path:
         """Requests and results of steps that run in another process."""
         return self.private / "requests" / experiment
+
+    @property
+    def jobs(self) -> Path:
+        """Folders of cluster jobs: step, experiment, key, attempt."""
+        return self.private / "jobs"
 
     def publication_folders(self) -> Iterator[Path]:
         """Yield every folder in which a publication may have left a temporary file."""

@@ -6,10 +6,12 @@ parameters are recipes.
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -18,8 +20,181 @@ from pydantic_settings import (
 )
 
 from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.slurm.job import Environment, Resources, check_path
+from morphseq_dagster.slurm.ssh import SshAddress
 
-PlaceName = Literal["process", "subprocess"]
+PlaceName = Literal["process", "subprocess", "slurm"]
+_CLOSED = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class ResourceSettings(BaseModel):
+    """What a step's job asks of the cluster; what is not set comes from the wider section."""
+
+    model_config = _CLOSED
+
+    partition: str | None = None
+    """Partitions, joined by commas."""
+    account: str | None = None
+    """Account that pays."""
+    qos: str | None = None
+    """Quality of service."""
+    cpus: int | None = None
+    """Processors; the step's thread pools follow."""
+    memory: str | None = None
+    """Memory of the job, such as 16G."""
+    gpus: str | None = None
+    """GPUs: a number, or type and number such as a100:1."""
+    time: str | None = None
+    """Time limit: minutes, HH:MM:SS or D-HH:MM:SS."""
+    constraint: str | None = None
+    """Features that the node must have."""
+    exclude: str | None = None
+    """Nodes to keep off."""
+
+    @field_validator("gpus", "time", mode="before")
+    @classmethod
+    def _accept_numbers(cls, value: object) -> object:
+        return str(value) if type(value) is int else value
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        try:
+            self.over(Resources())
+        except PermanentError as error:
+            raise ValueError(error.found) from error
+        return self
+
+    def over(self, base: Resources) -> Resources:
+        """Lay what is set here over wider settings."""
+        return replace(base, **self.model_dump(exclude_none=True, include=set(ResourceSettings.model_fields)))
+
+
+class SlurmStepSettings(ResourceSettings):
+    """Resources of one step, and what it allows when a job ends early."""
+
+    more_memory: bool = True
+    """Whether a job that ran out of memory is tried once more with twice as much."""
+
+
+class SlurmExperimentSettings(BaseModel):
+    """Resources of one experiment, over those of the steps."""
+
+    model_config = _CLOSED
+
+    resources: ResourceSettings = ResourceSettings()
+    """For all its steps."""
+    steps: dict[str, ResourceSettings] = Field(default_factory=dict)
+    """For single steps."""
+
+
+class SshSettings(BaseModel):
+    """The login node, where the cluster's commands are not programs of this host."""
+
+    model_config = _CLOSED
+
+    host: str
+    """Name of the login node, or of its section in the SSH configuration."""
+    port: int | None = None
+    """Port."""
+    user: str | None = None
+    """User there."""
+    key: str | None = None
+    """Private key file; without one the agent and the SSH configuration are asked."""
+    known_hosts: str | None = None
+    """File of known host keys; unknown or changed keys are refused."""
+    jump: str | None = None
+    """Host to go through: user@host:port."""
+
+    def address(self) -> SshAddress:
+        """Check and convert."""
+        return SshAddress(**self.model_dump())
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        try:
+            self.address()
+        except PermanentError as error:
+            raise ValueError(error.found) from error
+        return self
+
+
+class SlurmSettings(BaseModel):
+    """One Slurm cluster."""
+
+    model_config = _CLOSED
+
+    transport: Literal["local", "ssh"] = "local"
+    """`local` on a submit host itself, `ssh` from anywhere else."""
+    ssh: SshSettings | None = None
+    """The login node, for transport ssh."""
+    commands: str = ""
+    """Folder of sbatch and its kin, where a login shell does not find them."""
+    python: str = sys.executable
+    """Python of the environment on the nodes."""
+    data_root: str = ""
+    """The data root as the nodes see it, where that differs."""
+    preamble: str | None = None
+    """Shell file that a job reads first (modules of the site), as the nodes see it."""
+    variables: dict[str, str] = Field(default_factory=dict)
+    """Variables of the step on the node."""
+    resources: ResourceSettings = ResourceSettings()
+    """For all steps."""
+    steps: dict[str, SlurmStepSettings] = Field(default_factory=dict)
+    """For single steps."""
+    experiments: dict[str, SlurmExperimentSettings] = Field(default_factory=dict)
+    """For single experiments."""
+    requeue: bool = True
+    """Whether the scheduler may start a job again by itself after a node was lost."""
+    warn_s: int = Field(default=120, ge=0, le=65535)
+    """Seconds before the time limit at which a step is told to stop; 0 never tells it."""
+    grace_s: float = Field(default=60, gt=0)
+    """Seconds after which an attempt is given up whose submission nobody knows of."""
+    lost_s: float = Field(default=60, gt=0)
+    """Seconds for which nobody knows of a job before it counts as lost."""
+    settle_s: float = Field(default=30, ge=0)
+    """Seconds for a completed job's result to come into sight."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.transport == "ssh") != (self.ssh is not None):
+            raise ValueError("the section ssh belongs to the transport ssh")
+        try:
+            for path in (self.commands, self.python, self.data_root):
+                check_path(path or "/")
+            self.environment()
+        except PermanentError as error:
+            raise ValueError(error.found) from error
+        return self
+
+    def environment(self) -> Environment:
+        """Surroundings of every job."""
+        return Environment(preamble=self.preamble, variables=self.variables)
+
+    def resources_of(self, step: str, *, experiment: str) -> Resources:
+        """Resources of one step of one experiment: the narrowest section wins, value by value."""
+        special = self.experiments.get(experiment, SlurmExperimentSettings())
+        layers = [self.resources, self.steps.get(step), special.resources, special.steps.get(step)]
+        found = Resources()
+        for layer in layers:
+            found = layer.over(found) if layer is not None else found
+        return found
+
+
+class PlacesSettings(BaseModel):
+    """Where steps run: one entry per step, beside the sections of experiments and clusters."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+    __pydantic_extra__: dict[str, PlaceName]
+
+    experiments: dict[str, dict[str, PlaceName]] = Field(default_factory=dict)
+    """Place per experiment and step."""
+    slurm: SlurmSettings | None = None
+    """The cluster."""
+
+    @property
+    def steps(self) -> dict[str, PlaceName]:
+        """Place per step."""
+        return dict(self.__pydantic_extra__)
 
 
 class MachineSettings(BaseSettings):
@@ -38,8 +213,8 @@ class MachineSettings(BaseSettings):
     """Folder of all experiments."""
     place: PlaceName = "process"
     """Where steps run unless `places` says otherwise."""
-    places: dict[str, PlaceName] = Field(default_factory=dict)
-    """Place per step."""
+    places: PlacesSettings = Field(default_factory=lambda: PlacesSettings.model_validate({}))
+    """Place per step, and the cluster."""
     register_partitions: bool = False
     """Whether loading the definitions registers experiments whose raw folder is there."""
     threads: int = Field(default=0, ge=0)
@@ -63,9 +238,21 @@ class MachineSettings(BaseSettings):
         del file_secret_settings
         return init_settings, env_settings, dotenv_settings, TomlConfigSettingsSource(settings_cls)
 
-    def place_of(self, step: str) -> PlaceName:
-        """Place of one step."""
-        return self.places.get(step, self.place)
+    def place_of(self, step: str, *, experiment: str = "") -> PlaceName:
+        """Place of one step of one experiment."""
+        special = self.places.experiments.get(experiment, {})
+        return special.get(step, self.places.steps.get(step, self.place))
+
+    @model_validator(mode="after")
+    def _check_cluster(self) -> Self:
+        used = {
+            self.place,
+            *self.places.steps.values(),
+            *(p for e in self.places.experiments.values() for p in e.values()),
+        }
+        if "slurm" in used and self.places.slurm is None:
+            raise ValueError("a step runs at slurm, but there is no section places.slurm")
+        return self
 
 
 def load_settings(*, data_root: Path | None = None) -> MachineSettings:

@@ -78,9 +78,7 @@ def make_page() -> str:
         if not rows:
             without.append(f"`{spec.name}`")
             continue
-        parts += [
-            "\n".join([f"## {spec.name}", "", f"{flow(inspect.getdoc(spec.recipe) or '')} {spec.description}", ""])
-        ]
+        parts += ["\n".join([f"## {spec.name}", "", f"{spec.description}", ""])]
         parts += ["\n".join(make_table(("Parameter", "Default", "Allowed", "Unit", "Meaning and source"), rows)), ""]
     parts += ["\n".join(["## Steps without parameters", "", ", ".join(without) + ".", ""])]
     return "\n".join(parts)

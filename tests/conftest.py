@@ -1,4 +1,4 @@
-"""What the whole suite shares: the real data, a finished experiment, markers, the word on skipped tests, capped threads.
+"""What the whole suite shares: real data, a finished experiment, markers, the word on skipped tests, capped threads.
 
 Builders of plates, stores and steps live in `morphseq_dagster.testing`, fixtures of one room beside its tests.
 """

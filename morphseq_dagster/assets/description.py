@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import importlib
+from dataclasses import asdict
 from typing import Any
 
 import dagster as dg
@@ -15,6 +16,7 @@ from morphseq_dagster.contracts.table import TableContract
 from morphseq_dagster.errors import MorphseqError, TransientError
 from morphseq_dagster.layout import Layout
 from morphseq_dagster.places.execution import Committed, Executed
+from morphseq_dagster.slurm.usage import JobFacts
 from morphseq_dagster.steps.contract import StepRequest
 from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.storage.records import Record, WellState
@@ -48,7 +50,7 @@ def describe_result(
     """Describe what a step made, here or elsewhere."""
     if isinstance(outcome, Committed):
         record = outcome.record
-        metadata = _of_record(record, layout=workspace.layout)
+        metadata = _of_record(record, layout=workspace.layout) | _of_job(outcome.job)
         return dg.MaterializeResult(
             value=outcome, data_version=dg.DataVersion(record.data_version), tags=tags, metadata=metadata
         )
@@ -100,6 +102,14 @@ def _of_record(record: Record, *, layout: Layout) -> dict[str, Any]:
         **_columns(record.step),
         **_preview(_read_preview(layout, record=record)),
     }
+
+
+def _of_job(job: JobFacts | None) -> dict[str, Any]:
+    """Describe the cluster job; what nobody knows is left out."""
+    if job is None:
+        return {}
+    values = {f"job/{name}": value for name, value in asdict(job).items() if value is not None and value != ""}
+    return values | {"job/log": dg.MetadataValue.path(job.log)}
 
 
 def _counts(counts: dict[str, int]) -> dict[str, Any]:

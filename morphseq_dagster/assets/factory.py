@@ -79,7 +79,7 @@ def run_step(
                 yield describe_hit(session.memo, workspace=workspace)
                 return
             with listening(lambda progress: _log(context, progress)):
-                outcome = run_session(session, spec=spec, place=resource.place_of(spec.name))
+                outcome = run_session(session, spec=spec, place=resource.place_of(spec.name, experiment=experiment))
             try:
                 yield describe_result(outcome, workspace=workspace, tags=output_tags(session.request))
             finally:

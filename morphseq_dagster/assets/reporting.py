@@ -1,12 +1,12 @@
 """Reporting: tell Dagster what lies on the disk - materialisations of recorded artifacts, tombstones of missing ones.
 
-Holds the way from records to events without a run; computes nothing and changes no file. The data root is the truth: a
-Dagster home that was lost is filled again from here, and may be filled in parts, since what an instance knows is left out.
+Holds the way from records to events without a run; computes nothing and changes no file. The data root is the truth:
+a Dagster home that was lost is filled again from here, in parts if need be, since what an instance knows is left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final
@@ -111,9 +111,9 @@ def report_records(
 def report_missing(instance: DagsterInstance, *, workspace: Workspace, record: Record) -> None:
     """Report a tombstone for an artifact whose file is gone, from the last event's own tags."""
     key, partition = AssetKey(record.step), None if record.experiment == COHORT else record.experiment
-    latest = _latest(instance, key=key, partitions=[partition]).get(partition)
-    known = latest.asset_materialization if latest is not None else None
-    tags = dict(known.tags or {}) if known is not None else {_VERSION: record.data_version, _USER_PROVIDED: "true"}
+    wanted: Any = AssetRecordsFilter(key, asset_partitions=[partition]) if partition is not None else key
+    newest = instance.fetch_materializations(wanted, limit=1).records
+    tags = dict(_tags_of(newest[0])) if newest else {_VERSION: record.data_version, _USER_PROVIDED: "true"}
     instance.report_runless_asset_event(
         AssetMaterialization(
             asset_key=key,
@@ -145,8 +145,8 @@ class _Reporter:
         self._instance = instance
         self._graph = graph
         self._workspace = workspace
-        self._known: dict[str, dict[str | None, EventLogRecord]] = {}
-        self._pointers: dict[str, int] = {}
+        self._told: dict[str, dict[str | None, Mapping[str, str]]] = {}
+        self._inputs: dict[str, tuple[int, dict[str | None, Mapping[str, str]]]] = {}
         self._counts = {"reported": 0, "tombstones": 0, "known": 0}
         self._refused: list[tuple[str, str]] = []
 
@@ -175,7 +175,7 @@ class _Reporter:
             tags=tags,
         )
         self._instance.report_runless_asset_event(event)
-        self._pointers.pop(entry.step, None)
+        self._inputs.pop(entry.step, None)
         self._counts["tombstones" if missing else "reported"] += 1
 
     def summary(self, *, registered: int) -> Reported:
@@ -204,49 +204,35 @@ class _Reporter:
 
     def _pointer(self, record: Record, *, name: str, read: Mapping[str, str | None]) -> str:
         """Storage id of the input's newest event, if the artifact was made from the version that event carries."""
+        wanted: dict[str | None, str | None] = {record.experiment: read.get(name)}
         if record.experiment == COHORT:
-            wanted: Iterable[tuple[str | None, str | None]] = [(e, v) for e, v in read.items() if v]
-        else:
-            wanted = [(record.experiment, read.get(name))]
-        known = self._latest(name, partitions=[partition for partition, _ in wanted])
-        if any(_tags_of(known.get(partition)).get(_VERSION) != version for partition, version in wanted):
-            return _NEVER_SEEN
-        if name not in self._pointers:
+            wanted = {experiment: version for experiment, version in read.items() if version}
+        if name not in self._inputs:
+            # The pointer first: an event of a run meanwhile then counts as news, never as seen.
             newest = self._instance.fetch_materializations(AssetKey(name), limit=1).records
-            self._pointers[name] = newest[0].storage_id if newest else 0
-        return str(self._pointers[name])
+            self._inputs[name] = (newest[0].storage_id if newest else 0, _latest_tags(self._instance, step=name))
+        pointer, known = self._inputs[name]
+        news = any(known.get(partition, {}).get(_VERSION) != version for partition, version in wanted.items())
+        return _NEVER_SEEN if news else str(pointer)
 
     def _is_known(self, step: str, *, partition: str | None, tags: Mapping[str, str]) -> bool:
         """Whether the newest event of an artifact says what its record says; pointers differ and do not matter."""
-        told = _tags_of(self._latest(step, partitions=[partition]).get(partition))
+        if step not in self._told:
+            self._told[step] = _latest_tags(self._instance, step=step)
+        told = self._told[step].get(partition, {})
         compared = [name for name in tags if name in (_VERSION, _CODE) or name.startswith("morphseq/in.")]
         return bool(told) and all(told.get(name) == tags[name] for name in compared)
 
-    def _latest(self, step: str, *, partitions: Sequence[str | None]) -> dict[str | None, EventLogRecord]:
-        """Newest events by partition; those that were not there at the first look are looked for again."""
-        known = self._known.get(step)
-        if known is None:
-            known = self._known[step] = _latest(self._instance, key=AssetKey(step), partitions=None)
-        stale = step in self._pointers or not all(partition in known for partition in partitions)
-        if stale:
-            for partition in partitions:
-                known |= _latest(self._instance, key=AssetKey(step), partitions=[partition])
-        return known
 
-
-def _latest(
-    instance: DagsterInstance, *, key: AssetKey, partitions: Sequence[str | None] | None
-) -> dict[str | None, EventLogRecord]:
-    """Newest materialisation of an asset by partition; of all when `partitions` is None."""
-    found: dict[str | None, EventLogRecord] = {}
-    named = [partition for partition in partitions or () if partition is not None]
-    wanted: Any = AssetRecordsFilter(asset_key=key, asset_partitions=named) if named else key
+def _latest_tags(instance: DagsterInstance, *, step: str) -> dict[str | None, Mapping[str, str]]:
+    """Tags of the newest materialisation of an asset, by partition."""
+    found: dict[str | None, Mapping[str, str]] = {}
     cursor: str | None = None
     while True:
-        page = instance.fetch_materializations(wanted, limit=len(named) or _PAGE, cursor=cursor)
+        page = instance.fetch_materializations(AssetKey(step), limit=_PAGE, cursor=cursor)
         for record in page.records:
-            found.setdefault(record.partition_key, record)
-        if named or not page.has_more:
+            found.setdefault(record.partition_key, _tags_of(record))
+        if not page.has_more:
             return found
         cursor = page.cursor
 

@@ -11,8 +11,11 @@ from morphseq_dagster.cli.cohort import cohort
 from morphseq_dagster.cli.demo import demo
 from morphseq_dagster.cli.doctor import doctor
 from morphseq_dagster.cli.experiments import experiments
+from morphseq_dagster.cli.explain import explain
 from morphseq_dagster.cli.materialize import materialize
 from morphseq_dagster.cli.pipeline import pipeline
+from morphseq_dagster.cli.recipe import recipe
+from morphseq_dagster.cli.stale import stale
 from morphseq_dagster.cli.status import status
 
 app = typer.Typer(
@@ -23,5 +26,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for _verb in (demo, experiments, status, pipeline, materialize, cohort, doctor):
+for _verb in (demo, experiments, status, explain, stale, pipeline, materialize, cohort, doctor):
     app.command()(_verb)
+app.add_typer(recipe, name="recipe")

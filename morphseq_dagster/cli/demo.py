@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 EXPERIMENT: Final = "20240418_demo"
-TRUTH_FOLDER: Final = "truth"
 _FINAL: Final = "embryo_latents_final"
 _YES: Final = ("True", "true", "1")
 
@@ -100,7 +99,7 @@ def _make(call: Call, *, experiment: str, difficulty: Difficulty) -> None:
         task = bar.add_task(f"making {experiment}", total=None)
         make_plate(
             call.workspace.data_root,
-            truth_folder=call.workspace.data_root / TRUTH_FOLDER / experiment,
+            truth_folder=call.workspace.layout.truth(experiment),
             experiment=experiment,
             difficulty=difficulty.value,
             on_progress=lambda done, total: bar.update(task, completed=done, total=total),
@@ -131,7 +130,7 @@ def _show(call: Call, *, experiment: str, final: Path) -> None:
         "pictures of every step": layout.preview("snips", experiment=experiment).parent,
         "masks": layout.folders("exported_masks", experiment=experiment)[0],
         "final table": final,
-        "truth": call.workspace.data_root / TRUTH_FOLDER / experiment,
+        "truth": layout.truth(experiment),
     }
     for words, path in places.items():
         print(f"{words:<24}{path}")

@@ -69,7 +69,7 @@ class Display:
         """Show what happened to a step."""
         if event.kind == "started":
             self._bar.update(
-                self._step, description=f"{self._experiment} {event.step}", total=None, completed=0, visible=True
+                self._step, description=f"{self._experiment} {event.step}", total=1, completed=0, visible=True
             )
             return
         self._bar.advance(self._all)

@@ -183,7 +183,7 @@ class Launcher:
         steps = tuple(spec.name for spec in self._call.workspace.registry.steps if spec.name in found)
         if problem or not steps:
             raise PermanentError(
-                expected="a selection of assets such as '*', 'ff_images', '*sam2_metadata' (with all before) or 'qc_staged*'",
+                expected="assets such as '*', 'ff_images', '*sam2_metadata' (with all before it) or 'qc_staged*'",
                 found=problem or repr(selection),
                 where="--select",
                 remedy="assets: " + ", ".join(spec.name for spec in self._call.workspace.registry.steps),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from morphseq_dagster.cli.choice import ALL, Choice, choose_experiments
-from morphseq_dagster.cli.messages import describe_error, printable
+from morphseq_dagster.cli.messages import printable
 from morphseq_dagster.cli.options import (
     DEFAULT_REGISTRY,
     Call,
@@ -22,11 +22,11 @@ from morphseq_dagster.cli.options import (
     refuse_call,
     split_names,
 )
-from morphseq_dagster.errors import MorphseqError, PermanentError
+from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.steps.contract import Registry
 
 if TYPE_CHECKING:
-    from morphseq_dagster.lineage.plan import Pending
+    from morphseq_dagster.lineage.planner import Verdict
 
 _LATENTS: Final = "latents"
 
@@ -113,7 +113,7 @@ def steps_of(action: Action, *, registry: Registry) -> tuple[frozenset[str], fro
 
 
 def run_plans(
-    call: Call, *, plans: Mapping[str, Sequence[Pending]], forced: Sequence[str] = (), verbose: bool = False
+    call: Call, *, plans: Mapping[str, Sequence[Verdict]], forced: Sequence[str] = (), verbose: bool = False
 ) -> int:
     """Run what is pending, one experiment after the other; return how many failed."""
     todo = {experiment: plan for experiment, plan in plans.items() if plan}
@@ -178,24 +178,34 @@ def _set_model(call: Call, *, experiments: Sequence[str], model: str, dry_run: b
 
 def _plan(
     call: Call, *, experiments: Sequence[str], steps: frozenset[str], forced: frozenset[str]
-) -> tuple[dict[str, tuple[Pending, ...]], dict[str, MorphseqError]]:
+) -> tuple[dict[str, tuple[Verdict, ...]], dict[str, str]]:
     """Plan every experiment; one whose plan cannot be made is reported and left out."""
-    from morphseq_dagster.lineage.plan import find_pending
+    from morphseq_dagster.lineage.plan import plan_experiments
+    from morphseq_dagster.lineage.scans import Scans
 
-    plans: dict[str, tuple[Pending, ...]] = {}
-    broken: dict[str, MorphseqError] = {}
-    for experiment in experiments:
-        try:
-            plans[experiment] = find_pending(call.workspace, experiment=experiment, steps=steps, forced=forced)
-        except MorphseqError as error:
-            broken[experiment] = error
-            print(f"{experiment}: {describe_error(error)}", file=sys.stderr)
+    plans: dict[str, tuple[Verdict, ...]] = {}
+    broken: dict[str, str] = {}
+    scans = Scans(call.workspace.layout)
+    for plan in plan_experiments(call.workspace, experiments=experiments, steps=steps, forced=forced, scans=scans):
+        if plan.problem:
+            broken[plan.experiment] = plan.problem
+            print(f"{plan.experiment}: error: {printable(plan.problem)}", file=sys.stderr)
+        else:
+            plans[plan.experiment] = plan.pending
     return plans, broken
 
 
-def _tell_plans(plans: Mapping[str, Sequence[Pending]], *, total: int) -> None:
+def _tell_plans(plans: Mapping[str, Sequence[Verdict]], *, total: int) -> None:
+    from morphseq_dagster.lineage.costs import describe_cost, estimate_cost
+
     for experiment, plan in plans.items():
-        print(f"{experiment}: would run {len(plan)} of {total} steps" if plan else f"{experiment}: nothing to do")
-        for pending in plan:
-            doubt = "" if pending.certain else " (only if that gives other content)"
-            print(f"  {pending.step:<22}{printable(pending.reason)}{doubt}")
+        if not plan:
+            print(f"{experiment}: nothing to do")
+            continue
+        print(f"{experiment}: would run {len(plan)} of {total} steps, {describe_cost(estimate_cost(plan))}")
+        for verdict in plan:
+            doubt = "" if verdict.certain else " (only if that gives other content)"
+            print(f"  {verdict.step:<22}{printable(verdict.reason)}{doubt}")
+    if len(plans) > 1 and any(plans.values()):
+        every = [verdict for plan in plans.values() for verdict in plan]
+        print(f"in all: {len(every)} steps, {describe_cost(estimate_cost(every))}")

@@ -1,4 +1,4 @@
-"""`morphseq reconcile`: what was edited, deleted, truncated or replaced behind the pipeline's back, and what to do of it.
+"""`morphseq reconcile`: what was edited, deleted or replaced behind the pipeline's back, and what to do.
 
 Reports unless told to act. Needs no Dagster, except for `--report-to-dagster`.
 """
@@ -29,8 +29,10 @@ from morphseq_dagster.cli.options import (
 from morphseq_dagster.cli.status import Format
 from morphseq_dagster.discovery import list_folders
 from morphseq_dagster.errors import MorphseqError, PermanentError
+from morphseq_dagster.lineage.inventory import list_artifacts
 from morphseq_dagster.lineage.mending import discard, keep, refresh
-from morphseq_dagster.lineage.reconcile import Finding, Kind, Reconciliation, find_departed, reconcile
+from morphseq_dagster.lineage.reconcile import Finding, Kind, Reconciliation, find_departed
+from morphseq_dagster.lineage.reconcile import reconcile as compare_with_records
 from morphseq_dagster.lineage.retirement import read_retired
 from morphseq_dagster.lineage.status import refuse_unknown
 
@@ -42,10 +44,9 @@ _HINTS: Final = {
     "adopt": "morphseq adopt                     check the file and give it a record",
 }
 
-Paths = Annotated[list[Path] | None, typer.Option(show_default=False)]
 
-
-def reconcile_verb(
+def reconcile(
+    *,
     experiments: Experiments = None,
     keep_paths: Annotated[
         list[Path] | None, typer.Option("--keep", help="Declare this edited file valid. May be given several times.")
@@ -72,22 +73,20 @@ def reconcile_verb(
     layout = call.workspace.layout
     chosen = None if experiments is None else split_names(experiments)
     if chosen is not None:
-        from morphseq_dagster.lineage.snapshot import find_recorded
-
         folders = [folder.name for folder in list_folders(layout) if not folder.reason]
         try:
-            refuse_unknown(chosen, known=[*folders, *find_recorded(call.workspace)])
+            refuse_unknown(chosen, known=[*folders, *(entry.experiment for entry in list_artifacts(layout))])
         except PermanentError as error:
             refuse_call(error)
     failures = _act(keep_paths or (), "kept", lambda path: keep(call.workspace, _absolute(path, call=call)))
     failures += _act(
         discard_paths or (), "to be made again", lambda p: discard(call.workspace, _absolute(p, call=call))
     )
-    found = reconcile(call.workspace, experiments=chosen, hash_all=hash_all, on_progress=_progress(form))
+    found = compare_with_records(call.workspace, experiments=chosen, hash_all=hash_all, on_progress=_progress(form))
     if refresh_records:
         touched = [layout.absolute(f.path) for f in found.findings if f.kind is Kind.TOUCHED]
         failures += _act(touched, "refreshed", lambda path: refresh(call.workspace, path))
-        found = reconcile(call.workspace, experiments=chosen, hash_all=False)
+        found = compare_with_records(call.workspace, experiments=chosen, hash_all=False)
     departed = find_departed(call.workspace, folders=[folder.name for folder in list_folders(layout)])
     retired = read_retired(layout)
     departed = {n: c for n, c in departed.items() if n not in retired and (chosen is None or n in chosen)}

@@ -1,4 +1,4 @@
-"""`morphseq retire`: take an experiment whose raw folder is gone out of Dagster's partitions; records and files stay."""
+"""`morphseq retire`: take an experiment whose raw folder is gone out of Dagster's partitions; its files stay."""
 
 from __future__ import annotations
 

@@ -27,6 +27,8 @@ from morphseq_dagster.lineage.status import Status, encode_status, read_status
 _COLOURS: Final = {
     "ok": "32",
     "missing": "2",
+    "stale": "33",
+    "pruned": "2",
     "failed": "31",
     "error": "31",
     "running": "36",
@@ -54,7 +56,10 @@ def status(
     verbose: Verbose = False,
     registry: RegistryName = DEFAULT_REGISTRY,
 ) -> None:
-    """Show the state of every experiment: ok, missing, failed, error, running, degraded, unavailable, interrupted."""
+    """Show the state of every experiment and why it is so.
+
+    States: ok, missing, stale, failed, error, running, degraded, unavailable, interrupted, pruned.
+    """
     call = open_call(data_root, registry=registry)
     try:
         chosen = None if experiments is None else split_names(experiments)
@@ -73,12 +78,25 @@ def _draw(status: Status, *, data_root: str, verbose: bool) -> Iterable[str]:
     if status.rows:
         yield ""
         yield from _draw_table(status)
+        bottleneck = status.bottleneck()
+        if bottleneck is not None:
+            yield ""
+            yield (
+                f"{bottleneck.column} holds up most: {bottleneck.stuck} of {bottleneck.total} experiments have "
+                f"everything before it"
+            )
+    yield from _draw_stale(status, verbose=verbose)
     told = ("failed", "interrupted") if not verbose else ("failed", "interrupted", "degraded", "unavailable", "running")
     yield from _draw_list("failed or interrupted" if not verbose else "not ok", status.having(*told))
     if verbose:
         waiting = [(name, cell) for name, cell in status.having("missing") if cell.reason]
         yield from _draw_list("missing", waiting)
     yield from _draw_list("could not be read", status.unreadable)
+    looked = status.relied + status.skipped
+    if looked:
+        yield ""
+        yield f"{looked} folders with too many files for a quick look: {status.relied} by the last scan, the others not"
+        yield "looked into; `morphseq stale` looks into all"
     if status.refused:
         yield ""
         yield f"raw folders that are no experiments ({len(status.refused)}):"
@@ -87,17 +105,28 @@ def _draw(status: Status, *, data_root: str, verbose: bool) -> Iterable[str]:
 
 def _draw_table(status: Status) -> Iterable[str]:
     head = ["EXPERIMENT", *status.columns]
+    percents = ["%", *(f"{stage.percent:.0f}" for stage in status.cohort())]
     body = [[row.experiment, *(row.columns[name].state for name in status.columns)] for row in status.rows]
     total = len(status.rows)
-    sums = ["ok", *(f"{status.total(name)['ok']}/{total}" for name in status.columns)]
-    widths = [max(len(line[i]) for line in (head, *body, sums)) for i in range(len(head))]
+    sums = ["done", *(f"{stage.done}/{total}" for stage in status.cohort())]
+    widths = [max(len(line[i]) for line in (head, *body, sums, percents)) for i in range(len(head))]
     plain = not sys.stdout.isatty()
-    for line in (head, *body, sums):
+    for line in (head, *body, sums, percents):
         cells = [text.ljust(width) for text, width in zip(line, widths, strict=True)]
-        if not plain and line is not head and line is not sums:
+        if not plain and line not in (head, sums, percents):
             states = zip(line[1:], cells[1:], strict=True)
             cells[1:] = [f"\033[{_COLOURS[state]}m{cell}\033[0m" for state, cell in states]
         yield "  ".join(cells).rstrip()
+
+
+def _draw_stale(status: Status, *, verbose: bool) -> Iterable[str]:
+    """Stale steps by their own reasons; those that merely follow are counted unless more is asked for."""
+    stale = status.having("stale")
+    own = [(name, cell) for name, cell in stale if verbose or not cell.reason.startswith("after ")]
+    followers = len(stale) - len(own)
+    yield from _draw_list("stale", own)
+    if followers:
+        yield f"  and {followers} steps after these"
 
 
 def _draw_list(title: str, entries: Iterable[tuple[str, object]]) -> Iterable[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -47,7 +47,7 @@ def encode_document(document: BaseModel) -> bytes:
     return (text + "\n").encode()
 
 
-def _numbers(value: Any, place: str) -> Iterator[tuple[str, float]]:
+def _numbers(value: object, place: str) -> Iterator[tuple[str, float]]:
     """Yield every float of a JSON value with its place."""
     if isinstance(value, dict):
         for name, inner in value.items():

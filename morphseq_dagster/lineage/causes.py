@@ -44,11 +44,11 @@ class Cause:
     ----------
     kind
         `missing` no result yet; `code` the step's version; `recipe` a parameter; `weights` a model's file; `data` an
-        input; `key` the form of the key; `file_missing`, `file_changed` the published output; `discarded` an edit given up; `failed` the last
-        attempt; `degraded` wells that failed for a transient reason; `running` at work; `interrupted` cut off;
-        `pruned` bytes removed on purpose and needed again; `unreadable` cannot be judged; `waiting` a required input is
-        absent; `upstream` a step before it runs; `forced` asked for; `kept` an edit by hand that stands although this
-        changed.
+        input; `key` the form of the key; `file_missing`, `file_changed` the published output; `discarded` an edit given
+        up; `failed` the last attempt; `degraded` wells that failed for a transient reason; `running` at work;
+        `interrupted` cut off; `pruned` bytes removed on purpose and needed again; `unreadable` cannot be judged;
+        `waiting` a required input is absent; `upstream` a step before it runs; `forced` asked for; `kept` an edit by
+        hand that stands although this changed.
     subject
         Parameter, input, file, wells or steps concerned.
     old, new

@@ -6,7 +6,6 @@ nothing is judged (`planner`), and what cannot be read is a fact of its own with
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field

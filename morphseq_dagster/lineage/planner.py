@@ -190,8 +190,9 @@ def _judge(spec: StepSpec, *, facts: ExperimentFacts, before: Mapping[str, Verdi
     causes += _of_output(own)
     causes += _of_wells(record)
     causes += _of_failure(own, key=key, causes=causes)
-    stale = any(c.kind != "running" for c in causes)
-    certain = any(c.computes for c in causes) and not own.unreadable
+    # Without its input a published result can neither be refuted nor made again: it stands, and the cause is told.
+    stale = any(c.kind not in ("running", "waiting") for c in causes)
+    certain = any(c.computes for c in causes) and not (own.unreadable or own.refused)
     if ahead:
         causes.append(Cause("upstream", ", ".join(ahead), computes=False))
     if not causes:
@@ -372,3 +373,27 @@ def _run_key(facts: ExperimentFacts, *, verdicts: Mapping[str, Verdict], steps: 
     ]
     versions = {name: f.record.data_version for name, f in facts.steps.items() if f.record is not None}
     return f"stale:{facts.experiment}:{hash_json([reasons, versions])[:_KEY_LENGTH]}"
+
+
+def encode_plan(plan: ExperimentPlan) -> dict[str, Any]:
+    """Give a plan as JSON values: every step that has a word to say."""
+    return {
+        "experiment": plan.experiment,
+        "busy": plan.busy,
+        "problem": plan.problem,
+        "run_key": plan.run_key,
+        "automatic": list(plan.automatic),
+        "steps": [
+            {
+                "step": verdict.step,
+                "freshness": verdict.freshness,
+                "runs": verdict.runs,
+                "certain": verdict.certain,
+                "held": verdict.held,
+                "seconds": verdict.seconds,
+                "causes": [cause.encode() for cause in verdict.causes],
+            }
+            for verdict in plan.verdicts
+            if verdict.causes
+        ],
+    }

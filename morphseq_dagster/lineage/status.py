@@ -14,12 +14,13 @@ from typing import Any, Final
 from morphseq_dagster.discovery import RawFolder, list_folders
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.identifiers import refuse_experiment
+from morphseq_dagster.lineage.scans import open_budgeted
 from morphseq_dagster.lineage.snapshot import Cell, ExperimentSnapshot, find_recorded, take_snapshot
 from morphseq_dagster.steps.contract import Registry
 from morphseq_dagster.steps.workspace import Workspace
 
 SCHEMA: Final = "morphseq.status"
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 COLUMNS: Final[tuple[tuple[str, str], ...]] = (
     ("RAW", "raw_manifest"),
     ("META", "built_metadata"),
@@ -38,6 +39,7 @@ COLUMNS: Final[tuple[tuple[str, str], ...]] = (
 )
 """Column and the step that it shows; the order of the issue, which users know."""
 _RAW: Final = "raw_manifest"
+_DONE: Final = ("ok", "degraded", "unavailable", "pruned")
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,21 @@ class StatusRow:
 
 
 @dataclass(frozen=True)
+class StageTotal:
+    """One column over all experiments: how many are done, and how many wait here with everything before it done."""
+
+    column: str
+    done: int
+    total: int
+    stuck: int
+
+    @property
+    def percent(self) -> float:
+        """Share of the experiments that are done."""
+        return 100.0 * self.done / self.total if self.total else 0.0
+
+
+@dataclass(frozen=True)
 class Status:
     """All rows with what was refused and what could not be read.
 
@@ -72,11 +89,15 @@ class Status:
         One per experiment, sorted by name.
     refused
         Raw folders whose name cannot be an experiment, each with the reason.
+    relied, skipped
+        Folders judged by the last scan, and those not looked into, because there are too many files for a quick look.
     """
 
     columns: tuple[str, ...]
     rows: tuple[StatusRow, ...]
     refused: tuple[tuple[str, str], ...]
+    relied: int = 0
+    skipped: int = 0
 
     @property
     def unreadable(self) -> tuple[tuple[str, Cell], ...]:
@@ -90,6 +111,24 @@ class Status:
     def total(self, column: str) -> Counter[str]:
         """Number of experiments per state of one column."""
         return Counter(row.columns[column].state for row in self.rows)
+
+    def cohort(self) -> tuple[StageTotal, ...]:
+        """How far the experiments have come, per column."""
+        stuck = Counter(_first_unfinished(row) for row in self.rows)
+        return tuple(
+            StageTotal(
+                column,
+                done=sum(row.columns[column].state in _DONE for row in self.rows),
+                total=len(self.rows),
+                stuck=stuck[column],
+            )
+            for column in self.columns
+        )
+
+    def bottleneck(self) -> StageTotal | None:
+        """Column at which most experiments are held up; None when all are through."""
+        stages = [stage for stage in self.cohort() if stage.stuck]
+        return max(stages, key=lambda stage: stage.stuck) if stages else None
 
 
 def read_status(workspace: Workspace, *, experiments: Sequence[str] | None = None, model: str | None = None) -> Status:
@@ -119,11 +158,12 @@ def read_status(workspace: Workspace, *, experiments: Sequence[str] | None = Non
         refuse_unknown(chosen, known=known)
     variants = _variants(workspace.registry, model=model)
     columns = choose_columns(workspace.registry)
-    snapshots = take_snapshot(workspace, experiments=chosen, variants=variants)
+    scans = open_budgeted(workspace.layout)
+    snapshots = take_snapshot(workspace, experiments=chosen, variants=variants, scans=scans)
     rows = tuple(
         _make_row(snapshot, folder=folders.get(snapshot.experiment), columns=columns) for snapshot in snapshots
     )
-    return Status(tuple(columns), rows, refused)
+    return Status(tuple(columns), rows, refused, len(scans.relied), len(scans.skipped))
 
 
 def refuse_unknown(names: Sequence[str], *, known: Sequence[str]) -> None:
@@ -174,6 +214,13 @@ def encode_status(status: Status, *, data_root: str) -> dict[str, Any]:
             for experiment, cell in status.unreadable
         ],
         "totals": {column: dict(sorted(status.total(column).items())) for column in status.columns},
+        "cohort": [
+            {"column": s.column, "done": s.done, "total": s.total, "percent": round(s.percent, 1), "stuck": s.stuck}
+            for s in status.cohort()
+        ],
+        "bottleneck": bottleneck.column if (bottleneck := status.bottleneck()) is not None else None,
+        "folders_by_last_scan": status.relied,
+        "folders_not_looked_into": status.skipped,
     }
 
 
@@ -183,6 +230,11 @@ def _encode_cell(cell: Cell) -> dict[str, Any]:
 
 def _variants(registry: Registry, *, model: str | None) -> dict[str, str]:
     return {} if model is None else {spec.name: model for spec in registry.steps if spec.variant is not None}
+
+
+def _first_unfinished(row: StatusRow) -> str:
+    """First column that is not done; empty when all are."""
+    return next((name for name, cell in row.columns.items() if cell.state not in _DONE), "")
 
 
 def _make_row(snapshot: ExperimentSnapshot, *, folder: RawFolder | None, columns: Mapping[str, str]) -> StatusRow:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from morphseq_dagster.errors import MorphseqError, PermanentError, report
 from morphseq_dagster.layout import Layout
+from morphseq_dagster.slurm.usage import JobFacts
 from morphseq_dagster.steps.contract import StepRequest, StepSpec
 from morphseq_dagster.storage.checkpoints import clear_checkpoints
 from morphseq_dagster.storage.commit import commit
@@ -46,10 +47,19 @@ class Executed:
 
 @dataclass(frozen=True)
 class Committed:
-    """A result that another process has published already; to be verified, not committed."""
+    """A result that another process has published already; to be verified, not committed.
+
+    Parameters
+    ----------
+    request, record
+        What was asked, and the record of what was published.
+    job
+        The cluster job that did it; None on one machine.
+    """
 
     request: StepRequest
     record: Record
+    job: JobFacts | None = None
 
 
 def execute_body(spec: StepSpec, *, request: StepRequest, place: str) -> Executed:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from morphseq_dagster.errors import ErrorReport, PermanentError, TransientError, restore
 from morphseq_dagster.layout import Layout
 from morphseq_dagster.places.execution import Committed, Executed, execute_body, fail_request
+from morphseq_dagster.settings import SlurmSettings
 from morphseq_dagster.steps.contract import StepRequest, StepSpec
 from morphseq_dagster.steps.progress import Progress, tell
 from morphseq_dagster.storage.commit import roll_forward
@@ -25,6 +26,8 @@ from morphseq_dagster.storage.durable import message_stem, write_durably
 from morphseq_dagster.storage.records import Record, encode, read_record
 
 DEFAULT_REGISTRY = "morphseq_dagster.steps.registry:REGISTRY"
+SLURM = "slurm"
+"""Name of the cluster place."""
 
 
 class Place(Protocol):
@@ -87,18 +90,18 @@ class SubprocessPlace:
             with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as child:
                 try:
                     for line in child.stdout or ():
-                        _relay(line)
+                        relay_line(line)
                     code = child.wait()
                 except BaseException:
                     child.terminate()
                     raise
-            outcome = _read_outcome(outcome_path)
+            outcome = read_outcome(outcome_path)
         finally:
             request_path.unlink(missing_ok=True)
             outcome_path.unlink(missing_ok=True)
         if outcome.error is not None:
             raise restore(outcome.error)
-        record = outcome.record or _find_new_record(layout, request=request, before=before)
+        record = outcome.record or find_new_record(layout, request=request, before=before)
         if record is None:
             error = _lost(spec, request=request, code=code)
             fail_request(layout, request=request, error=error)
@@ -106,7 +109,7 @@ class SubprocessPlace:
         return Committed(request, record)
 
 
-def _read_outcome(path: Path) -> RunnerOutcome:
+def read_outcome(path: Path) -> RunnerOutcome:
     """Read what the runner left; nothing when it left nothing or died while the disk refused it."""
     try:
         return RunnerOutcome.model_validate_json(path.read_bytes())
@@ -114,25 +117,32 @@ def _read_outcome(path: Path) -> RunnerOutcome:
         return RunnerOutcome()
 
 
-def _find_new_record(layout: Layout, *, request: StepRequest, before: Record | None) -> Record | None:
+def find_new_record(layout: Layout, *, request: StepRequest, before: Record | None) -> Record | None:
     """Finish what the dead runner had begun to publish; its record, if it answers the request."""
     roll_forward(layout, step=request.step, experiment=request.experiment)
     record = read_record(layout, primary=layout.absolute(request.output))
     return record if record is not None and record != before and record.request_key == request.key else None
 
 
-def make_place(name: str, *, registry: str = DEFAULT_REGISTRY) -> Place:
-    """Make the place of a name."""
+def make_place(name: str, *, registry: str = DEFAULT_REGISTRY, slurm: SlurmSettings | None = None) -> Place:
+    """Make the place of a name; the cluster's settings belong to `slurm`."""
     if name == "process":
         return ProcessPlace()
     if name == "subprocess":
         return SubprocessPlace(registry=registry)
+    if name == SLURM and slurm is not None:
+        from morphseq_dagster.places.slurm import SlurmPlace
+
+        return SlurmPlace(slurm, registry=registry)
     raise PermanentError(
-        expected="process or subprocess", found=repr(name), where="setting `place`", remedy="correct the setting"
+        expected="process, subprocess, or slurm with a section places.slurm",
+        found=repr(name),
+        where="setting `place`",
+        remedy="correct the setting",
     )
 
 
-def _relay(line: bytes) -> None:
+def relay_line(line: bytes) -> None:
     """Pass a progress message of the runner on; anything else that native code prints goes to the log."""
     try:
         message = json.loads(line)

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from morphseq_dagster.errors import MorphseqError, report, restore
+from morphseq_dagster.errors import MorphseqError, PermanentError, report, restore
 from morphseq_dagster.identifiers import check_experiment
 from morphseq_dagster.layout import COHORT, Layout
+from morphseq_dagster.places.attempts import find_attempts, refuse_beside_jobs
 from morphseq_dagster.places.execution import Committed, Executed, note_failure, publish, verify
-from morphseq_dagster.places.place import Place
+from morphseq_dagster.places.place import SLURM, Place
 from morphseq_dagster.steps.contract import StepRequest, StepSpec
 from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.storage.checkpoints import clear_checkpoints
@@ -74,7 +75,9 @@ def open_session(
     claim = layout.claim(spec.name, experiment=experiment)
     try:
         with hold_claim(claim, run_id=run_id, on_wait=on_wait or _log_wait):
-            roll_forward(layout, step=spec.name, experiment=experiment)
+            if not find_attempts(layout, step=spec.name, experiment=experiment):
+                # Else a cluster job may be publishing right now; its place rolls forward when the job has ended.
+                roll_forward(layout, step=spec.name, experiment=experiment)
             try:
                 request = (
                     make_request()
@@ -86,6 +89,8 @@ def open_session(
                 note_failure(layout, output=output, step=spec.name, experiment=experiment, run_id=run_id, error=error)
                 raise
             memo = None if force else find_answer(layout, request=request)
+            if memo is not None and memo.condition == "pruned" and _is_needed(workspace, request=request):
+                memo = None
             if memo is not None:
                 _forget_attempts(layout, request=request)
             yield Session(request, memo)
@@ -100,19 +105,55 @@ def _forget_attempts(layout: Layout, *, request: StepRequest) -> None:
 
 
 def find_answer(layout: Layout, *, request: StepRequest, thorough: bool = False) -> Record | None:
-    """Find the record that answers a request: same key, output as recorded, no well left to try again."""
+    """Find the record that answers a request: same key, output as recorded, no well left to try again.
+
+    An edit by hand that was declared valid answers every request; what was pruned counts as there.
+
+    Raises
+    ------
+    PermanentError
+        When a declared edit was edited again: computing would destroy what a person wanted kept.
+    """
     record = read_record(layout, primary=layout.absolute(request.output))
-    if record is None or record.request_key != request.key:
+    if record is None or record.condition == "discarded":
         return None
-    if any(well.transient and well.tries < MAX_WELL_TRIES for well in record.wells.values()):
+    if record.origin == "external_edit" and record.condition == "published":
+        return _find_edit(layout, record=record, thorough=thorough)
+    again = any(well.transient and well.tries < MAX_WELL_TRIES for well in record.wells.values())
+    if again or record.request_key != request.key:
         return None
-    if compare_output(layout, record=record, thorough=thorough) is not OutputVerdict.AS_RECORDED:
-        return None
-    return record
+    stands = record.condition == "pruned" or (
+        compare_output(layout, record=record, thorough=thorough) is OutputVerdict.AS_RECORDED
+    )
+    return record if stands else None
+
+
+def _find_edit(layout: Layout, *, record: Record, thorough: bool) -> Record | None:
+    """Find a declared edit unchanged, or gone; changed once more it waits for a person."""
+    verdict = compare_output(layout, record=record, thorough=thorough)
+    if verdict is OutputVerdict.CHANGED:
+        raise PermanentError(
+            expected="the edit as it was kept",
+            found="another edit",
+            where=record.output.path,
+            remedy="`morphseq reconcile` keeps or discards it; --force computes it anew",
+        )
+    return record if verdict is OutputVerdict.AS_RECORDED else None
+
+
+def _is_needed(workspace: Workspace, *, request: StepRequest) -> bool:
+    """Whether a step after a pruned one will read its bytes."""
+    if request.experiment == COHORT:
+        return False
+    from morphseq_dagster.lineage.plan import needs_bytes  # it needs this module's rule of the test
+
+    return needs_bytes(workspace, experiment=request.experiment, step=request.step)
 
 
 def run_session(session: Session, *, spec: StepSpec, place: Place) -> Executed | Committed:
     """Run a claimed step at its place, which records a failure before it raises it."""
+    if place.name != SLURM:
+        refuse_beside_jobs(session.request.layout(), request=session.request, place=place.name)
     return place.run(spec, request=session.request)
 
 

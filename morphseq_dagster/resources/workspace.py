@@ -11,7 +11,7 @@ import dagster as dg
 
 from morphseq_dagster.places.place import DEFAULT_REGISTRY, Place, make_place
 from morphseq_dagster.places.runner import load_registry
-from morphseq_dagster.settings import MachineSettings
+from morphseq_dagster.settings import MachineSettings, PlacesSettings
 from morphseq_dagster.steps.workspace import Workspace
 
 
@@ -20,7 +20,8 @@ class WorkspaceResource(dg.ConfigurableResource[Workspace]):
 
     data_root: str
     place: str = "process"
-    places: dict[str, str] = {}  # noqa: RUF012 - a pydantic field, copied per instance
+    places: str = "{}"
+    """Section `places` of the machine settings, as JSON: place per step and experiment, and the cluster."""
     registry: str = DEFAULT_REGISTRY
 
     @classmethod
@@ -29,7 +30,7 @@ class WorkspaceResource(dg.ConfigurableResource[Workspace]):
         return cls(
             data_root=str(settings.data_root),
             place=settings.place,
-            places=dict(settings.places),
+            places=settings.places.model_dump_json(),
             registry=registry,
         )
 
@@ -37,6 +38,9 @@ class WorkspaceResource(dg.ConfigurableResource[Workspace]):
         """Open the workspace."""
         return Workspace(Path(self.data_root), load_registry(self.registry))
 
-    def place_of(self, step: str) -> Place:
-        """Place where a step runs."""
-        return make_place(self.places.get(step, self.place), registry=self.registry)
+    def place_of(self, step: str, *, experiment: str = "") -> Place:
+        """Place where a step of an experiment runs."""
+        places = PlacesSettings.model_validate_json(self.places)
+        special = places.experiments.get(experiment, {})
+        name = special.get(step, places.steps.get(step, self.place))
+        return make_place(name, registry=self.registry, slurm=places.slurm)

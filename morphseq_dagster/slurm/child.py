@@ -1,7 +1,7 @@
 """Children: run one program with a time limit in a session of its own.
 
-Holds what both transports share. Ctrl-C in a terminal reaches every process of its group; an `sbatch` that dies of it in
-mid-submit would leave its answer unknown, hence the own session.
+Holds what both transports share. Ctrl-C in a terminal reaches every process of its group; an `sbatch` that dies of it
+in mid-submit would leave its answer unknown, hence the own session.
 """
 
 from __future__ import annotations

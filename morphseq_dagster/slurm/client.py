@@ -1,8 +1,8 @@
 """Client: at most one execution per request, whatever dies between the intent to submit and the verdict.
 
-Holds the submit protocol, the search for a job whose number was lost, the verdict and cancelling. Files prove success, the
-scheduler explains failure; without an answer nothing is ever submitted or given up. No threads (`poller`), no waiting for
-the end of a job.
+Holds the submit protocol, the search for a job whose number was lost, the verdict and cancelling. Files prove
+success, the scheduler explains failure; without an answer nothing is ever submitted or given up. No threads
+(`poller`), no waiting for the end of a job.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from morphseq_dagster.slurm.commands import Row, Scheduler, Sighting
 from morphseq_dagster.slurm.errors import RejectedError, UnreachableError
@@ -301,7 +301,12 @@ class Client:
                 attempt.close(kind=_kind_of_void(attempt).value, state="", reason="given up before a job began", job="")
                 return None
             if attempt.job is not None:
-                return attempt.job
+                if attempt.record("cancel") is None:
+                    return attempt.job
+                # Whoever wished it away died before saying so to the scheduler.
+                self.scheduler.cancel([attempt.job])
+                self.await_cancelled([attempt])
+                return None
             over = attempt.age_s >= self.patience.grace_s
             if over or (_is_orphan(attempt) and time.monotonic() - looked >= _LOOK_EVERY_S):
                 looked = time.monotonic()
@@ -388,8 +393,8 @@ def resources_of(attempt: Attempt) -> Resources | None:
     intent = attempt.record("intent")
     if intent is None:
         return None
-    named: Mapping[str, str | int] = intent.get("resources", {})
-    return Resources(**named)  # type: ignore[arg-type] - written by `Resources.as_dict`, checked again when made
+    named: dict[str, Any] = intent.get("resources", {})
+    return Resources(**named)
 
 
 def _is_orphan(attempt: Attempt) -> bool:
@@ -417,7 +422,8 @@ def _kind_of_void(attempt: Attempt) -> Outcome:
 
 def _save(attempt: Attempt, *, row: Row) -> None:
     """Keep the reason of an end: the controller forgets it after some minutes, accounting never knew it."""
-    if attempt.record("seen") is None:
+    seen = attempt.record("seen") or {}
+    if (seen.get("state"), seen.get("reason")) != (row.state, row.reason):
         attempt.write("seen", job=row.job, state=row.state, reason=row.reason, node=row.node, t=time.time())
 
 

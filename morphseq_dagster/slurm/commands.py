@@ -1,7 +1,7 @@
 """Commands: sbatch, squeue, sacct, scancel - batched, counted, and read into typed rows.
 
-Holds asking and reading. Three answers are kept apart: no answer (`UnreachableError`), an answer without any row, and an
-answer in which one job is not found. What follows from them is decided in `outcome` and `client`.
+Holds asking and reading. Three answers are kept apart: no answer (`UnreachableError`), an answer without any row, and
+an answer in which one job is not found. What follows from them is decided in `outcome` and `client`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,17 @@ _NO_CONTACT: Final = (
 _NO_ACCOUNTING: Final = ("accounting storage is disabled", "accounting_storage/none")
 _UNKNOWN_JOB: Final = ("invalid job id specified", "invalid job id")
 _QUEUE_FIELDS: Final = ("JobID", "Name", "State", "Reason", "NodeList", "exit_code", "RestartCnt")
-_ACCOUNT_FIELDS: Final = ("JobIDRaw", "JobName", "State", "ExitCode", "NodeList", "MaxRSS", "TotalCPU", "ElapsedRaw", "Restarts")
+_ACCOUNT_FIELDS: Final = (
+    "JobIDRaw",
+    "JobName",
+    "State",
+    "ExitCode",
+    "NodeList",
+    "MaxRSS",
+    "TotalCPU",
+    "ElapsedRaw",
+    "Restarts",
+)
 _BATCH: Final = 500
 """Jobs per call: far below what a command line may hold, and one call in practice."""
 

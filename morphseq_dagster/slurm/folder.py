@@ -1,15 +1,14 @@
 """Folders: one per request, and in it one per attempt, whose making is the attempt's lock.
 
-Holds names, paths and the exclusive acts: make an attempt, win its claim, close it. `claim` is a symbolic link that can be
-made once only; its target is the number of the job that works, or `void` when a client gave the attempt up. A folder
-without `intent.json` is not void: its maker may still be writing.
+Holds names, paths and the exclusive acts: make an attempt, win its claim, close it. `claim` is a symbolic link that
+can be made once only; its target is the number of the job that works, or `void` when a client gave the attempt up. A
+folder without `intent.json` is not void: its maker may still be writing.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -132,7 +131,7 @@ class JobRoot:
         """Attempts at a request, oldest first."""
         folder = self.root.joinpath(*group, key)
         try:
-            names = os.listdir(folder)
+            names = [path.name for path in folder.iterdir()]
         except FileNotFoundError:
             return []
         numbers = sorted(int(match[1]) for name in names if (match := _ATTEMPT.fullmatch(name)))
@@ -160,7 +159,9 @@ class JobRoot:
         sync_folder(attempt.folder.parent)
         return True
 
-    def open_attempts(self, group: tuple[str, ...] = (), *, depth: int = 2) -> Iterator[tuple[tuple[str, ...], str, Attempt]]:
+    def open_attempts(
+        self, group: tuple[str, ...] = (), *, depth: int = 2
+    ) -> Iterator[tuple[tuple[str, ...], str, Attempt]]:
         """Yield group, key and attempt of everything without a verdict below a group.
 
         Parameters

@@ -20,7 +20,7 @@ _STEERING = ("SLURM_", "SBATCH_", "SQUEUE_", "SACCT_", "SCANCEL_")
 
 
 class LocalTransport:
-    """This host is the submit host."""
+    """Commands on the submit host itself."""
 
     name = "local"
 

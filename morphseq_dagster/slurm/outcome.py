@@ -1,8 +1,8 @@
 """Outcomes: what an end means, from what files and scheduler say.
 
-Holds a pure table. Success is that the request is done, nothing else; states and codes explain the rest. Codes alone prove
-little: a time limit and a cancelled job both read 0:0 in accounting, and one and the same triple stands for a job over its
-memory and for one that was killed.
+Holds a pure table. Success is that the request is done, nothing else; states and codes explain the rest. Codes alone
+prove little: a time limit and a cancelled job both read 0:0 in accounting, and one and the same triple stands for a
+job over its memory and for one that was killed.
 """
 
 from __future__ import annotations
@@ -15,8 +15,25 @@ from typing import Final
 from morphseq_dagster.slurm.commands import Row, Sighting
 
 ACTIVE: Final = frozenset(
-    "PENDING RUNNING COMPLETING CONFIGURING SUSPENDED STOPPED SIGNALING STAGE_OUT RESIZING REQUEUED REQUEUE_HOLD "
-    "REQUEUE_FED SPECIAL_EXIT RESV_DEL_HOLD POWER_UP_NODE LAUNCH_FAILED RECONFIG_FAIL".split()
+    (
+        "PENDING",
+        "RUNNING",
+        "COMPLETING",
+        "CONFIGURING",
+        "SUSPENDED",
+        "STOPPED",
+        "SIGNALING",
+        "STAGE_OUT",
+        "RESIZING",
+        "REQUEUED",
+        "REQUEUE_HOLD",
+        "REQUEUE_FED",
+        "SPECIAL_EXIT",
+        "RESV_DEL_HOLD",
+        "POWER_UP_NODE",
+        "LAUNCH_FAILED",
+        "RECONFIG_FAIL",
+    )
 )
 """States in which a job has not ended, or will start again by itself."""
 _CRASHES: Final = frozenset((4, 5, 6, 7, 8, 11, 31))  # ILL TRAP ABRT BUS FPE SEGV SYS
@@ -117,14 +134,13 @@ def classify(evidence: Evidence) -> Finding | None:
     state, reason = evidence.seen if evidence.seen is not None else ("", None)
     if state:
         return _of_state(evidence, state=state, reason=reason or "")
-    if isinstance(account, Row):
-        # What accounting calls active may have died with its node, or the row trails: the controller knows better.
-        if not is_active(account):
-            return _of_state(evidence, state=account.state, reason="")
-    elif account is None and evidence.accounting:
-        return None
-    elif evidence.end is not None and (evidence.end.code != 0 or evidence.end.signal):
+    # What accounting calls active may have died with its node, or the row trails: the controller knows better.
+    if isinstance(account, Row) and not is_active(account):
+        return _of_state(evidence, state=account.state, reason="")
+    if evidence.end is not None and (evidence.end.code != 0 or evidence.end.signal):
         return _of_state(evidence, state="", reason="")
+    if account is None and evidence.accounting:
+        return None
     if evidence.odd_s < evidence.lost_s:
         return None
     return Finding(Outcome.LOST, "", f"neither controller nor accounting has known the job for {evidence.lost_s:g} s")

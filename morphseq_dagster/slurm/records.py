@@ -1,6 +1,7 @@
 """Records of an attempt: small JSON files, written whole and read with care.
 
-Holds reading and writing. What is half, empty or no JSON counts as not there: the writer may be a node with a full disk.
+Holds reading and writing. What is half, empty or no JSON counts as not there: the writer may be a node with a full
+disk.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Retries: which ends are worth another attempt, and what it should ask for.
 
-Holds a pure table. Attempts are counted by the client, per run; an error that the job itself reported is never tried again.
+Holds a pure table. Attempts are counted by the client, per run; an error that the job itself reported is never tried
+again.
 """
 
 from __future__ import annotations

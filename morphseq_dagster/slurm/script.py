@@ -26,6 +26,7 @@ if [ -e closed.json ] || [ -e cancel.json ]; then
     echo "job $SLURM_JOB_ID leaves: this attempt was closed or cancelled"
     exit 0
 fi
+ulimit -c 0
 node=${SLURMD_NODENAME:-$(uname -n)}
 restart=${SLURM_RESTART_COUNT:-0}
 gpus=${CUDA_VISIBLE_DEVICES:-}

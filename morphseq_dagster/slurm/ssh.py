@@ -33,7 +33,12 @@ _CHANNELS = 6
 """Commands at once: servers allow 10 sessions per connection unless told otherwise, and the master is one."""
 _STEADY = ("-u", "SQUEUE_FORMAT", "-u", "SQUEUE_FORMAT2", "-u", "SACCT_FORMAT", "-u", "SBATCH_EXPORT", "LC_ALL=C.UTF-8")
 """Arguments of `env` that take away what a login shell may have set against us."""
-_REFUSALS = ("permission denied", "host key verification failed", "too many authentication failures", "no such identity")
+_REFUSALS = (
+    "permission denied",
+    "host key verification failed",
+    "too many authentication failures",
+    "no such identity",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +115,14 @@ class SshTransport:
             socket = self._connect()
             command = ["ssh", *self._address.options(), "-o", f"ControlPath={socket}", "-o", "ControlMaster=no"]
             # Without the shared connection ssh would quietly log in again, once per command.
-            command += ["-o", "ProxyCommand=false", "-T", self._address.host, "--", shlex.join(["env", *_STEADY, *argv])]
+            command += [
+                "-o",
+                "ProxyCommand=false",
+                "-T",
+                self._address.host,
+                "--",
+                shlex.join(["env", *_STEADY, *argv]),
+            ]
             done = run_child(command, timeout_s=timeout_s, stdin=stdin)
         if done is None:
             self._drop()
@@ -161,7 +173,7 @@ class SshTransport:
         with self._lock:
             if self._folder is None:
                 # A socket's path may have about 100 characters: not below a working folder of any depth.
-                self._folder = tempfile.TemporaryDirectory(prefix="mseq-ssh-", dir="/tmp")  # noqa: S108 - private, 0700
+                self._folder = tempfile.TemporaryDirectory(prefix="mseq-ssh-", dir="/tmp")
             socket = Path(self._folder.name) / "c"
             if self._master is not None and self._master.poll() is None and socket.exists():
                 return str(socket)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from morphseq_dagster.errors import ContractError
+from morphseq_dagster.steps.supplied_tables import read_supplied_table
 
 _COLUMNS = ("snip_id", "embryo_id", "column", "value", "reason")
 _VALUES = {"true": True, "false": False, "": None}
@@ -37,7 +38,7 @@ def apply_overrides(table: pd.DataFrame, *, path: Path | None, flags: Sequence[s
     table = table.assign(curated=pd.Series(pd.NA, index=table.index, dtype="string"))
     if path is None:
         return table
-    overrides = pd.read_csv(path, dtype=str, keep_default_na=False)
+    overrides = read_supplied_table(path, as_text=True)
     problems = [f"column {name} is missing" for name in ("column", "value", "reason") if name not in overrides]
     problems += [f"column {name} is unknown" for name in overrides.columns if name not in _COLUMNS]
     if not problems:

@@ -5,6 +5,8 @@ Holds the joining; each judgement is `quality`. A flag that is unknown never exc
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 
 from morphseq_dagster.contracts.embryo_metadata import CONTRACT as EMBRYOS
@@ -16,6 +18,7 @@ from morphseq_dagster.quality.surface_area import SurfaceAreaCurve, flag_surface
 from morphseq_dagster.quality.use_embryo import decide_use
 from morphseq_dagster.recipes.slices import QcStagedRecipe
 from morphseq_dagster.steps.contract import StepRequest, StepResult
+from morphseq_dagster.steps.supplied_tables import naming_file, read_supplied_table
 from morphseq_dagster.steps.workbench import Account, Workbench
 
 
@@ -25,9 +28,8 @@ def run(request: StepRequest) -> StepResult:
     recipe = bench.recipe(QcStagedRecipe)
     table = bench.table("embryo_metadata", EMBRYOS).drop(columns=["use_embryo_flag", "use_embryo_reason"])
     snips = bench.document("snips", Snips)
-    curve_path, reference_path = bench.external("area_reference"), bench.external("stage_reference")
-    curve = SurfaceAreaCurve.from_table(pd.read_csv(curve_path)) if curve_path is not None else None
-    reference = StageReference.from_table(pd.read_csv(reference_path)) if reference_path is not None else None
+    curve = _read_curve(bench.external("area_reference"))
+    reference = _read_reference(bench.external("stage_reference"))
     table["out_of_frame_flag"] = [_out_of_frame(snips, snip_id) for snip_id in table["snip_id"]]
     table["out_of_frame_flag"] = table["out_of_frame_flag"].astype("boolean")
     seconds = table.assign(time_s=table["Time Rel (s)"])
@@ -53,6 +55,20 @@ def run(request: StepRequest) -> StepResult:
     }
     account = Account(counts=counts, warnings=tuple(warnings))
     return bench.stage_table(table[list(CONTRACT.names)], contract=CONTRACT, account=account)
+
+
+def _read_curve(path: Path | None) -> SurfaceAreaCurve | None:
+    if path is None:
+        return None
+    with naming_file(path):
+        return SurfaceAreaCurve.from_table(read_supplied_table(path))
+
+
+def _read_reference(path: Path | None) -> StageReference | None:
+    if path is None:
+        return None
+    with naming_file(path):
+        return StageReference.from_table(read_supplied_table(path))
 
 
 def _out_of_frame(snips: Snips, snip_id: str) -> bool | None:

@@ -22,7 +22,16 @@ from morphseq_dagster.storage.records import OutputVerdict, Record, WellState, c
 
 _LOG = logging.getLogger(__name__)
 # A full or failing disk is no property of a well: the step stops, and what is finished stays in its checkpoints.
-_SURROUNDINGS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE)
+_SURROUNDINGS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EFBIG,
+    errno.EIO,
+    errno.ESTALE,
+    errno.EMFILE,
+    errno.ENFILE,
+)
 
 
 @dataclass(frozen=True)

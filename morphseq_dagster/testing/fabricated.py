@@ -28,7 +28,7 @@ def fabricate_inputs(layout: Layout, experiment: str) -> None:
     """Write a raw folder of two files and a workbook; their content is not what their names say."""
     folder = layout.raw_folder("Frames", experiment=experiment)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "frames.csv").write_text("well,time_int,time_s,path,um_per_px\n")
+    (folder / "frames.csv").write_text("well,time_int,time_s,path,um_per_px\nA01,0,0,a.png,\n")
     (folder / "a.png").write_bytes(b"a")
     (folder / "acquisition_complete").touch()
     workbook = layout.workbook_folders[0] / f"{experiment}_well_metadata.xlsx"

@@ -73,7 +73,7 @@ def test_leavings_of_dead_processes_are_found_and_fixed(say: Callable, add: Call
     said = say("doctor", "--fix")
     assert said.code == 0, said.out
     assert said.out.count("fixed") == 3
-    assert not (orphan.exists() or claim.exists() or journal.exists())
+    assert [path.exists() for path in (orphan, claim, journal)] == [False, False, False]
 
 
 def test_living_work_is_left_alone(say: Callable, add: Callable, workspace: Workspace) -> None:

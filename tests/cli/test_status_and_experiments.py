@@ -16,12 +16,13 @@ def test_status_shows_a_row_per_experiment_and_totals(say: Callable, add: Callab
     assert say("pipeline", "--experiments", A).code == 0
     said = say("status")
     assert said.code == 0
-    assert [line.split() for line in said.out.splitlines()[2:6]] == [
+    table = [line.split() for line in said.out.splitlines()[2:6]]
+    assert table[:3] == [
         ["EXPERIMENT", "LETTERS", "LENGTHS", "SUMMARY"],
         [A, "ok", "ok", "ok"],
         [B, "missing", "missing", "missing"],
-        ["ok", "1/2", "1/2", "1/2"],
     ]
+    assert table[3][1:] == ["1/2", "1/2", "1/2"]
 
 
 def test_status_lists_what_failed_and_what_could_not_be_read(

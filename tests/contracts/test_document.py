@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import pytest
@@ -73,10 +74,8 @@ def test_all_violations_are_named_with_their_place() -> None:
 
 @given(st.binary(max_size=60))
 def test_any_bytes_are_a_document_or_a_contract_error(data: bytes) -> None:
-    try:
-        parse_document(Page, data, where="p")
-    except ContractError as error:
-        assert error.found
+    with contextlib.suppress(ContractError):
+        assert isinstance(parse_document(Page, data, where="p"), Page)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from random import Random
 from typing import Any
 
 import pandas as pd
@@ -248,7 +249,7 @@ def test_written_and_read_again_gives_equal_values_and_equal_bytes(rows: list[di
 
 
 @given(st.lists(row, min_size=1, max_size=5, unique_by=lambda r: (r["well"], r["time_int"])), st.randoms())
-def test_order_of_rows_and_columns_does_not_reach_the_bytes(rows: list[dict[str, Any]], random: Any) -> None:
+def test_order_of_rows_and_columns_does_not_reach_the_bytes(rows: list[dict[str, Any]], random: Random) -> None:
     frame = pd.DataFrame({c: pd.Series([r[c] for r in rows], dtype=object) for c in CONTRACT.names})
     names, places = list(frame.columns), list(range(len(frame)))
     random.shuffle(names)

@@ -1,7 +1,7 @@
-"""Faults of the disk at single system calls, and disks that are full or read-only, while a new version replaces an old one.
+"""Faults of the disk while a new version replaces an old one: at single system calls, on full and read-only disks.
 
-The kernel refuses (or the process dies at) the n-th call of a kind, by strace's fault injection. What was good survives,
-the run ends with the error's name, and the next run heals everything.
+The kernel refuses (or the process dies at) the n-th call of a kind, by strace's fault injection. What was good
+survives, the run ends with the error's name, and the next run heals everything.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pytest
+
+from morphseq_dagster.testing.crashes import Child, CrashSite
 
 RENAMES = "rename,renameat,renameat2"
 LINKS = "link,linkat"
@@ -66,8 +68,8 @@ Trace = Callable[..., Traced]
 
 
 @pytest.fixture
-def trace(crashes: Any, fork: Callable[..., Any], tmp_path: Path) -> Trace:
-    """Run the chain in a child under strace: `calls` are watched, `inject` are strace's words for what happens to them."""
+def trace(site: CrashSite, fork: Callable[..., Child], tmp_path: Path) -> Trace:
+    """Run the chain in a child under strace: which calls are watched, and strace's words for what befalls them."""
     if shutil.which("strace") is None:
         cannot("strace is not installed")
 
@@ -79,7 +81,7 @@ def trace(crashes: Any, fork: Callable[..., Any], tmp_path: Path) -> Trace:
             os.close(go_write)
             os.read(go_read, 1)
 
-        child = fork(crashes.workspace, before=wait_for_strace)
+        child = fork(before=wait_for_strace)
         os.close(go_read)
         log = tmp_path / "strace.log"
         command = ["strace", "-f", "-o", str(log), "-e", f"trace={calls}", "-e", "signal=none"]
@@ -107,87 +109,87 @@ def sample(total: int, count: int, seed: int) -> list[int]:
     return sorted(chosen)
 
 
-def refuse_calls(crashes: Any, trace: Trace, *, kind: str, count: int | None, lasting: bool) -> None:
+def refuse_calls(site: CrashSite, trace: Trace, *, kind: str, count: int | None, lasting: bool) -> None:
     calls, error, text = FAULTS[kind]
-    crashes.prepare()
+    site.prepare()
     total = trace(calls).calls
     assert total > 0, f"the run makes no {kind}"
     numbers = range(1, total + 1) if count is None else sample(total, count, seed=len(kind))
     target, hits = 1, 0
     for number in numbers:
         target = 1 - target
-        crashes.choose(target)
+        site.choose(target)
         told = f"{kind} {number}{'+' * lasting} of {total} refused with {error}"
         ended = trace(calls, f"{calls}:error={error}:when={number}{'+' * lasting}")
-        crashes.assert_old_or_new(told)
+        site.check_old_or_new(told)
         if ended.hit:
             hits += 1
             if kind == "mkdir" and ended.code == 0:
-                crashes.assert_healed(target, told)  # a folder was refused that was there already
+                site.check_healed(target, told)  # a folder was refused that was there already
                 continue
             assert ended.code == 1, f"{told}: the run ended with {ended.code}"
             if not lasting or kind != "write":  # when nothing can be written, the exit code alone can tell
                 assert text in ended.message, f"{told}: the run said {ended.message!r}"
-        crashes.assert_healed(target, told)
+        site.check_healed(target, told)
     assert hits > 0
 
 
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "from then on"])
 @pytest.mark.parametrize("kind", FAULTS)
-def test_refused_call_loses_nothing_is_told_and_heals(crashes: Any, trace: Trace, kind: str, lasting: bool) -> None:
-    refuse_calls(crashes, trace, kind=kind, count=2, lasting=lasting)
+def test_refused_call_loses_nothing_is_told_and_heals(site: CrashSite, trace: Trace, kind: str, lasting: bool) -> None:
+    refuse_calls(site, trace, kind=kind, count=2, lasting=lasting)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "from then on"])
 @pytest.mark.parametrize("kind", FAULTS)
 def test_every_refused_call_loses_nothing_is_told_and_heals(
-    crashes: Any, trace: Trace, kind: str, lasting: bool
+    site: CrashSite, trace: Trace, kind: str, lasting: bool
 ) -> None:
-    refuse_calls(crashes, trace, kind=kind, count=None, lasting=lasting)
+    refuse_calls(site, trace, kind=kind, count=None, lasting=lasting)
 
 
-def kill_at_calls(crashes: Any, trace: Trace, *, count: int | None, exchange: bool) -> None:
+def kill_at_calls(site: CrashSite, trace: Trace, *, count: int | None, exchange: bool) -> None:
     # `EINVAL` is how a file system says that it cannot exchange two folders.
     without = () if exchange else ("renameat2:error=EINVAL",)
     others = CHANGES if exchange else CHANGES.replace(",renameat2", "")
-    crashes.prepare()
+    site.prepare()
     first = trace(CHANGES, *without)
     assert first.code == 0, first.message
     numbers = range(1, first.calls + 1) if count is None else sample(first.calls, count, seed=11)
     target, hits = 1, 0
     for number in numbers:
         target = 1 - target
-        crashes.choose(target)
+        site.choose(target)
         told = f"killed at call {number} of {first.calls}{'' if exchange else ', no exchange of folders'}"
         ended = trace(CHANGES, *without, f"{others}:signal=KILL:when={number}")
         if ended.code == -9:
             hits += 1
         else:
             assert ended.code == 0, f"{told}: {ended.message}"
-        crashes.assert_old_or_new(told, may_be_aside=not exchange)
-        crashes.assert_healed(target, told)
+        site.check_old_or_new(told, may_be_aside=not exchange)
+        site.check_healed(target, told)
     assert hits > 0
 
 
 @pytest.mark.parametrize("exchange", [True, False], ids=["exchange", "no exchange"])
-def test_run_killed_at_a_chosen_call_heals(crashes: Any, trace: Trace, exchange: bool) -> None:
-    kill_at_calls(crashes, trace, count=6, exchange=exchange)
+def test_run_killed_at_a_chosen_call_heals(site: CrashSite, trace: Trace, exchange: bool) -> None:
+    kill_at_calls(site, trace, count=6, exchange=exchange)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("exchange", [True, False], ids=["exchange", "no exchange"])
-def test_run_killed_at_every_call_heals(crashes: Any, trace: Trace, exchange: bool) -> None:
-    kill_at_calls(crashes, trace, count=None, exchange=exchange)
+def test_run_killed_at_every_call_heals(site: CrashSite, trace: Trace, exchange: bool) -> None:
+    kill_at_calls(site, trace, count=None, exchange=exchange)
 
 
-def test_disk_without_links_gets_copies(crashes: Any, trace: Trace) -> None:
-    crashes.prepare()
+def test_disk_without_links_gets_copies(site: CrashSite, trace: Trace) -> None:
+    site.prepare()
     # Claims need links; only those of pictures may be refused here, and those come after the first.
     ended = trace(LINKS, f"{LINKS}:error=EPERM:when=2..4")
     assert ended.hit
     assert ended.code == 0, ended.message
-    crashes.assert_healed(1, "links refused")
+    site.check_healed(1, "links refused")
 
 
 # disks
@@ -218,39 +220,41 @@ def fill_up(path: Path, *, leave: int) -> None:
 
 
 @pytest.mark.parametrize("free_pages", [0, 1, 2, 4, 8, 12, 16])
-def test_full_disk_loses_nothing_is_told_and_heals(crashes: Any, fork: Callable[..., Any], free_pages: int) -> None:
-    root = crashes.workspace.data_root
+def test_full_disk_loses_nothing_is_told_and_heals(
+    site: CrashSite, fork: Callable[..., Child], free_pages: int
+) -> None:
+    root = site.workspace.data_root
     with mounted("-t", "tmpfs", "-o", "size=2m", "tmpfs", at=root) as possible:
         if not possible:
             cannot("mounting a small disk is not permitted; the limit on file sizes is tested instead")
-        crashes.prepare()
+        site.prepare()
         ballast = root / "ballast"
         fill_up(ballast, leave=4096 * free_pages)
         told = f"{free_pages} free pages"
-        child = fork(crashes.workspace)
+        child = fork()
         assert child.wait() == 1, told
         assert "No space left on device" in child.message
         assert "free space" in child.message
-        crashes.assert_old_or_new(told)
+        site.check_old_or_new(told)
         ballast.unlink()
-        crashes.assert_healed(1, told)
+        site.check_healed(1, told)
 
 
 @pytest.mark.parametrize("limit", [0, 1, 100, 1000])
 def test_limit_on_file_sizes_loses_nothing_is_told_and_heals(
-    crashes: Any, fork: Callable[..., Any], limit: int
+    site: CrashSite, fork: Callable[..., Child], limit: int
 ) -> None:
-    crashes.prepare()
-    child = fork(crashes.workspace, before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    site.prepare()
+    child = fork(before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
     assert child.wait() == 1
     assert child.message == "" or "File too large" in child.message or len(child.message) == limit
-    crashes.assert_old_or_new(f"limit {limit}")
-    crashes.assert_healed(1, f"limit {limit}")
+    site.check_old_or_new(f"limit {limit}")
+    site.check_healed(1, f"limit {limit}")
 
 
 @contextmanager
 def read_only(root: Path) -> Iterator[str]:
-    """Make a folder read-only: by permissions, or for root, whom they do not bind, by a mount; yields the remedy's word."""
+    """Make a folder read-only: by permissions, or, since they do not bind root, by a mount; yield the remedy's word."""
     if os.geteuid() != 0:
         folders = [root, *(p for p in root.rglob("*") if p.is_dir())]
         for folder in folders:
@@ -269,14 +273,14 @@ def read_only(root: Path) -> Iterator[str]:
 
 
 def test_read_only_data_root_is_told_with_its_remedy_and_nothing_changes(
-    crashes: Any, fork: Callable[..., Any]
+    site: CrashSite, fork: Callable[..., Child]
 ) -> None:
-    crashes.prepare()
-    before = {p: p.stat().st_mtime_ns for p in crashes.workspace.data_root.rglob("*")}
-    with read_only(crashes.workspace.data_root) as word:
-        child = fork(crashes.workspace)
+    site.prepare()
+    before = {p: p.stat().st_mtime_ns for p in site.workspace.data_root.rglob("*")}
+    with read_only(site.workspace.data_root) as word:
+        child = fork()
         assert child.wait() == 1
         assert word in child.message.lower()
-        assert str(crashes.workspace.data_root) in child.message
-        assert {p: p.stat().st_mtime_ns for p in crashes.workspace.data_root.rglob("*")} == before
-    crashes.assert_healed(1, "read-only")
+        assert str(site.workspace.data_root) in child.message
+        assert {p: p.stat().st_mtime_ns for p in site.workspace.data_root.rglob("*")} == before
+    site.check_healed(1, "read-only")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.lineage.status import COLUMNS, choose_columns, encode_status, read_status
+from morphseq_dagster.lineage.status import COLUMNS, SCHEMA, SCHEMA_VERSION, choose_columns, encode_status, read_status
 from morphseq_dagster.steps.registry import REGISTRY
 from morphseq_dagster.steps.workspace import Workspace
 
@@ -36,7 +36,7 @@ def test_rows_are_raw_folders_and_whatever_has_records(workspace: Workspace, add
 
 def test_unknown_experiments_are_all_named(workspace: Workspace, add: Callable) -> None:
     add("20240101_extras")
-    with pytest.raises(PermanentError, match="'20240101'.*'/etc'"):
+    with pytest.raises(PermanentError, match=r"'20240101'.*'/etc'"):
         read_status(workspace, experiments=["20240101", "20240101_extras", "/etc"])
 
 
@@ -54,7 +54,7 @@ def test_json_form_is_versioned_and_plain(workspace: Workspace, add: Callable, r
     add("20240101")
     run("20240101")
     values = json.loads(json.dumps(encode_status(read_status(workspace), data_root="/data")))
-    assert (values["schema"], values["version"], values["data_root"]) == ("morphseq.status", 1, "/data")
+    assert (values["schema"], values["version"], values["data_root"]) == (SCHEMA, SCHEMA_VERSION, "/data")
     assert values["experiments"]["20240101"]["columns"] == {"LETTERS": "ok", "LENGTHS": "ok", "SUMMARY": "ok"}
     assert values["experiments"]["20240101"]["steps"]["letters"]["state"] == "ok"
     assert values["totals"]["LETTERS"] == {"ok": 1}

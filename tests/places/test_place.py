@@ -102,7 +102,7 @@ def test_child_that_published_and_died_before_it_could_say_so_has_succeeded(
 
     if force:
         before = run(workspace, "letters", place=ProcessPlace())
-    monkeypatch.setattr(module, "_read_outcome", lambda path: RunnerOutcome())
+    monkeypatch.setattr(module, "read_outcome", lambda path: RunnerOutcome())
     made = run(workspace, "letters", place=SubprocessPlace(registry=TOY), force=force)
     assert made.place == "subprocess"
     if force:
@@ -156,13 +156,13 @@ def test_runner_runs_a_request_by_itself_and_leaves_the_outcome(workspace: Works
 
 
 def test_progress_that_is_none_goes_to_the_log(capfd: pytest.CaptureFixture[str]) -> None:
-    from morphseq_dagster.places.place import _relay
+    from morphseq_dagster.places.place import relay_line
 
     heard: list[Progress] = []
     with listening(heard.append):
-        _relay(b'{"step": "s", "done": 1, "total": 2, "label": "A01"}\n')
+        relay_line(b'{"step": "s", "done": 1, "total": 2, "label": "A01"}\n')
         for line in (b"words of a library\n", b"[1, 2]\n", b'{"step": 1}\n', b"\xff\n", b"3\n"):
-            _relay(line)
+            relay_line(line)
     assert heard == [Progress("s", 1, 2, "A01")]
     assert "words of a library" in capfd.readouterr().err
 

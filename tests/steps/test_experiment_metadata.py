@@ -18,7 +18,7 @@ GREY = np.full((40, 60), 200, np.uint8)
 
 
 def frame_row(well: str, time_int: int, **values: object) -> dict[str, Any]:
-    return {name: None for name in FRAMES.names} | {
+    return dict.fromkeys(FRAMES.names) | {
         "well_id": f"{EXPERIMENT}_{well}",
         "well": well,
         "time_int": time_int,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -243,7 +244,7 @@ def test_masks_out_of_step_with_the_segmentation_are_refused_picture_by_picture(
     assert EXPERIMENT in caught.value.remedy
 
 
-def test_numeric_looking_ids_stay_text(tmp_path: Any) -> None:
+def test_numeric_looking_ids_stay_text(tmp_path: Path) -> None:
     bench = StepBench(tmp_path / "numeric", experiment="20240418")
     masks = {"A01": {0: {1: MASK}}}
     document = make_segmentation("20240418", masks)

@@ -24,7 +24,7 @@ def strip(area: int) -> Mask:
 def run(bench: StepBench, masks: Masks, *, times: int | None = None) -> SegmentationDocument:
     """Segment and flag; `times` are the frames that were taken, those of the masks unless given."""
     grey = np.full(SHAPE, 200, np.uint8)
-    frames = {well: {t: grey for t in (range(times) if times else by_time)} for well, by_time in masks.items()}
+    frames = {well: dict.fromkeys(range(times) if times else by_time, grey) for well, by_time in masks.items()}
     lay_frames(bench, frames)
     bench.supply("sam2_tracks", make_segmentation(EXPERIMENT, masks))
     return read_document(bench.run("sam2_segmentations"), SegmentationDocument)

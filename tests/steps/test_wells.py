@@ -144,7 +144,7 @@ def test_killed_run_loses_the_well_in_hand_alone(letters: Letters, kill_at: str)
     run = letters.run()
     assert letters.computed == [well for well in WELLS if well not in done]
     assert list(run.payloads) == list(WELLS), "in the order of the tasks, whatever was finished before"
-    assert {well: payload.data for well, payload in run.payloads.items()} == dict.fromkeys(WELLS, {"inputs": "1"})
+    assert {well: payload.data for well, payload in run.payloads.items()} == {well: {"inputs": "1"} for well in WELLS}
 
 
 def test_unchanged_wells_are_taken_from_the_published_artifact(letters: Letters) -> None:
@@ -240,7 +240,13 @@ def test_failure_of_the_step_is_transient_only_when_every_failed_well_is(
 
 @pytest.mark.parametrize(
     "error",
-    [OSError(errno.ENOSPC, "full"), OSError(errno.EIO, "broken"), OSError(errno.EROFS, "read-only"), MemoryError()],
+    [
+        OSError(errno.ENOSPC, "full"),
+        OSError(errno.EIO, "broken"),
+        OSError(errno.EROFS, "read-only"),
+        OSError(errno.EFBIG, "large"),
+        MemoryError(),
+    ],
 )
 def test_trouble_of_the_machine_stops_the_step_and_is_not_blamed_on_the_well(
     letters: Letters, error: Exception

@@ -54,9 +54,9 @@ def step_of(staged: Staged) -> str:
 def content(layout: Layout) -> dict[str, bytes]:
     found = {}
     for path in sorted(layout.data_root.rglob("*")):
-        if path.is_file() and ".morphseq" not in path.parts and not path.name.endswith((".tmp", ".provenance.json")):
-            if not any(part.endswith(".tmp") for part in path.parts):
-                found[layout.relative(path)] = path.read_bytes()
+        hidden = ".morphseq" in path.parts or any(part.endswith(".tmp") for part in path.parts)
+        if path.is_file() and not hidden and not path.name.endswith(".provenance.json"):
+            found[layout.relative(path)] = path.read_bytes()
     return found
 
 
@@ -107,6 +107,7 @@ CRASHES = [
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize(("what", "name", "call"), CRASHES)
 def test_crash_between_any_two_acts_leaves_old_or_new_and_is_finished_by_the_next_writer(
+    *,
     layout: Layout,
     stage_table: StageTable,
     stage_pictures: StagePictures,
@@ -164,6 +165,7 @@ def test_rolling_forward_twice_or_with_nothing_pending_does_nothing(
 
 @pytest.mark.parametrize("what", ["table", "pictures"])
 def test_refusal_before_the_journal_keeps_the_old_version_and_removes_what_was_staged(
+    *,
     layout: Layout,
     stage_table: StageTable,
     stage_pictures: StagePictures,
@@ -268,3 +270,30 @@ def test_everything_is_flushed_before_the_first_rename(
 
     monkeypatch.setattr(module, "_publish", check)
     commit(layout, staged=staged, record=record)
+
+
+def test_old_folder_that_a_crash_left_under_the_temporary_name_is_removed_with_the_rolling_forward(
+    layout: Layout,
+    stage_pictures: StagePictures,
+    record_of: RecordOf,
+    temporaries: Callable[[], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from morphseq_dagster.storage import durable
+
+    old = stage_pictures({"a.txt": b"1"})
+    commit(layout, staged=old, record=record_of(old))
+    new = stage_pictures({"a.txt": b"2"})
+    record = record_of(new)
+
+    def stop(folder: Path) -> None:
+        raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "remove_folder", stop)
+        with pytest.raises(Stop):
+            commit(layout, staged=new, record=record)
+    assert temporaries() != []
+    assert roll_forward(layout, step="pictures", experiment=EXPERIMENT) == record
+    assert temporaries() == []
+    assert compare_output(layout, record=record, thorough=True) is OutputVerdict.AS_RECORDED

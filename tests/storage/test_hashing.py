@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -42,14 +41,14 @@ values = st.recursive(
 )
 
 
-def reversed_keys(value: Any) -> Any:
+def reversed_keys(value: object) -> object:
     if isinstance(value, dict):
         return {name: reversed_keys(inner) for name, inner in reversed(value.items())}
     return [reversed_keys(inner) for inner in value] if isinstance(value, list) else value
 
 
 @given(values)
-def test_order_of_keys_does_not_matter_and_the_value_reads_back(value: Any) -> None:
+def test_order_of_keys_does_not_matter_and_the_value_reads_back(value: object) -> None:
     try:
         data = canonical_json(value)
     except UnicodeEncodeError:  # a lone surrogate has no UTF-8
@@ -59,7 +58,7 @@ def test_order_of_keys_does_not_matter_and_the_value_reads_back(value: Any) -> N
 
 
 @pytest.mark.parametrize("value", [float("nan"), {"a": float("inf")}])
-def test_value_that_json_lacks_is_refused(value: Any) -> None:
+def test_value_that_json_lacks_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="JSON"):
         hash_json(value)
 

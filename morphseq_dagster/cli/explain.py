@@ -1,0 +1,109 @@
+"""`morphseq explain EXP [STEP]`: why steps are stale - cause, old and new value, file, when, which run, cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from morphseq_dagster.cli.messages import printable
+from morphseq_dagster.cli.options import DEFAULT_REGISTRY, DataRoot, RegistryName, Verbose, open_call, refuse_call
+from morphseq_dagster.cli.status import Format
+from morphseq_dagster.errors import PermanentError
+
+if TYPE_CHECKING:
+    from morphseq_dagster.lineage.explain import Explanation
+    from morphseq_dagster.lineage.planner import ExperimentPlan
+    from morphseq_dagster.steps.workspace import Workspace
+
+_WORDS = {
+    "fresh": "fresh",
+    "pruned": "fresh, its bytes are removed",
+    "kept": "an edit by hand stands",
+    "stale": "stale",
+}
+
+
+def explain(
+    experiment: Annotated[str, typer.Argument(help="Experiment.")],
+    step: Annotated[str | None, typer.Argument(help="Step; all that need a word when left out.")] = None,
+    *,
+    form: Annotated[Format, typer.Option("--format", help="Form of the output.")] = Format.table,
+    data_root: DataRoot = None,
+    verbose: Verbose = False,
+    registry: RegistryName = DEFAULT_REGISTRY,
+) -> None:
+    """Tell why the steps of an experiment are stale, and what refreshing them costs. Nothing is written."""
+    call = open_call(data_root, registry=registry)
+    from morphseq_dagster.lineage.explain import encode_explanation, explain_experiment
+
+    try:
+        _check(call.workspace, experiment=experiment, step=step)
+    except PermanentError as error:
+        refuse_call(error)
+    plan, told = explain_experiment(call.workspace, experiment=experiment)
+    chosen = [t for t in told if t.verdict.step == step] if step is not None else list(told)
+    if form is Format.json:
+        values = {
+            "schema": "morphseq.explain",
+            "version": 1,
+            "experiment": experiment,
+            "busy": plan.busy,
+            "problem": plan.problem,
+            "steps": [encode_explanation(t) for t in chosen],
+        }
+        print(json.dumps(values, indent=1))
+        return
+    print("\n".join(printable(line) for line in _tell(plan, told=chosen, everything=verbose or step is not None)))
+
+
+def _check(workspace: Workspace, *, experiment: str, step: str | None) -> None:
+    from morphseq_dagster.discovery import list_folders
+    from morphseq_dagster.lineage.snapshot import find_recorded
+    from morphseq_dagster.lineage.status import refuse_unknown
+
+    known = {*(folder.name for folder in list_folders(workspace.layout)), *find_recorded(workspace)}
+    refuse_unknown([experiment], known=sorted(known))
+    names = [spec.name for spec in workspace.registry.steps]
+    if step is not None and step not in names:
+        raise PermanentError(
+            expected=f"one of {', '.join(names)}", found=repr(step), where="morphseq explain", remedy="correct the name"
+        )
+
+
+def _tell(plan: ExperimentPlan, *, told: Sequence[Explanation], everything: bool) -> Iterable[str]:
+    from morphseq_dagster.lineage.costs import describe_cost, estimate_cost
+
+    if plan.problem:
+        yield f"{plan.experiment}: {plan.problem}"
+    if plan.busy:
+        yield f"{plan.experiment} is at work: {plan.busy}"
+    if everything or any(t.verdict.causes for t in told):
+        for explanation in told:
+            if everything or explanation.verdict.causes:
+                yield from _tell_step(explanation)
+    if plan.pending:
+        yield f"{plan.experiment}: {len(plan.pending)} steps to refresh, {describe_cost(estimate_cost(plan.pending))}"
+    else:
+        yield f"{plan.experiment}: nothing to do"
+
+
+def _tell_step(explanation: Explanation) -> Iterable[str]:
+    from morphseq_dagster.lineage.costs import describe_cost
+    from morphseq_dagster.lineage.explain import tell_cause
+
+    verdict, made = explanation.verdict, explanation.made
+    doubt = "" if verdict.certain or not verdict.runs else ", if what comes before gives other content"
+    yield f"{verdict.step}: {_WORDS[verdict.freshness]}{doubt}"
+    for cause in verdict.causes:
+        yield from (f"  {line}" for line in tell_cause(cause, explanation=explanation))
+    if verdict.held:
+        yield f"  automation leaves it alone: {verdict.held}"
+    if made.finished_at:
+        took = f" in {made.seconds:.1f} s" if made.seconds is not None else ""
+        yield f"  {made.origin} {made.finished_at}{took} by run {made.run_id} on {made.host} ({made.place})"
+        yield f"  {explanation.output}, version {made.data_version[:12]}"
+    if verdict.runs:
+        yield f"  refreshing it and what follows: {describe_cost(explanation.cost)}"

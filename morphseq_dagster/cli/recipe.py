@@ -1,0 +1,101 @@
+"""`morphseq recipe show EXP [STEP]`: the resolved parameters of an experiment and where each comes from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from morphseq_dagster.cli.messages import printable
+from morphseq_dagster.cli.options import DEFAULT_REGISTRY, DataRoot, RegistryName, Verbose, open_call, refuse_call
+from morphseq_dagster.cli.status import Format
+from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.identifiers import check_experiment
+
+if TYPE_CHECKING:
+    from morphseq_dagster.recipes.loading import Recipe
+    from morphseq_dagster.steps.contract import Registry
+
+recipe = typer.Typer(no_args_is_help=True, help="Parameters of the science.", rich_markup_mode=None)
+DEFAULTS = "default"
+
+
+@recipe.callback()
+def _recipe() -> None:
+    """Parameters of the science."""
+
+
+@recipe.command()
+def show(
+    experiment: Annotated[str, typer.Argument(help="Experiment, or `default` for the lab's recipe.")],
+    step: Annotated[str | None, typer.Argument(help="Step; all when left out.")] = None,
+    *,
+    form: Annotated[Format, typer.Option("--format", help="Form of the output.")] = Format.table,
+    data_root: DataRoot = None,
+    verbose: Verbose = False,
+    registry: RegistryName = DEFAULT_REGISTRY,
+) -> None:
+    """Print the resolved parameters, each with the file that sets it, or `default`."""
+    del verbose
+    call = open_call(data_root, registry=registry)
+    try:
+        if experiment != DEFAULTS:
+            check_experiment(experiment)
+        resolved = call.workspace.recipe(experiment)
+        steps = _choose(call.workspace.registry, step=step)
+    except PermanentError as error:
+        refuse_call(error)
+    rows = [(name, value, origin) for s in steps for name, value, origin in list_parameters(resolved, step=s)]
+    if form is Format.json:
+        values = [{"parameter": name, "value": value, "from": origin} for name, value, origin in rows]
+        print(json.dumps({"schema": "morphseq.recipe", "version": 1, "parameters": values}, indent=1))
+        return
+    texts = [(name, _write(value), origin) for name, value, origin in rows]
+    width, wide = (max((len(row[i]) for row in texts), default=0) for i in (0, 1))
+    for name, text, origin in texts:
+        print(printable(f"{name:<{width}}  {text:<{wide}}  {origin}"))
+    if not rows:
+        print("no parameters")
+
+
+def list_parameters(recipe: Recipe, *, step: str) -> Iterator[tuple[str, Any, str]]:
+    """Yield name, value and source of every parameter of a step; sections are looked into."""
+    for name, value in _flatten(recipe.slice(step), prefix=step):
+        yield name, value, _find_origin(recipe.origins, name)
+
+
+def _flatten(values: Mapping[str, Any], *, prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flatten(value, prefix=f"{prefix}.{name}")
+        else:
+            yield f"{prefix}.{name}", value
+
+
+def _find_origin(origins: Mapping[str, str], name: str) -> str:
+    """Source of a parameter: its own entry, or that of a table around it that was set as a whole."""
+    while name:
+        if name in origins:
+            return origins[name]
+        name = name.rpartition(".")[0]
+    return DEFAULTS
+
+
+def _choose(registry: Registry, *, step: str | None) -> list[str]:
+    names = [spec.name for spec in registry.steps]
+    if step is None:
+        return names
+    if step not in names:
+        raise PermanentError(
+            expected=f"one of {', '.join(names)}",
+            found=repr(step),
+            where="morphseq recipe show",
+            remedy="correct the name",
+        )
+    return [step]
+
+
+def _write(value: Any) -> str:  # noqa: ANN401 - any JSON value
+    return "(unset)" if value is None else json.dumps(value)

@@ -1,0 +1,160 @@
+"""`morphseq stale`: what is stale in all experiments, why, at what cost, and - with `--launch` - mend just that."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from morphseq_dagster.cli.messages import printable
+from morphseq_dagster.cli.options import (
+    DEFAULT_REGISTRY,
+    Call,
+    DataRoot,
+    Experiments,
+    RegistryName,
+    Verbose,
+    open_call,
+    refuse_call,
+    split_names,
+)
+from morphseq_dagster.cli.status import Format
+from morphseq_dagster.errors import PermanentError
+
+if TYPE_CHECKING:
+    from morphseq_dagster.lineage.planner import ExperimentPlan
+
+
+def stale(
+    *,
+    experiments: Experiments = None,
+    launch: Annotated[bool, typer.Option("--launch", help="Run what is stale, one run per experiment.")] = False,
+    form: Annotated[Format, typer.Option("--format", help="Form of the output.")] = Format.table,
+    data_root: DataRoot = None,
+    verbose: Verbose = False,
+    registry: RegistryName = DEFAULT_REGISTRY,
+) -> None:
+    """List what is stale and why; every raw folder and picture is looked at now.
+
+    Steps that were edited by hand, that failed in the same way too often or that miss an input are listed and left to a
+    person. Experiments at work are left out.
+    """
+    call = open_call(data_root, registry=registry)
+    try:
+        names, left_out = _choose(call, names=None if experiments is None else split_names(experiments))
+    except PermanentError as error:
+        refuse_call(error)
+    plans = _plan(call, names=names)
+    concerned = [plan for plan in plans if plan.pending or plan.held or plan.problem or plan.busy]
+    if form is Format.json:
+        print(json.dumps(_encode(concerned, data_root=str(call.workspace.data_root)), indent=1))
+    else:
+        lines = [f"{name}: left out, {reason}" for name, reason in left_out]
+        lines += _tell(concerned, total=len(plans), verbose=verbose)
+        print("\n".join(printable(line) for line in lines))
+    if launch:
+        raise typer.Exit(_launch(call, plans=concerned, verbose=verbose))
+    raise typer.Exit(1 if any(plan.problem for plan in plans) else 0)
+
+
+def _choose(call: Call, *, names: Sequence[str] | None) -> tuple[list[str], list[tuple[str, str]]]:
+    """Experiments to plan, and those left out with the reason: files still arrive, or the name is refused.
+
+    Unless they are named, experiments without a raw folder count too if they have records.
+    """
+    from morphseq_dagster.cli.choice import Choice, choose_experiments
+    from morphseq_dagster.discovery import list_folders
+    from morphseq_dagster.identifiers import refuse_experiment
+    from morphseq_dagster.lineage.retirement import read_retired
+    from morphseq_dagster.lineage.snapshot import find_recorded
+
+    layout = call.workspace.layout
+    recorded = set(find_recorded(call.workspace))
+    folders = {folder.name for folder in list_folders(layout)}
+    gone = recorded - folders - read_retired(layout)
+    archived = sorted(name for name in gone if refuse_experiment(name) is None)
+    if names is not None:
+        archived = [name for name in archived if name in names]
+        names = [name for name in names if name not in archived]
+    choice = choose_experiments(layout, names=names) if names is None or names else Choice(())
+    return sorted({*choice.experiments, *archived}), [*choice.waiting, *choice.refused]
+
+
+def _plan(call: Call, *, names: Sequence[str]) -> list[ExperimentPlan]:
+    """Plan with everything looked at now; what was seen is kept for quicker looks."""
+    from morphseq_dagster.lineage.plan import plan_experiments
+    from morphseq_dagster.lineage.scans import Scans
+
+    scans = Scans(call.workspace.layout)
+    plans = list(plan_experiments(call.workspace, experiments=names, scans=scans))
+    scans.save()
+    return plans
+
+
+def _launch(call: Call, *, plans: Sequence[ExperimentPlan], verbose: bool) -> int:
+    """Run the automatic part of every plan; return the exit code."""
+    names = [plan.experiment for plan in plans if plan.automatic and not plan.busy]
+    if not names:
+        print("nothing to launch")
+        return 0
+    from morphseq_dagster.cli.display import Display
+    from morphseq_dagster.cli.launch import Launcher, open_instance
+    from morphseq_dagster.lineage.plan import plan_experiments
+    from morphseq_dagster.partitions import find_busy
+
+    failures = 0
+    with open_instance() as (instance, _), Display(total=sum(len(p.automatic) for p in plans)) as display:
+        launcher = Launcher(call, instance=instance, verbose=verbose)
+        # First who is at work, then the facts: what starts in between is met inside the claim.
+        busy = find_busy(instance)
+        for plan in plan_experiments(call.workspace, experiments=names, busy=busy):
+            if plan.busy:
+                display.say(f"{plan.experiment}: left out, {plan.busy}")
+            if plan.busy or not plan.automatic:
+                continue
+            display.begin(plan.experiment)
+            outcome = launcher.run(
+                plan.experiment, steps=plan.automatic, on_event=display.note, on_progress=display.progress
+            )
+            display.finish(outcome)
+            failures += bool(outcome.failed)
+    return 1 if failures else 0
+
+
+def _tell(plans: Sequence[ExperimentPlan], *, total: int, verbose: bool) -> Iterable[str]:
+    from morphseq_dagster.lineage.costs import describe_cost, estimate_cost
+
+    for plan in plans:
+        steps = f"{len(plan.pending)} steps to refresh, {describe_cost(estimate_cost(plan.pending))}"
+        yield f"{plan.experiment}: {steps}" if plan.pending else f"{plan.experiment}:"
+        if plan.problem:
+            yield f"  {plan.problem}"
+        if plan.busy:
+            yield f"  left out, at work: {plan.busy}"
+        for verdict in plan.verdicts:
+            own = [cause for cause in verdict.causes if verbose or cause.kind != "upstream"]
+            if own and (verdict.runs or verdict.held) and not plan.problem:
+                yield f"  {verdict.step:<22}{'; '.join(cause.describe() for cause in own)}"
+            if verdict.held and not plan.problem:
+                yield f"  {'':<22}left to a person: {verdict.held}"
+        after = sum(all(c.kind == "upstream" for c in v.causes) for v in plan.pending)
+        if after and not verbose:
+            yield f"  and {after} steps after these"
+    pending = [verdict for plan in plans for verdict in plan.pending]
+    concerned = sum(bool(plan.pending) for plan in plans)
+    yield f"{concerned} of {total} experiments have stale or missing steps" + (
+        f": {len(pending)} steps, {describe_cost(estimate_cost(pending))}" if pending else ""
+    )
+
+
+def _encode(plans: Sequence[ExperimentPlan], *, data_root: str) -> dict[str, Any]:
+    from morphseq_dagster.lineage.planner import encode_plan
+
+    return {
+        "schema": "morphseq.stale",
+        "version": 1,
+        "data_root": data_root,
+        "experiments": [encode_plan(plan) for plan in plans],
+    }

@@ -1,0 +1,142 @@
+"""Older experiment metadata (spec 1.6): videos and images, `image_ids` as a list or as an object.
+
+Holds the conversion of a parsed file. Which images there are is told by the organised frames, not by the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from morphseq_dagster.contracts.entities import track
+from morphseq_dagster.contracts.experiment_metadata import ExperimentInfo, ExperimentMetadata, ImageInfo, VideoInfo
+from morphseq_dagster.contracts.organized_frames import ImageEntry, OrganizedFrames
+from morphseq_dagster.errors import MorphseqError
+from morphseq_dagster.identifiers import mint_video, parse_video
+from morphseq_dagster.lineage.adopt.context import collect
+from morphseq_dagster.lineage.adopt.legacy_ids import relative_path, translate_image
+from morphseq_dagster.lineage.adopt.values import clean, number_or_none, text_or_none
+
+_REMEDY: Final = "let the pipeline make the document anew, or mend the named entries"
+
+
+def convert_metadata(
+    value: Mapping[str, Any], *, experiment: str, frames: OrganizedFrames, where: str
+) -> tuple[ExperimentMetadata, tuple[str, ...]]:
+    """Convert a parsed metadata file.
+
+    Parameters
+    ----------
+    value
+        The file's content.
+    experiment
+        Experiment that it must be of.
+    frames
+        Frames of the experiment.
+    where
+        Name of the file for messages.
+
+    Returns
+    -------
+    tuple
+        The document and warnings.
+
+    Raises
+    ------
+    PermanentError
+        Naming every well without an entry and every image that is no frame.
+    """
+    experiments = value.get("experiments")
+    section = experiments.get(experiment) if isinstance(experiments, dict) else None
+    given = section.get("videos") if isinstance(section, dict) else None
+    problems: list[str] = []
+    entries: dict[str, Mapping[str, Any]] = {}
+    for text, entry in given.items() if isinstance(given, dict) else ():
+        try:
+            found, well = parse_video(str(text))
+        except MorphseqError:
+            problems.append(f"{text!r} is no video id")
+            continue
+        if found != experiment or not isinstance(entry, dict):
+            problems.append(f"{text} is no video of {experiment}")
+            continue
+        entries[well] = entry
+    videos: dict[str, VideoInfo] = {}
+    without_facts = 0
+    for well, images in frames.videos().items():
+        if well not in entries:
+            problems.append(f"well {well} has frames and no entry")
+            continue
+        infos = _image_infos(entries[well].get("image_ids"), well=well, images=images, problems=problems)
+        without_facts += sum(not info for info in infos.values())
+        videos[mint_video(experiment, well=well)] = _video(
+            entries[well], experiment=experiment, well=well, images=images, infos=infos
+        )
+    collect(problems, expected=f"experiment metadata of {experiment}", where=where, remedy=_REMEDY)
+    document = ExperimentMetadata(
+        experiments={experiment: ExperimentInfo(experiment_id=experiment, videos=videos)},
+        entity_tracker=track("module_0_data_organization", experiment=experiment, videos=videos, images=frames.images),
+    )
+    warnings = (f"{without_facts} images carry no geometry or time",) if without_facts else ()
+    return document, warnings
+
+
+def _image_infos(
+    value: Any,  # noqa: ANN401 - a list or an object from a JSON file
+    *,
+    well: str,
+    images: Mapping[str, ImageEntry],
+    problems: list[str],
+) -> dict[str, dict[str, Any]]:
+    """Frame facts by our image id; a list names images only."""
+    given = value if isinstance(value, dict) else {str(text): {} for text in value or ()}
+    infos: dict[str, dict[str, Any]] = {}
+    for text, entry in given.items():
+        try:
+            image = translate_image(str(text))[0]
+        except MorphseqError:
+            problems.append(f"{text!r} is no image id")
+            continue
+        facts = entry.get("raw_image_data_info") if isinstance(entry, dict) else None
+        infos[image] = clean(facts) if isinstance(facts, dict) else {}
+    unknown = sorted(infos.keys() - images.keys())
+    if unknown:
+        problems.append(f"well {well}: {len(unknown)} images are no frames, the first {unknown[0]}")
+    return infos
+
+
+def _video(
+    value: Mapping[str, Any],
+    *,
+    experiment: str,
+    well: str,
+    images: Mapping[str, ImageEntry],
+    infos: Mapping[str, dict[str, Any]],
+) -> VideoInfo:
+    first = next(iter(images.values()))
+    movie = text_or_none(value.get("mp4_path"))
+    table = text_or_none(value.get("source_well_metadata_csv"))
+    return VideoInfo(
+        video_id=mint_video(experiment, well=well),
+        well_id=well,
+        mp4_path=relative_path(movie) if movie is not None else None,
+        processed_jpg_images_dir=first.path.rpartition("/")[0],
+        total_frames=len(images),
+        image_size=(first.height_px, first.width_px),
+        source_well_metadata_csv=relative_path(table or f"metadata/built_metadata_files/{experiment}_metadata.csv"),
+        medium=text_or_none(value.get("medium")),
+        genotype=text_or_none(value.get("genotype")),
+        chem_perturbation=text_or_none(value.get("chem_perturbation")),
+        start_age_hpf=number_or_none(value.get("start_age_hpf")),
+        embryos_per_well=number_or_none(value.get("embryos_per_well")),
+        temperature=number_or_none(value.get("temperature")),
+        well_qc_flag=text_or_none(value.get("well_qc_flag")),
+        image_ids={
+            image_id: ImageInfo(
+                frame_index=entry.frame_index,
+                raw_image_data_info=infos.get(image_id, {}),
+                processed_image_path=entry.path,
+            )
+            for image_id, entry in images.items()
+        },
+    )

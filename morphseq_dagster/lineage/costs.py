@@ -1,0 +1,63 @@
+"""Costs: what refreshing would take, from the times of the last computations.
+
+Holds sums and their words. A step that never ran has no time; it is counted, not guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from morphseq_dagster.lineage.planner import Verdict
+
+_UNITS: Final = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Expected wall time.
+
+    Parameters
+    ----------
+    least_s
+        Seconds of the steps that will compute for sure.
+    most_s
+        Seconds if all of them compute.
+    unknown
+        Steps that never ran before, in neither sum.
+    """
+
+    least_s: float
+    most_s: float
+    unknown: int
+
+
+def estimate_cost(verdicts: Iterable[Verdict]) -> Cost:
+    """Add up the last times of the steps that a run covers."""
+    runs = [verdict for verdict in verdicts if verdict.runs]
+    known = [(verdict.seconds, verdict.certain) for verdict in runs if verdict.seconds is not None]
+    return Cost(
+        least_s=sum(seconds for seconds, certain in known if certain),
+        most_s=sum(seconds for seconds, _ in known),
+        unknown=sum(verdict.seconds is None for verdict in runs),
+    )
+
+
+def describe_cost(cost: Cost) -> str:
+    """Say a cost in words."""
+    parts = []
+    if cost.most_s > 0 or not cost.unknown:
+        least, most = span(cost.least_s), span(cost.most_s)
+        parts.append(f"about {most}" if least == most else f"{least} to {most}")
+    if cost.unknown:
+        parts.append(f"{cost.unknown} of unknown cost (never run)")
+    return " and ".join(parts)
+
+
+def span(seconds: float) -> str:
+    """Length of time for people."""
+    for length, unit in _UNITS:
+        if seconds >= length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,45 @@
+"""Attempts: cluster jobs that may still be at work on a step, as the files below the data root tell.
+
+Holds what every place must know before it touches a step: a job outlives the process that submitted it, and with it the
+claim of that process. Asks no scheduler.
+"""
+
+from __future__ import annotations
+
+from morphseq_dagster.errors import TransientError
+from morphseq_dagster.layout import Layout
+from morphseq_dagster.slurm.client import read_end
+from morphseq_dagster.slurm.folder import Attempt, JobRoot
+from morphseq_dagster.slurm.outcome import Outcome
+from morphseq_dagster.steps.contract import StepRequest
+
+
+def find_attempts(layout: Layout, *, step: str, experiment: str) -> list[Attempt]:
+    """Find attempts without a verdict whose job may be at work; one that ended in peace is closed on the way."""
+    found = []
+    for _, _, attempt in JobRoot(layout.jobs).open_attempts((step, experiment)):
+        end = read_end(attempt, job=attempt.job or "")
+        if end is None or end.code != 0:
+            found.append(attempt)
+            continue
+        kind = Outcome.DONE if attempt.path("outcome.json").exists() else Outcome.FAILED
+        attempt.close(kind=kind.value, state="", reason="found ended", job=attempt.job or "")
+    return found
+
+
+def refuse_beside_jobs(layout: Layout, *, request: StepRequest, place: str) -> None:
+    """Refuse to run a step here while a cluster job may be at work on it.
+
+    Raises
+    ------
+    TransientError
+        Naming the job's folder.
+    """
+    attempts = find_attempts(layout, step=request.step, experiment=request.experiment)
+    if attempts:
+        raise TransientError(
+            expected=f"no cluster job at work on {request.step}",
+            found=f"job {attempts[0].job or 'of unknown number'}, which nobody has seen end",
+            where=str(attempts[0].folder),
+            remedy=f"run the step at slurm, which takes the job over, or `morphseq jobs`; place {place} stays out of it",
+        )

@@ -1,0 +1,140 @@
+"""Slurm cluster of one machine for tests: started through a given script, ended with the process.
+
+Holds start, stop of single daemons, and clients of it. The cluster listens on loopback only, and each process of a test
+run has its own, so that tests may stop daemons.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import socket
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from morphseq_dagster.slurm.client import Client, Patience
+from morphseq_dagster.slurm.commands import Scheduler
+from morphseq_dagster.slurm.folder import JobRoot
+from morphseq_dagster.slurm.local import LocalTransport
+from morphseq_dagster.slurm.ssh import SshAddress, SshTransport
+from morphseq_dagster.slurm.transport import Transport
+
+QUICK = Patience(grace_s=3.0, lost_s=5.0, settle_s=1.5, files_s=10.0)
+"""Waiting times for tests."""
+_FIRST_PORT, _STEP, _LAST_PORT = 17000, 40, 30000
+_STARTED: dict[tuple[str, ...], LocalCluster] = {}
+
+
+@dataclass
+class LocalCluster:
+    """A running cluster.
+
+    Parameters
+    ----------
+    script
+        Program that starts and stops it.
+    variables
+        Its settings, as environment variables.
+    """
+
+    script: Path
+    variables: dict[str, str] = field(default_factory=dict)
+
+    def control(self, *arguments: str) -> str:
+        """Call the script; return what it printed."""
+        done = subprocess.run(
+            [str(self.script), *arguments],
+            env={**os.environ, **self.variables},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"{self.script} {' '.join(arguments)}: {done.stderr[-2000:]}")
+        return done.stdout
+
+    def start(self, *components: str) -> None:
+        """Start the named daemons; all when none is named."""
+        self.control("start", *components)
+
+    def stop(self, *components: str) -> None:
+        """Stop the named daemons."""
+        self.control("stop", *components)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What clients need: the configuration, and the address of the SSH server."""
+        lines = [line.removeprefix("export ") for line in self.control("env").splitlines()]
+        return {name: value.strip("'") for name, _, value in (line.partition("=") for line in lines)}
+
+    def address(self) -> SshAddress:
+        """Address of its SSH server."""
+        told = self.environment
+        return SshAddress(
+            host=told["LOCAL_SLURM_SSH_HOST"],
+            port=int(told["LOCAL_SLURM_SSH_PORT"]),
+            user=told["LOCAL_SLURM_SSH_USER"],
+            key=told["LOCAL_SLURM_SSH_KEY"],
+            known_hosts=told["LOCAL_SLURM_SSH_KNOWN_HOSTS"],
+        )
+
+    def client(self, root: Path, *, transport: Transport | None = None, patience: Patience = QUICK) -> Client:
+        """Make a client of it."""
+        return Client(Scheduler(transport or LocalTransport()), root=JobRoot(root), patience=patience)
+
+    def ssh(self) -> SshTransport:
+        """Make a transport over its SSH server."""
+        return SshTransport(self.address())
+
+    def ask(self, *argv: str) -> str:
+        """Run one of the scheduler's commands."""
+        environment = {**os.environ, "SLURM_CONF": self.environment["SLURM_CONF"]}
+        return subprocess.run(argv, env=environment, capture_output=True, text=True, check=False).stdout
+
+
+def start_cluster(script: Path, **settings: str) -> LocalCluster:
+    """Start a cluster, once per process and settings; it ends with the process.
+
+    Parameters
+    ----------
+    script
+        Program that starts and stops one.
+    **settings
+        Its settings in lower case: `accounting="0"`.
+    """
+    key = (str(script), *(f"{name}={value}" for name, value in sorted(settings.items())))
+    if key not in _STARTED:
+        home = Path(f"/tmp/mseq-slurm-{os.getpid()}-{len(_STARTED)}")  # noqa: S108 - its sockets need a short path
+        variables = {f"LOCAL_SLURM_{name.upper()}": value for name, value in settings.items()}
+        variables |= {"LOCAL_SLURM_HOME": str(home), "LOCAL_SLURM_PORT": str(_free_port())}
+        cluster = LocalCluster(script, variables)
+        atexit.register(_purge, cluster, home)
+        cluster.start()
+        _STARTED[key] = cluster
+    return _STARTED[key]
+
+
+def _purge(cluster: LocalCluster, home: Path) -> None:
+    cluster.control("purge")
+    shutil.rmtree(home, ignore_errors=True)
+
+
+def _free_port() -> int:
+    """First of a run of ports that nobody uses; runs are apart per process, so that two do not choose the same."""
+    count = (_LAST_PORT - _FIRST_PORT) // _STEP
+    for number in range(count):
+        first = _FIRST_PORT + (os.getpid() + len(_STARTED) * 7 + number) % count * _STEP
+        if all(_is_free(first + offset) for offset in (0, 1, 2, *range(11, 21))):
+            return first
+    raise RuntimeError("no free ports")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

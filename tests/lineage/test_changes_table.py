@@ -1,0 +1,459 @@
+"""The table of changes proved: each change is made on a small experiment, and what computes is what the table says."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import openpyxl
+import pytest
+
+from morphseq_dagster.layout import COHORT
+from morphseq_dagster.lineage.cohort import compare_manifest, read_manifest
+from morphseq_dagster.lineage.mending import discard, keep
+from morphseq_dagster.lineage.plan import plan_experiments
+from morphseq_dagster.places.place import ProcessPlace
+from morphseq_dagster.places.session import finish, open_session, run_session
+from morphseq_dagster.steps.cohort_final import SPEC, build_cohort_request
+from morphseq_dagster.steps.contract import ExternalInput, Registry, StepSpec
+from morphseq_dagster.steps.registry import REGISTRY
+from morphseq_dagster.steps.workspace import Workspace
+from morphseq_dagster.storage.durable import host_name
+from morphseq_dagster.storage.records import encode, read_record
+from morphseq_dagster.testing.changes import ALL_STEPS, CHANGES, COHORT_STEP, Change
+from morphseq_dagster.testing.experiments import (
+    FRAMES_EXPERIMENT,
+    FRAMES_WELLS,
+    change_pixel,
+    edit_workbook,
+    make_small_frames,
+    workbook_path,
+)
+
+EXPERIMENT = FRAMES_EXPERIMENT
+OTHER = "20250530_other"
+RENAMED = "20250529_renamed"
+WELLS = FRAMES_WELLS[:2]
+DEAD_PROCESS = 2**22 + 1  # above the largest number that Linux gives
+
+
+@dataclass
+class Scene:
+    """A data root on which one change is made, and which experiment is looked at then."""
+
+    root: Path
+    registry: Registry = REGISTRY
+    experiment: str = EXPERIMENT
+    steps_before: list[str] = field(default_factory=list)
+
+    @property
+    def workspace(self) -> Workspace:
+        return Workspace(self.root, self.registry)
+
+    def output(self, step: str) -> Path:
+        return self.workspace.output(step, experiment=EXPERIMENT)
+
+    @property
+    def raw(self) -> Path:
+        return self.workspace.layout.raw_folder("Frames", experiment=self.experiment)
+
+    def picture(self) -> Path:
+        return own(sorted(self.raw.glob("*.png"))[0])
+
+    def replace_step(self, name: str, **values: Any) -> None:  # noqa: ANN401 - fields of a step
+        steps = tuple(replace(spec, **values) if spec.name == name else spec for spec in self.registry.steps)
+        self.registry = Registry(steps, self.registry.artifacts)
+
+    def write_recipe(self, text: str, *, name: str = EXPERIMENT) -> None:
+        path = self.root / "recipes" / f"{name}.toml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+
+    def run(self) -> list[str]:
+        """Run every step and the cohort; return what computed."""
+        computed = [spec.name for spec in self.registry.steps if run_step(self.workspace, spec, self.experiment)]
+        request = partial(build_cohort_request, self.workspace.layout, run_id="table")
+        return computed + [SPEC.name] * run_step(self.workspace, SPEC, COHORT, make_request=request)
+
+
+def run_step(workspace: Workspace, spec: StepSpec, experiment: str, **options: Any) -> bool:  # noqa: ANN401
+    """Run one step through the session; tell whether it computed."""
+    with open_session(spec, workspace=workspace, experiment=experiment, run_id="table", **options) as session:
+        if session.memo is not None:
+            return False
+        finish(workspace.layout, outcome=run_session(session, spec=spec, place=ProcessPlace()))
+    return True
+
+
+def own(path: Path) -> Path:
+    """Part a file from the baseline that it is a link to, so that it may be changed in place."""
+    status = path.stat()
+    copy = path.with_name(path.name + ".own")
+    copy.write_bytes(path.read_bytes())
+    os.utime(copy, ns=(status.st_atime_ns, status.st_mtime_ns))
+    copy.replace(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def baseline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("baseline") / "root"
+    make_small_frames(root, wells=WELLS, times=2)
+    Scene(root).run()
+    return root
+
+
+@pytest.fixture
+def scene(baseline: Path, tmp_path: Path) -> Scene:
+    """The baseline again, its files linked: sizes, times and inodes are as recorded."""
+    root = tmp_path / "root"
+    shutil.copytree(baseline, root, copy_function=os.link)
+    return Scene(root)
+
+
+MAKERS: dict[str, Callable[[Scene], None]] = {}
+
+
+def makes(name: str) -> Callable[[Callable[[Scene], None]], Callable[[Scene], None]]:
+    """Register how a change of the table is made."""
+
+    def register(make: Callable[[Scene], None]) -> Callable[[Scene], None]:
+        MAKERS[name] = make
+        return make
+
+    return register
+
+
+@makes("nothing")
+def _(scene: Scene) -> None:
+    pass
+
+
+@makes("raw_touched")
+def _(scene: Scene) -> None:
+    os.utime(scene.picture())
+
+
+@makes("raw_rewritten")
+def _(scene: Scene) -> None:
+    path = scene.picture()
+    data = path.read_bytes()
+    path.unlink()
+    path.write_bytes(data)
+
+
+@makes("raw_pixel")
+def _(scene: Scene) -> None:
+    change_pixel(scene.picture())
+
+
+@makes("workbook_touched")
+def _(scene: Scene) -> None:
+    os.utime(own(workbook_path(scene.root, EXPERIMENT)))
+
+
+@makes("workbook_saved")
+def _(scene: Scene) -> None:
+    path = own(workbook_path(scene.root, EXPERIMENT))
+    book = openpyxl.load_workbook(path)
+    book.properties.title = "saved again"
+    book.save(path)
+
+
+SHEETS: dict[str, str | float] = {
+    "medium": "E2",
+    "genotype": "other",
+    "chem_perturbation": "DMSO",
+    "start_age_hpf": 21,
+    "embryos_per_well": 2,
+    "temperature": 27.0,
+    "pair": 2,
+}
+
+
+def _edit_sheet(scene: Scene, *, sheet: str) -> None:
+    edit_workbook(own(workbook_path(scene.root, EXPERIMENT)), sheet=sheet, well="A01", value=SHEETS[sheet])
+
+
+for _sheet in SHEETS:
+    MAKERS[f"sheet_{_sheet}"] = partial(_edit_sheet, sheet=_sheet)
+
+
+@makes("sheet_unused_well")
+def _(scene: Scene) -> None:
+    edit_workbook(own(workbook_path(scene.root, EXPERIMENT)), sheet="medium", well="H12", value="E2")
+
+
+@makes("threshold_without_effect")
+def _(scene: Scene) -> None:
+    scene.write_recipe("[gdino_detections]\nconfidence_threshold = 0.46\n")
+
+
+@makes("threshold_with_effect")
+def _(scene: Scene) -> None:
+    scene.write_recipe("[gdino_detections]\nconfidence_threshold = 1.0\n")
+
+
+@makes("lab_recipe_overridden")
+def _(scene: Scene) -> None:
+    scene.write_recipe("[gdino_detections]\nconfidence_threshold = 0.45\n")
+    scene.write_recipe("[gdino_detections]\nconfidence_threshold = 0.9\n", name="default")
+
+
+@makes("prompt")
+def _(scene: Scene) -> None:
+    scene.write_recipe('[gdino_raw]\nprompt = "fish"\n')
+
+
+@makes("latent_model")
+def _(scene: Scene) -> None:
+    scene.write_recipe("[snips]\njpeg_quality = 80\n")
+
+
+@makes("final_rows")
+def _(scene: Scene) -> None:
+    scene.write_recipe('[embryo_latents_final]\nrows = "usable"\n')
+
+
+@makes("recipe_reformatted")
+def _(scene: Scene) -> None:
+    scene.write_recipe("# the defaults, written out\n[gdino_detections]\niou_threshold   =  0.50\n\n[snips]\n")
+
+
+def _weights(layout: Any, experiment: str) -> Path:  # noqa: ANN401 - the layout
+    del experiment
+    return Path(layout.data_root / "weights.bin")
+
+
+@makes("weights")
+def _(scene: Scene) -> None:
+    scene.replace_step("gdino_raw", externals=(ExternalInput("detector_weights", _weights),))
+    (scene.root / "weights.bin").write_bytes(b"1")
+    scene.run()
+    (scene.root / "weights.bin").write_bytes(b"2")
+
+
+@makes("weights_touched")
+def _(scene: Scene) -> None:
+    MAKERS["weights"](scene)
+    scene.run()
+    os.utime(scene.root / "weights.bin")
+
+
+@makes("version")
+def _(scene: Scene) -> None:
+    scene.replace_step("sam2_segmentations", version=99)
+
+
+@makes("comment")
+def _(scene: Scene) -> None:
+    source = Path(sys.modules["morphseq_dagster.steps.contract"].__file__ or "").with_name("gdino_detections.py")
+    (scene.root.parent / "commented_step.py").write_text(source.read_text() + "\n# a comment\n")
+    scene.replace_step("gdino_detections", body="commented_step:run")
+
+
+@makes("curation")
+def _(scene: Scene) -> None:
+    path = scene.workspace.layout.curation(EXPERIMENT)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"embryo_id,column,value,reason\n{EXPERIMENT}_A01_e01,frame_flag,true,seen by eye\n")
+
+
+@makes("perturbation_key")
+def _(scene: Scene) -> None:
+    scene.workspace.layout.perturbation_key.write_text(
+        "master_perturbation,short_pert_name,phenotype,control_flag,pert_type,background\n"
+        "wt_ab,wt,wt,True,none,ab\n"
+    )
+
+
+@makes("area_reference")
+def _(scene: Scene) -> None:
+    scene.workspace.layout.area_reference.write_text("stage_hpf,p5,p95\n10,100,200\n60,300,400\n")
+
+
+@makes("stage_reference")
+def _(scene: Scene) -> None:
+    scene.workspace.layout.stage_reference.write_text("sa_um,stage_hpf\n100000,10\n900000,50\n")
+
+
+@makes("output_touched")
+def _(scene: Scene) -> None:
+    os.utime(own(scene.output("sam2_metadata")))
+
+
+@makes("output_edited")
+def _(scene: Scene) -> None:
+    path = own(scene.output("sam2_metadata"))
+    path.write_bytes(path.read_bytes().replace(b"0.0,", b"0.1,"))
+
+
+def _edit_and_keep(scene: Scene) -> None:
+    path = own(scene.output("plate_metadata"))
+    path.write_bytes(path.read_bytes().replace(b",E3,", b",E9,", 1))
+    assert scene.registry is REGISTRY
+    keep(scene.workspace, path)
+
+
+@makes("output_kept")
+def _(scene: Scene) -> None:
+    _edit_and_keep(scene)
+
+
+@makes("output_kept_then_input_changed")
+def _(scene: Scene) -> None:
+    _edit_and_keep(scene)
+    scene.run()
+    _edit_sheet(scene, sheet="medium")
+
+
+@makes("output_kept_then_discarded")
+def _(scene: Scene) -> None:
+    _edit_and_keep(scene)
+    discard(scene.workspace, scene.output("plate_metadata"))
+
+
+@makes("output_deleted")
+def _(scene: Scene) -> None:
+    scene.output("embryo_metadata").unlink()
+
+
+@makes("picture_edited")
+def _(scene: Scene) -> None:
+    folder = scene.workspace.layout.folders("snips", experiment=EXPERIMENT)[0]
+    path = own(sorted(folder.glob("*.jpg"))[0])
+    path.write_bytes(path.read_bytes() + b"\0")
+
+
+@makes("picture_deleted")
+def _(scene: Scene) -> None:
+    folder = scene.workspace.layout.folders("exported_masks", experiment=EXPERIMENT)[0]
+    sorted(folder.rglob("*.png"))[0].unlink()
+
+
+def _prune(scene: Scene, step: str) -> None:
+    path = scene.output(step)
+    record = read_record(scene.workspace.layout, primary=path)
+    assert record is not None
+    target = own(scene.workspace.layout.record(path))
+    target.write_bytes(encode(record.model_copy(update={"condition": "pruned"})))
+    path.unlink()
+
+
+@makes("output_pruned")
+def _(scene: Scene) -> None:
+    _prune(scene, "sam2_tracks")
+
+
+@makes("output_pruned_and_needed")
+def _(scene: Scene) -> None:
+    _prune(scene, "sam2_tracks")
+    scene.replace_step("sam2_segmentations", version=99)
+
+
+@makes("record_lost")
+def _(scene: Scene) -> None:
+    path = scene.output("built_metadata")
+    scene.workspace.layout.record(path).unlink()
+
+
+@makes("well_added")
+def _(scene: Scene) -> None:
+    shutil.rmtree(scene.raw)
+    make_small_frames(scene.root, wells=FRAMES_WELLS[:3], times=2)
+
+
+@makes("experiment_added")
+def _(scene: Scene) -> None:
+    make_small_frames(scene.root, experiment=OTHER, wells=WELLS[:1], times=1)
+
+
+@makes("experiment_added_and_run")
+def _(scene: Scene) -> None:
+    make_small_frames(scene.root, experiment=OTHER, wells=WELLS[:1], times=1)
+    scene.steps_before = [s.name for s in scene.registry.steps if run_step(scene.workspace, s, OTHER)]
+    assert len(scene.steps_before) == len(REGISTRY.steps)
+
+
+@makes("experiment_removed")
+def _(scene: Scene) -> None:
+    MAKERS["experiment_added_and_run"](scene)
+    scene.run()
+    final = scene.workspace.output("embryo_latents_final", experiment=OTHER)
+    final.unlink()
+    scene.workspace.layout.record(final).unlink()
+
+
+@makes("raw_folder_gone")
+def _(scene: Scene) -> None:
+    shutil.rmtree(scene.workspace.layout.raw_folder("Frames", experiment=EXPERIMENT))
+    # The session asks for the folder; an archived experiment is not run, its plan is empty.
+    steps = tuple(spec for spec in scene.registry.steps if spec.name != "raw_manifest")
+    plan = next(plan_experiments(scene.workspace, experiments=[EXPERIMENT]))
+    assert plan.pending == ()
+    assert [verdict.step for verdict in plan.held] == ["raw_manifest"]
+    scene.registry = REGISTRY
+    scene.steps_before = [spec.name for spec in steps]
+
+
+@makes("experiment_renamed")
+def _(scene: Scene) -> None:
+    new = scene.workspace.layout.raw_folder("Frames", experiment=RENAMED)
+    scene.raw.rename(new)
+    workbook_path(scene.root, EXPERIMENT).rename(workbook_path(scene.root, RENAMED))
+    scene.experiment = RENAMED
+
+
+@makes("dead_claim")
+def _(scene: Scene) -> None:
+    path = scene.workspace.layout.claim("snips", experiment=EXPERIMENT)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        f'{{"host": "{host_name()}", "pid": {DEAD_PROCESS}, "process_start": "1", "run_id": "r",'
+        ' "taken_at": "2026-01-01T00:00:00+00:00", "token": "t"}'
+    )
+
+
+@pytest.fixture(autouse=True)
+def _import_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield
+    sys.modules.pop("commented_step", None)
+
+
+def test_every_row_has_its_change_and_every_change_its_row() -> None:
+    assert sorted(MAKERS) == sorted(change.name for change in CHANGES)
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.name)
+def test_what_computes_is_what_the_table_says(scene: Scene, change: Change) -> None:
+    MAKERS[change.name](scene)
+    plan = next(plan_experiments(scene.workspace, experiments=[scene.experiment]))
+    cohort_is_stale = _cohort_is_stale(scene)
+    if change.name == "raw_folder_gone":
+        return
+    computed = scene.run()
+    assert computed == [name for name in ALL_STEPS if name in change.recomputes]
+    # The plan covers what computed, and what it was certain of did compute.
+    own_steps = {name for name in computed if name != COHORT_STEP}
+    assert own_steps <= set(plan.closure)
+    assert {verdict.step for verdict in plan.pending if verdict.certain} <= own_steps
+    if not own_steps:
+        assert cohort_is_stale == (COHORT_STEP in computed)
+    # One launch reaches the end: nothing is left, and nothing computes twice.
+    assert next(plan_experiments(scene.workspace, experiments=[scene.experiment])).pending == ()
+    assert not _cohort_is_stale(scene)
+    assert scene.run() == []
+
+
+def _cohort_is_stale(scene: Scene) -> bool:
+    layout = scene.workspace.layout
+    record = read_record(layout, primary=layout.primary(SPEC.name, experiment=COHORT))
+    assert record is not None
+    return compare_manifest(read_manifest(layout), record=record).is_stale
