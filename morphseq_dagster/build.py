@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import dagster as dg
 
 from morphseq_dagster.assets.cohort import cohort_final
 from morphseq_dagster.assets.factory import IO_MANAGER_KEY, make_assets
+from morphseq_dagster.assets.freshness import make_freshness_check
 from morphseq_dagster.io_managers.artifacts import ArtifactIOManager
+from morphseq_dagster.jobs.materialize_stale import make_stale_job
 from morphseq_dagster.places.place import DEFAULT_REGISTRY
 from morphseq_dagster.places.runner import load_registry
 from morphseq_dagster.resources.workspace import WorkspaceResource
 from morphseq_dagster.sensors.new_experiments import make_sensor
+from morphseq_dagster.sensors.staleness import make_launch_sensor, make_report_sensor
 from morphseq_dagster.settings import MachineSettings
 
 PIPELINE_JOB = "pipeline"
@@ -26,8 +31,10 @@ def build_definitions(settings: MachineSettings, *, registry: str = DEFAULT_REGI
         selection=dg.AssetSelection.assets(*(asset.key for asset in assets)),
         description="The whole way of one experiment.",
     )
-    jobs = [pipeline]
-    if registry == DEFAULT_REGISTRY:  # other registries have no final table to merge
+    jobs: list[Any] = [pipeline]
+    checks: list[dg.AssetChecksDefinition] = []
+    sensors = [make_sensor(PIPELINE_JOB)]
+    if registry == DEFAULT_REGISTRY:  # other registries have no final table to merge or to judge
         jobs.append(
             dg.define_asset_job(
                 COHORT_JOB,
@@ -36,10 +43,16 @@ def build_definitions(settings: MachineSettings, *, registry: str = DEFAULT_REGI
             )
         )
         assets = [*assets, cohort_final]
+        checks.append(make_freshness_check())
+        sensors += [make_report_sensor(), make_launch_sensor(PIPELINE_JOB)]
+        jobs.append(
+            make_stale_job(pipeline=PIPELINE_JOB, definitions=lambda: build_definitions(settings, registry=registry))
+        )
     return dg.Definitions(
         assets=assets,
         jobs=jobs,
-        sensors=[make_sensor(PIPELINE_JOB)],
+        asset_checks=checks,
+        sensors=sensors,
         resources={"workspace": resource, IO_MANAGER_KEY: ArtifactIOManager(resource.open())},
         executor=dg.in_process_executor,
     )

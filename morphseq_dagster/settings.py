@@ -146,7 +146,7 @@ class SlurmSettings(BaseModel):
     requeue: bool = True
     """Whether the scheduler may start a job again by itself after a node was lost."""
     warn_s: int = Field(default=120, ge=0, le=65535)
-    """Seconds before the time limit at which a step is told to stop; 0 never tells it."""
+    """Seconds before the time limit at which a step is told to stop, at most a quarter of it; 0 never tells it."""
     grace_s: float = Field(default=60, gt=0)
     """Seconds after which an attempt is given up whose submission nobody knows of."""
     lost_s: float = Field(default=60, gt=0)

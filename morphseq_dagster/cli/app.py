@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import typer
 
+from morphseq_dagster.cli.adopt import adopt
 from morphseq_dagster.cli.cohort import cohort
 from morphseq_dagster.cli.demo import demo
 from morphseq_dagster.cli.doctor import doctor
@@ -15,6 +16,8 @@ from morphseq_dagster.cli.explain import explain
 from morphseq_dagster.cli.materialize import materialize
 from morphseq_dagster.cli.pipeline import pipeline
 from morphseq_dagster.cli.recipe import recipe
+from morphseq_dagster.cli.reconcile import reconcile
+from morphseq_dagster.cli.retire import retire
 from morphseq_dagster.cli.stale import stale
 from morphseq_dagster.cli.status import status
 
@@ -26,6 +29,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for _verb in (demo, experiments, status, explain, stale, pipeline, materialize, cohort, doctor):
+for _verb in (
+    demo,
+    experiments,
+    status,
+    explain,
+    stale,
+    pipeline,
+    materialize,
+    cohort,
+    reconcile,
+    adopt,
+    retire,
+    doctor,
+):
     app.command()(_verb)
 app.add_typer(recipe, name="recipe")

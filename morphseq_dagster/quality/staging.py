@@ -18,15 +18,16 @@ from numpy.typing import NDArray
 from scipy.optimize import lsq_linear
 
 from morphseq_dagster.errors import ContractError
-from morphseq_dagster.recipes.quality import StagingSettings
+from morphseq_dagster.recipes.quality import InferredStageSettings, PredictedStageSettings
 
 Floats = NDArray[np.float64]
 
 
-DEFAULT_STAGING = StagingSettings()
+DEFAULT_PREDICTED = PredictedStageSettings()
+DEFAULT_INFERRED = InferredStageSettings()
 
 
-def predict_stage(table: pd.DataFrame, *, settings: StagingSettings = DEFAULT_STAGING) -> pd.DataFrame:
+def predict_stage(table: pd.DataFrame, *, settings: PredictedStageSettings = DEFAULT_PREDICTED) -> pd.DataFrame:
     """Stage from start age, elapsed time and temperature.
 
     `start_age_hpf + hours * (rate_per_c * temperature + rate_at_zero_c)`; at 28.5 degC an hour counts 0.9975 h.
@@ -63,7 +64,9 @@ def predict_stage(table: pd.DataFrame, *, settings: StagingSettings = DEFAULT_ST
     )
 
 
-def _predict_one(age: object, seconds: object, degrees: object, *, settings: StagingSettings) -> tuple[float, str]:
+def _predict_one(
+    age: object, seconds: object, degrees: object, *, settings: PredictedStageSettings
+) -> tuple[float, str]:
     start = _number(age)
     if start is None:
         text = "" if age is None or age is pd.NA or isinstance(age, float) else str(age).strip()
@@ -181,7 +184,7 @@ class StageReference:
 
 
 def infer_stage(
-    table: pd.DataFrame, *, reference: StageReference | None, settings: StagingSettings = DEFAULT_STAGING
+    table: pd.DataFrame, *, reference: StageReference | None, settings: InferredStageSettings = DEFAULT_INFERRED
 ) -> pd.DataFrame:
     """Stage from the surface area: an extra beside the predicted stage, never in its place.
 
@@ -245,7 +248,7 @@ def infer_stage(
     )
 
 
-def _blocked(reference: StageReference | None, *, settings: StagingSettings) -> str:
+def _blocked(reference: StageReference | None, *, settings: InferredStageSettings) -> str:
     if reference is None:
         return "no stage reference"
     if reference.is_toy and not settings.use_toy_reference:
@@ -254,7 +257,7 @@ def _blocked(reference: StageReference | None, *, settings: StagingSettings) -> 
 
 
 def _fit_series(
-    table: pd.DataFrame, *, area: Floats, reference: StageReference, settings: StagingSettings
+    table: pd.DataFrame, *, area: Floats, reference: StageReference, settings: InferredStageSettings
 ) -> tuple[Floats, str]:
     stage = table["predicted_stage_hpf"].to_numpy(dtype=np.float64, na_value=np.nan)
     rows = pd.DataFrame({"embryo": table["embryo_id"].to_numpy(), "time": table["time_int"].to_numpy(), "stage": stage})

@@ -47,11 +47,15 @@ class ClassicalDetectorSettings(Slice):
     rim_whole: float = Field(default=0.9, ge=0, le=1)
     """Support from which a rim counts as whole: of two whole circles in one place the larger is taken."""
     rim_visible_min: float = Field(default=0.3, ge=0, le=1)
+    """Least share of a rim that lies in the picture."""
     ellipse_min_visible: float = Field(default=0.7, ge=0, le=1)
+    """Least share of a rim in the picture for an ellipse to be fitted instead of a circle."""
     content_min: float = Field(default=0.1, ge=0, le=1)
+    """Least share of a chorion's inside that is no plain background: an empty circle is none."""
     chorion_taken: float = Field(default=1.12, ge=1)
     """Bodies are looked for outside the chorions scaled by this."""
     overlap_max: float = Field(default=0.3, ge=0, le=1)
+    """Largest overlap of two chorions (intersection over union); of more the better one stays."""
 
     body_edge_mad: float = 6.0
     body_seed_mad: float = 15.0
@@ -60,6 +64,7 @@ class ClassicalDetectorSettings(Slice):
     body_seed_floor: float = Field(default=0.03, ge=0)
     """Least gradients (share of the background per work pixel) in pictures with very little noise."""
     body_darkness_min: float = Field(default=0.12, gt=0, lt=1)
+    """Darkness below the background, as a share of it, that marks a body."""
     shade_px: float = Field(default=12.0, gt=0)
     """Standard deviation of the Gaussian that carries the water's brightness beneath bodies, in work pixels."""
     plain_depth: float = Field(default=0.03, gt=0, lt=1)
@@ -67,7 +72,9 @@ class ClassicalDetectorSettings(Slice):
     """What passes for plain background: depth below it and gradient."""
     body_close_px: int = Field(default=7, ge=3)
     body_open_px: int = Field(default=7, ge=3)
+    """Sides of the closing and the opening that round a body off, in work pixels."""
     body_area_min_um2: float = Field(default=150_000.0, gt=0)
+    """Least area of a body; below the smallest of the stage reference, 0.40 mm^2, for views from the front."""
     body_beside_chorion_min_um2: float = Field(default=300_000.0, gt=0)
     """Least area of a body in a picture that shows chorions too: it must have hatched, hence be grown."""
     body_area_max_um2: float = Field(default=2_500_000.0, gt=0)
@@ -77,3 +84,4 @@ class ClassicalDetectorSettings(Slice):
     """Disc of 0.7 mm, the yolk's diameter (Kimmel et al. 1995)."""
     body_area_min_share: float = Field(default=0.004, gt=0, lt=1)
     body_area_max_share: float = Field(default=0.6, gt=0, lt=1)
+    """Without a pixel size: least and largest area of a body as shares of the frame."""

@@ -81,13 +81,18 @@ class SurfaceAreaSettings(Slice):
     0.9 before rejected healthy embryos reared cold (spec, finding 9)."""
 
 
-class StagingSettings(Slice):
-    """Numbers of both stagings."""
+class PredictedStageSettings(Slice):
+    """Stage from start age, time and temperature."""
 
     rate_per_c: float = 0.055
     """Stage hours per hour and degree Celsius (spec 5.2; Kimmel et al. 1995)."""
     rate_at_zero_c: float = -0.57
     """Stage hours per hour at 0 degrees Celsius (spec 5.2)."""
+
+
+class InferredStageSettings(Slice):
+    """Stage from the surface area."""
+
     use_toy_reference: bool = False
     """Infer stages even from the public one-embryo reference; for format tests only (spec, finding 1)."""
     cohort_width_h: float = Field(default=5.0, gt=0)

@@ -17,8 +17,9 @@ from morphseq_dagster.recipes.morphometry import SnipSettings, ViabilitySettings
 from morphseq_dagster.recipes.quality import (
     DeathSettings,
     EmbryoFlagSettings,
+    InferredStageSettings,
     MaskFlagSettings,
-    StagingSettings,
+    PredictedStageSettings,
     SurfaceAreaSettings,
     UseEmbryoSettings,
 )
@@ -109,7 +110,7 @@ class EmbryoMetadataRecipe(WellSlice):
     """Classical viability measure."""
     flags: EmbryoFlagSettings = EmbryoFlagSettings()
     """Limits of the flags."""
-    staging: StagingSettings = StagingSettings()
+    staging: PredictedStageSettings = PredictedStageSettings()
     """Predicted stage."""
     perturbation_naming: Literal["exact", "phenotype_background"] = "exact"
     """How genotypes are looked up in the lab's key (spec, science 6.5)."""
@@ -133,7 +134,7 @@ class QcStagedRecipe(Slice):
     """When an embryo counts as dying."""
     surface_area: SurfaceAreaSettings = SurfaceAreaSettings()
     """Limits of the area."""
-    staging: StagingSettings = StagingSettings()
+    staging: InferredStageSettings = InferredStageSettings()
     """Stage from the area."""
     use_embryo: UseEmbryoSettings = UseEmbryoSettings()
     """Which rows to use."""

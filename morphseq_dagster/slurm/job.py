@@ -25,7 +25,7 @@ _RESOURCES: Final = {
         r"[1-9][0-9]{0,5}|[0-9]{1,4}:[0-9]{2}:[0-9]{2}|[0-9]{1,3}-[0-9]{1,2}(?::[0-9]{2}){0,2}",
         "minutes, HH:MM:SS or D-HH:MM:SS",
     ),
-    "constraint": (r"[A-Za-z0-9_][A-Za-z0-9_.,&|*()\[\]-]*", "features joined by & or |"),
+    "constraint": (r"[A-Za-z0-9_(\[][A-Za-z0-9_.,&|*()\[\]-]*", "features joined by & or |"),
     "exclude": (r"[A-Za-z0-9_][A-Za-z0-9_.,\[\]-]*", "node names such as n[1-3],n7"),
 }
 _PATH: Final = re.compile(r"/[A-Za-z0-9._/+-]*")
@@ -92,6 +92,18 @@ class Resources:
         """Memory in MiB."""
         return None if self.memory is None else int(self.memory[:-1]) * _MEMORY_UNITS[self.memory[-1]]
 
+    @property
+    def time_s(self) -> int | None:
+        """Time limit in seconds."""
+        if self.time is None:
+            return None
+        days, _, clock = self.time.rpartition("-")
+        parts = [int(part) for part in clock.split(":")]
+        if not days and len(parts) == 1:
+            return parts[0] * 60
+        hours, minutes, seconds = (*parts, 0, 0)[:3]
+        return int(days or 0) * 86400 + hours * 3600 + minutes * 60 + seconds
+
     def with_memory_doubled(self) -> Resources:
         """The same with twice the memory."""
         if self.memory is None:
@@ -156,7 +168,8 @@ class JobSpec:
     requeue
         Whether the scheduler may start the job again after a node was lost.
     warn_s
-        Seconds before the time limit at which the command gets USR1; 0 for none.
+        Seconds before the time limit at which the command gets USR1, at most a quarter of the limit; 0 for none. Without
+        a limit of its own a job gets no warning: the partition's may be shorter than the warning.
     """
 
     group: tuple[str, ...]

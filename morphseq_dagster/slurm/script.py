@@ -131,6 +131,7 @@ def _options(spec: JobSpec, *, attempt: Attempt) -> list[str]:
         "exclude": needs.exclude,
     }
     found += [f"--{name}={value}" for name, value in values.items() if value is not None]
-    if spec.warn_s:
-        found.append(f"--signal=B:USR1@{spec.warn_s}")
+    warn_s = min(spec.warn_s, (needs.time_s or 0) // 4)
+    if warn_s:
+        found.append(f"--signal=B:USR1@{warn_s}")
     return found

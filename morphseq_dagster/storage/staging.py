@@ -7,6 +7,7 @@ Checking against a contract happens before the bytes come here (`contracts`); pu
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,6 +120,12 @@ class FolderStage:
         path = self._staged(target)
         path.parent.mkdir(parents=True, exist_ok=True)
         link_or_copy(source, path)
+
+    def add_copy(self, target: Path, *, source: Path) -> None:
+        """Take a file of another program's tree, which may be rewritten there at any time."""
+        path = self._staged(target)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, path)
 
     def finish(self, primary: Path, *, manifest: bytes) -> tuple[tuple[StagedUnit, ...], str]:
         """Write the manifest last, flush everything, and return the units (the manifest's last) and its hash."""

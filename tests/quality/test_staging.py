@@ -9,13 +9,13 @@ import pytest
 from morphseq_dagster.errors import ContractError
 from morphseq_dagster.quality.staging import (
     TOY_HILL,
+    InferredStageSettings,
     StageReference,
-    StagingSettings,
     infer_stage,
     predict_stage,
 )
 
-USE_TOY = StagingSettings(use_toy_reference=True)
+USE_TOY = InferredStageSettings(use_toy_reference=True)
 AREAS = [450_000.0, 600_000.0, 798_665.3747, 900_000.0, 1_100_000.0]
 STAGES = [5.816997, 13.910010, 24.0, 30.207480, 48.534014]
 

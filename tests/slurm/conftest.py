@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,6 +73,9 @@ class Bench:
         out = self.cluster.ask("sacct", "-n", "-P", "-X", "-D", "-S", "now-3600", "--name", token, "-o", "JobIDRaw")
         return len(set(out.split()))
 
+    def queued(self) -> list[str]:
+        return self.cluster.ask("squeue", "-h", "-o", "%i").split()
+
     def with_transport(self, transport: Transport) -> Bench:
         return Bench(self.cluster, self.root, self.cluster.client(self.root / "jobs", transport=transport))
 
@@ -87,15 +92,22 @@ def cluster(shared: Path) -> LocalCluster:
     script = shared / "slurm" / "local-slurm.sh"
     if not script.is_file():
         pytest.skip(f"no Slurm: {script} is not there")
-    return start_cluster(script, cpus="16")
+    found = start_cluster(script, cpus="16", killwait="2", overmemorykill="1")
+    os.environ["SLURM_CONF"] = found.environment["SLURM_CONF"]
+    return found
+
+
+@pytest.fixture(scope="session")
+def make_bench(cluster: LocalCluster) -> Callable[[Path], Bench]:
+    return lambda root: Bench(cluster, root, cluster.client(root / "jobs"))
 
 
 @pytest.fixture
-def bench(cluster: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
-    found = Bench(cluster, tmp_path, cluster.client(tmp_path / "jobs"))
+def bench(make_bench: Callable[[Path], Bench], tmp_path: Path) -> Iterator[Bench]:
+    found = make_bench(tmp_path)
+    before = set(found.queued())
     yield found
-    left = cluster.ask("squeue", "-h", "-o", "%i").split()
+    left = set(found.queued()) - before
     if left:
-        cluster.ask("scancel", *left)
-        wait_for(lambda: not cluster.ask("squeue", "-h", "-o", "%i"))
+        found.cluster.ask("scancel", *left)
+        wait_for(lambda: not set(found.queued()) & left)

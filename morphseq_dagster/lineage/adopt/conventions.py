@@ -5,9 +5,13 @@ Holds paths relative to the root of a tree, nothing else; our own paths stand in
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from morphseq_dagster.identifiers import refuse_experiment
 
 _SAM2: Final = "sam2_pipeline_files"
 
@@ -81,3 +85,16 @@ def find_sources(root: Path, *, step: str, experiment: str, variant: str = "") -
         if path.exists():
             found.append(Source(path, convention))
     return tuple(found)
+
+
+def list_named(root: Path) -> Iterator[str]:
+    """Experiments that a tree's paths name; a name may come several times."""
+    for places in PER_EXPERIMENT.values():
+        for _, template in places:
+            pattern = re.escape(template).replace(re.escape("{exp}"), "{exp}")
+            first, *rest = pattern.replace(re.escape("{variant}"), "[^/]+").split("{exp}")
+            text = first + "([^/]+?)" + "".join(r"\1" + part if n else part for n, part in enumerate(rest))
+            for path in root.glob(template.replace("{exp}", "*").replace("{variant}", "*")):
+                match = re.fullmatch(text, path.relative_to(root).as_posix())
+                if match is not None and refuse_experiment(match[1]) is None:
+                    yield match[1]

@@ -68,7 +68,10 @@ def convert_metadata(
             problems.append(f"well {well} has frames and no entry")
             continue
         infos = _image_infos(entries[well].get("image_ids"), well=well, images=images, problems=problems)
-        without_facts += sum(not info for info in infos.values())
+        for image_id, entry in images.items():
+            if not infos.get(image_id):
+                without_facts += 1
+                infos[image_id] = _facts_of_frame(entry, microscope=frames.microscope)
         videos[mint_video(experiment, well=well)] = _video(
             entries[well], experiment=experiment, well=well, images=images, infos=infos
         )
@@ -77,7 +80,7 @@ def convert_metadata(
         experiments={experiment: ExperimentInfo(experiment_id=experiment, videos=videos)},
         entity_tracker=track("module_0_data_organization", experiment=experiment, videos=videos, images=frames.images),
     )
-    warnings = (f"{without_facts} images carry no geometry or time",) if without_facts else ()
+    warnings = (f"geometry and time of {without_facts} images were taken from the frames",) if without_facts else ()
     return document, warnings
 
 
@@ -103,6 +106,18 @@ def _image_infos(
     if unknown:
         problems.append(f"well {well}: {len(unknown)} images are no frames, the first {unknown[0]}")
     return infos
+
+
+def _facts_of_frame(entry: ImageEntry, *, microscope: str) -> dict[str, Any]:
+    """Frame facts where the older file has none: what the frames themselves say, under both spellings."""
+    scale = entry.um_per_px
+    size = {"height": entry.height_px, "width": entry.width_px}
+    facts: dict[str, Any] = {"um_per_px": scale, "microscope": microscope, "time_string": f"T{entry.time_int:04d}"}
+    for name, pixels in size.items():
+        length = None if scale is None else pixels * scale
+        facts |= {f"{name.title()} (px)": pixels, f"{name}_px": pixels}
+        facts |= {f"{name.title()} (um)": length, f"{name}_um": length}
+    return facts | {"Time (s)": entry.time_s, "raw_time_s": entry.time_s, "BF Channel": entry.channel}
 
 
 def _video(

@@ -1,4 +1,4 @@
-"""Older folders of pictures: stitched frames, organised frames, label pictures - and the manifests that we keep of them.
+"""Older folders of pictures: stitched frames, organised frames, label pictures - and our manifests of them.
 
 Holds reading of file names, headers and the frame table beside them. Pictures keep their bytes.
 """
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from morphseq_dagster.contracts.document import encode_document
 from morphseq_dagster.contracts.entities import Entities
@@ -117,13 +117,14 @@ def convert_stitched(context: Context, source: Source) -> Converted:
         )
     _refuse_doubles(((f.well, f.time_int, f.channel) for f in frames), problems)
     _finish(problems, found=len(frames), what="stitched frames", where=source.path)
+    microscope = _microscope(context, table=table, names=[path.name for path in files.values()])
     manifest = FfImages(
         experiment_id=context.experiment,
         files=_entries(context.layout, files),
-        microscope=_microscope(context, table=table, names=[path.name for path in files.values()]),
-        # Both older programs publish inverted pictures (spec, science 0, finding 3).
-        polarity="inverted",
+        microscope=microscope,
+        polarity=_polarity(microscope),
         frames=tuple(sorted(frames, key=lambda f: (f.well, f.channel, f.time_int))),
+        also_read={},
         failed_wells={},
         problems=(),
     )
@@ -175,11 +176,12 @@ def convert_organized(context: Context, source: Source) -> Converted:
             time_s=entry.time_s if entry is not None else facts.time_s,
         )
         positions[well] += 1
+    microscope = stitched.microscope if stitched is not None else _microscope(context, table=table, names=[])
     manifest = OrganizedFrames(
         experiment_id=context.experiment,
         files=_entries(context.layout, files),
-        microscope=stitched.microscope if stitched is not None else _microscope(context, table=table, names=[]),
-        polarity=stitched.polarity if stitched is not None else "inverted",
+        microscope=microscope,
+        polarity=stitched.polarity if stitched is not None else _polarity(microscope),
         images=images,
     )
     warnings = _unknown_scale(list(images.values()))
@@ -279,7 +281,7 @@ def _size(path: Path, problems: list[str]) -> tuple[int, int] | None:
     except MorphseqError as error:
         problems.append(f"{path.name}: {error.found}")
         return None
-    return header.height, header.width
+    return header.height_px, header.width_px
 
 
 def _name_organized(
@@ -319,6 +321,11 @@ def _microscope(context: Context, *, table: Mapping[tuple[str, int], FrameFacts]
     if told:
         return told[0]
     return "YX1" if any("_ch" in name for name in names) else "Keyence"
+
+
+def _polarity(microscope: str) -> Literal["as_acquired", "inverted"]:
+    """Older programs invert the pictures of both their microscopes (spec, science 0, finding 3)."""
+    return "as_acquired" if microscope == "Frames" else "inverted"
 
 
 def _table_path(context: Context) -> Path:

@@ -102,8 +102,8 @@ def convert_table(
     problems: list[str] = []
     for number, row in enumerate(rows, start=2):
         _translate(row, experiment=experiment, number=number, problems=problems)
-        row |= {name: derived[name](row) for name in made}
-        row |= dict.fromkeys(filled, "")
+        row.update({name: derived[name](row) for name in made})
+        row.update(dict.fromkeys(filled, ""))
         for name in dropped:
             del row[name]
     collect(problems, expected=f"a table of {experiment}", where=where, remedy="mend the named lines")
@@ -113,6 +113,22 @@ def convert_table(
     extra = [name for name in names if name not in contract.names and name not in dropped]
     data = _write(rows, names=[*contract.names, *extra])
     return contract.encode(contract.decode(data, where=where), where=where), len(rows), tuple(warnings)
+
+
+def refuse_older_ids(data: bytes, *, experiment: str, where: str) -> None:
+    """Refuse a table in our form whose ids are not: a contract of text columns lets older ids pass.
+
+    Raises
+    ------
+    PermanentError
+        Naming the first cells.
+    """
+    problems: list[str] = []
+    for number, row in enumerate(csv.DictReader(io.StringIO(data.decode(), newline="")), start=2):
+        ours = dict(row)
+        _translate(ours, experiment=experiment, number=number, problems=problems)
+        problems += [f"line {number}: {n} is {row[n]!r}, not {ours[n]!r}" for n in row if row[n] != ours[n]]
+    collect(problems, expected=f"a table of {experiment} with ids in our form", where=where, remedy="adopt it")
 
 
 def _read(path: Path, *, where: str) -> tuple[list[Row], list[str]]:
@@ -148,9 +164,8 @@ def _translate(row: Row, *, experiment: str, number: int, problems: list[str]) -
                 row[name] = translate(row[name])
             except MorphseqError as error:
                 problems.append(f"line {number}, {name}: {error.found}")
-    for name in ("experiment_id", "experiment_date"):
-        if row.get(name) and row[name] != experiment:
-            problems.append(f"line {number}: {name} is {row[name]}")
+    stated = {name: row[name] for name in ("experiment_id", "experiment_date") if row.get(name)}
+    problems += [f"line {number}: {name} is {cell}" for name, cell in stated.items() if cell != experiment]
     ids = [row[name] for name in ("video_id", "image_id", "embryo_id", "snip_id") if row.get(name)]
     if any(not text.startswith(f"{experiment}_") for text in ids):
         problems.append(f"line {number}: {ids[0]} is not of {experiment}")

@@ -1,0 +1,89 @@
+"""Freshness in the web page: the check `up_to_date` of every experiment's final table, with the reasons in words.
+
+Dagster's own marks do not see partitions, so the plan is shown as a partitioned check: its page lists every experiment
+as passed or failed. Holds the check and the translation of a plan; the plan itself is `lineage`.
+"""
+
+# Dagster reads the annotations of a check's body at run time, hence no postponed evaluation in this module.
+from collections.abc import Mapping
+from typing import Any, Final
+
+import dagster as dg
+
+from morphseq_dagster.lineage.costs import describe_cost, estimate_cost
+from morphseq_dagster.lineage.plan import plan_experiments
+from morphseq_dagster.lineage.planner import ExperimentPlan
+from morphseq_dagster.partitions import EXPERIMENTS
+from morphseq_dagster.resources.workspace import WorkspaceResource
+
+FINAL: Final = "embryo_latents_final"
+CHECK: Final = "up_to_date"
+STALE_JOB: Final = "materialize_stale"
+_JOB_PAGE: Final = f"/locations/morphseq_dagster/jobs/{STALE_JOB}/playground"
+
+
+def make_freshness_check() -> dg.AssetChecksDefinition:
+    """Make the check; it runs with the final table and whenever a person asks."""
+
+    @dg.asset_check(
+        asset=FINAL,
+        name=CHECK,
+        partitions_def=EXPERIMENTS,
+        description="Whether every step of the experiment stands as its inputs, recipe and code ask, and if not, why.",
+    )
+    def up_to_date(context: dg.AssetCheckExecutionContext, workspace: WorkspaceResource) -> dg.AssetCheckResult:
+        (plan,) = plan_experiments(workspace.open(), experiments=[context.partition_key])
+        return dg.AssetCheckResult(
+            passed=is_settled(plan),
+            severity=dg.AssetCheckSeverity.WARN,
+            description=summarise(plan),
+            metadata=describe_plan(plan),
+        )
+
+    return up_to_date
+
+
+def evaluate(plan: ExperimentPlan) -> dg.AssetCheckEvaluation:
+    """Turn a plan into an evaluation of the check, to be reported without a run."""
+    return dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey(FINAL),
+        check_name=CHECK,
+        passed=is_settled(plan),
+        severity=dg.AssetCheckSeverity.WARN,
+        description=summarise(plan),
+        metadata=describe_plan(plan),
+        partition=plan.experiment,
+    )
+
+
+def is_settled(plan: ExperimentPlan) -> bool:
+    """Whether nothing of an experiment is stale or unknown."""
+    return not plan.problem and not plan.pending and not plan.held
+
+
+def summarise(plan: ExperimentPlan) -> str:
+    """Say the plan in one line."""
+    if plan.problem:
+        return plan.problem
+    if is_settled(plan):
+        return "up to date"
+    words = f"{len(plan.pending)} steps stale: {', '.join(plan.closure[:4])}" if plan.pending else "held"
+    more = f" and {len(plan.closure) - 4} more" if len(plan.closure) > 4 else ""
+    return words + more + (f" (at work: {plan.busy})" if plan.busy else "")
+
+
+def describe_plan(plan: ExperimentPlan) -> Mapping[str, Any]:
+    """Reasons per step, what is left to a person, the cost, and where to mend it."""
+    lines = [
+        f"- **{verdict.step}**: {verdict.reason}" + (f" (left to a person: {verdict.held})" if verdict.held else "")
+        for verdict in plan.verdicts
+        if verdict.runs or verdict.held
+    ]
+    if not lines:
+        return {"stale steps": 0}
+    return {
+        "stale steps": len(plan.pending),
+        "why": dg.MetadataValue.md("\n".join(lines)),
+        "cost": describe_cost(estimate_cost(plan.pending)),
+        "mend": dg.MetadataValue.url(_JOB_PAGE),
+    }

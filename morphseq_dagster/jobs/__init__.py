@@ -1,0 +1,1 @@
+"""Jobs: what people launch from the web page beside the assets themselves."""

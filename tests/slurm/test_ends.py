@@ -1,0 +1,223 @@
+"""Every end that this machine's Slurm can show, each as it is named; at most one execution and one row per job."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from morphseq_dagster.slurm.client import Live
+from morphseq_dagster.slurm.commands import Row
+from morphseq_dagster.slurm.errors import RejectedError
+from morphseq_dagster.slurm.job import Environment, Resources
+from morphseq_dagster.slurm.outcome import Outcome
+from morphseq_dagster.slurm.poller import Poller
+from morphseq_dagster.slurm.usage import collect_facts
+
+pytestmark = pytest.mark.slurm
+MINUTE = Resources(memory="64M", time="1")
+
+
+@pytest.fixture(scope="module")
+def limited(make_bench: Callable, tmp_path_factory: pytest.TempPathFactory) -> tuple:
+    """Jobs that meet their time limit, begun first: Slurm's shortest is a minute, in which the other tests run."""
+    root = tmp_path_factory.mktemp("limited")
+    bench = make_bench(root)
+    heed = f"trap 'touch {root}/warned; kill $!; exit 3' USR1; sleep 300 & wait"
+    return bench, {
+        "plain": bench.ensure(bench.spec("plain", "sleep 300", resources=MINUTE)),
+        "deaf": bench.ensure(bench.spec("deaf", "exec sleep 300", resources=MINUTE, warn_s=15)),
+        "heeding": bench.ensure(bench.spec("heeding", heed, resources=MINUTE, warn_s=15)),
+    }
+
+
+@pytest.fixture(autouse=True)
+def _begin(limited: tuple) -> None:
+    del limited
+
+
+@pytest.mark.parametrize(
+    ("body", "outcome", "code"),
+    [
+        ("", Outcome.DONE, 0),
+        ("exit 7", Outcome.FAILED, 7),
+        ("kill -SEGV $$", Outcome.CRASH, 139),
+        ("kill -KILL $$", Outcome.KILLED, 137),
+        ("exec /no/such/program", Outcome.CONFIG, 127),
+    ],
+    ids=["done", "exit 7", "SIGSEGV", "SIGKILL", "no program"],
+)
+def test_end_of_the_command_itself(bench, body: str, outcome: Outcome, code: int) -> None:
+    live = bench.ensure(bench.spec("job", body))
+    verdict = bench.finish(live)
+    assert verdict.outcome is outcome
+    assert (live.attempt.record("end") or {})["rc"] == code
+    assert bench.executions("job") == 1
+    assert (live.attempt.record("closed") or {})["kind"] == outcome.value
+
+
+def test_python_error_is_failed_and_its_last_lines_are_told(bench) -> None:
+    verdict = bench.run(bench.spec("job", "python3 -c 'raise ValueError(\"bad well\")' || exit 1"))
+    assert verdict.outcome is Outcome.FAILED
+    assert "ValueError: bad well" in verdict.log
+
+
+def test_end_without_a_result_is_failed(bench) -> None:
+    verdict = bench.run(bench.spec("job", "exit 0"))
+    assert verdict.outcome is Outcome.FAILED
+    assert "left no result" in verdict.reason
+
+
+def test_job_over_its_memory_is_told_from_one_that_was_killed(bench) -> None:
+    hog = "exec python3 -c 'import time; x = bytearray(300 * 2**20); time.sleep(60)'"
+    live = bench.ensure(bench.spec("job", hog, resources=Resources(memory="32M", time="5")))
+    assert bench.finish(live).outcome is Outcome.OOM
+
+
+def test_cancelled_from_outside_while_it_runs(bench) -> None:
+    live = bench.ensure(bench.spec("job", "sleep 60"))
+    bench.until_running(live)
+    bench.cluster.ask("scancel", live.job)
+    verdict = bench.finish(live)
+    assert verdict.outcome is Outcome.CANCELLED
+    assert (live.attempt.record("end") or {})["signal"] == "TERM"
+
+
+def test_cancelled_from_outside_while_it_waits(bench) -> None:
+    live = bench.ensure(bench.spec("job", "", resources=Resources(cpus=16, exclude="n1", memory="64M", time="5")))
+    blocked = bench.ensure(bench.spec("more", "sleep 30", resources=Resources(cpus=16, memory="64M", time="5")))
+    del blocked
+    bench.cluster.ask("scontrol", "hold", live.job)
+    if not live.attempt.record("start"):
+        bench.cluster.ask("scancel", live.job)
+        assert bench.finish(live).outcome is Outcome.CANCELLED
+
+
+def test_killed_hard_from_outside_is_cancelled(bench) -> None:
+    live = bench.ensure(bench.spec("job", "sleep 60"))
+    bench.until_running(live)
+    bench.cluster.ask("scancel", "-b", "-f", "-s", "KILL", live.job)
+    assert bench.finish(live).outcome in (Outcome.CANCELLED, Outcome.KILLED)
+
+
+def test_lost_folder_is_a_matter_of_configuration(bench) -> None:
+    spec = bench.spec("job", "", resources=Resources(memory="64M", time="5"))
+    held = bench.ensure(bench.spec("first", "sleep 3", resources=Resources(cpus=16, exclude="n2", memory="64M")))
+    live = bench.ensure(replace(spec, resources=Resources(cpus=16, exclude="n2", memory="64M")))
+    shutil.move(live.attempt.folder, bench.root / "away")
+    bench.finish(held)
+    # Its record is written where the folder was; the closing needs one.
+    deadline = time.monotonic() + 30
+    look = bench.client.look([replace_folder(live, bench.root / "away")])
+    while not (isinstance(row := next(iter(look.values())).queue, Row) and row.state == "FAILED"):
+        assert time.monotonic() < deadline
+        time.sleep(0.3)
+        look = bench.client.look([replace_folder(live, bench.root / "away")])
+    moved = replace_folder(live, bench.root / "away")
+    verdict = bench.client.judge(moved, done=False, look=look[live.attempt.token])
+    assert verdict is not None
+    assert verdict.outcome is Outcome.CONFIG
+
+
+def replace_folder(live: Live, folder: Path) -> Live:
+    return replace(live, attempt=replace(live.attempt, folder=folder))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"resources": Resources(partition="nowhere")},
+        {"resources": Resources(memory="900G")},
+        {"resources": Resources(gpus="9")},
+        {"resources": Resources(constraint="purple")},
+        {"resources": Resources(cpus=4000)},
+    ],
+    ids=["partition", "memory", "gpus", "constraint", "cpus"],
+)
+def test_request_that_cannot_be_met_is_rejected_with_the_schedulers_words(bench, change: dict) -> None:
+    spec = replace(bench.spec("job"), **change)
+    with pytest.raises(RejectedError, match="sbatch: error"):
+        bench.ensure(spec)
+    assert bench.executions("job") == 0
+    assert (bench.client.root.attempts(spec.group, key=spec.key)[0].record("closed") or {})["kind"] == "rejected"
+
+
+def test_job_on_a_node_that_goes_down_is_told_so_and_the_node_named(bench) -> None:
+    spec = replace(bench.spec("job", "sleep 60", resources=Resources(memory="64M", exclude="n1")), requeue=False)
+    live = bench.ensure(spec)
+    bench.until_running(live)
+    bench.cluster.ask("scontrol", "update", "nodename=n2", "state=down", "reason=test")
+    try:
+        verdict = bench.finish(live)
+    finally:
+        bench.cluster.ask("scontrol", "update", "nodename=n2", "state=resume")
+    assert (verdict.outcome, verdict.node) == (Outcome.NODE, "n2")
+
+
+def test_job_that_the_scheduler_starts_again_is_one_attempt_with_one_result(bench) -> None:
+    live = bench.ensure(bench.spec("job", f"[ -e {bench.root}/twice ] || {{ touch {bench.root}/twice; sleep 60; }}"))
+    bench.until_running(live)
+    poller = Poller(bench.client)
+    watch = poller.watch(live, done=bench.done("job"))
+    deadline = time.monotonic() + 30
+    while not (bench.root / "twice").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    bench.cluster.ask("scontrol", "requeue", live.job)
+    while (live.attempt.record("start") or {}).get("restart") != 1:
+        bench.cluster.ask("scontrol", "update", f"jobid={live.job}", "StartTime=now")
+        assert time.monotonic() < deadline + 60
+        assert watch.verdict is None, "the end of its first life is no end"
+        time.sleep(0.5)
+    verdict = watch.wait(60)
+    poller.close()
+    assert verdict is not None
+    assert verdict.outcome is Outcome.DONE
+    assert bench.executions("job") == 2
+    assert len(bench.client.root.attempts(live.spec.group, key=live.spec.key)) == 1
+    assert collect_facts(live, verdict=verdict).restarts == 1
+
+
+def test_facts_of_a_job_need_no_accounting(bench) -> None:
+    burn = "python3 -c 'import time; t = time.process_time()\nwhile time.process_time() - t < 1: pass'"
+    live = bench.ensure(bench.spec("job", burn, resources=Resources(cpus=2, memory="64M", gpus="1", time="5")))
+    facts = collect_facts(live, verdict=bench.finish(live))
+    assert bench.client.scheduler.calls["sacct"] == 0
+    assert facts.outcome == "done"
+    assert facts.node in ("n1", "n2")
+    assert facts.queue_s is not None
+    assert facts.run_s is not None
+    assert facts.cpu_s is not None
+    assert 1 <= facts.cpu_s < facts.run_s * 2
+    assert facts.cpu_efficiency == pytest.approx(facts.cpu_s / facts.run_s / 2, abs=0.002)
+    assert (facts.memory_mb, facts.attempt, facts.restarts) == (64, 1, 0)
+    assert facts.gpus in ("0", "1")
+
+
+def test_submitters_environment_does_not_reach_the_job(bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MORPHSEQ_SECRET", "x")
+    spec = replace(bench.spec("job", f"env > {bench.root}/seen"), environment=Environment(variables={"GIVEN": "y"}))
+    assert bench.run(spec).outcome is Outcome.DONE
+    seen = (bench.root / "seen").read_text()
+    assert "MORPHSEQ_SECRET" not in seen
+    assert "GIVEN=y" in seen
+    assert "OMP_NUM_THREADS=1" in seen
+
+
+def test_time_limits_are_told_whether_the_job_heeds_the_warning_or_not(limited: tuple) -> None:
+    bench, lives = limited
+    poller = Poller(bench.client)
+    watches = {name: poller.watch(live, done=bench.done(name)) for name, live in lives.items()}
+    ends = {}
+    for name, watch in watches.items():
+        verdict = watch.wait(180)
+        assert verdict is not None, name
+        ends[name] = verdict.outcome
+    poller.close()
+    assert ends == dict.fromkeys(("plain", "deaf", "heeding"), Outcome.TIMEOUT)
+    assert (bench.root / "warned").exists()
+    assert (lives["deaf"].attempt.record("end") or {})["signal"] == "USR1"
