@@ -15,10 +15,11 @@ from pathlib import Path
 
 from benchmarks.measure import ROOT, Line
 from benchmarks.runs import measure_demo, measure_places, measure_real
+from benchmarks.staleness import measure_staleness
 from benchmarks.status import measure_status
 from benchmarks.storage import measure_storage
 
-NAMES = ("real", "demo", "places", "status", "storage")
+NAMES = ("real", "demo", "places", "status", "staleness", "storage")
 _RESULTS = ROOT / "benchmarks" / "results"
 
 
@@ -43,6 +44,7 @@ def main() -> int:
             "demo": lambda: measure_demo(scratch),
             "places": lambda: measure_places(scratch),
             "status": lambda: measure_status(scratch, repeats=options.repeats),
+            "staleness": lambda: measure_staleness(scratch, repeats=options.repeats),
             "storage": lambda: measure_storage(scratch, repeats=options.repeats),
         }
         for benchmark in chosen:

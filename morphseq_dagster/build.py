@@ -11,10 +11,12 @@ from morphseq_dagster.assets.factory import IO_MANAGER_KEY, make_assets
 from morphseq_dagster.assets.freshness import make_freshness_check
 from morphseq_dagster.io_managers.artifacts import ArtifactIOManager
 from morphseq_dagster.jobs.materialize_stale import make_stale_job
+from morphseq_dagster.jobs.report_staleness import REPORT_JOB, report_staleness
 from morphseq_dagster.places.place import DEFAULT_REGISTRY
 from morphseq_dagster.places.runner import load_registry
 from morphseq_dagster.resources.workspace import WorkspaceResource
 from morphseq_dagster.sensors.new_experiments import make_sensor
+from morphseq_dagster.sensors.reconcile import make_reconcile_sensor
 from morphseq_dagster.sensors.staleness import make_launch_sensor, make_report_sensor
 from morphseq_dagster.settings import MachineSettings
 
@@ -33,7 +35,10 @@ def build_definitions(settings: MachineSettings, *, registry: str = DEFAULT_REGI
     )
     jobs: list[Any] = [pipeline]
     checks: list[dg.AssetChecksDefinition] = []
-    sensors = [make_sensor(PIPELINE_JOB)]
+    sensors = [
+        make_sensor(PIPELINE_JOB),
+        make_reconcile_sensor(lambda: build_definitions(settings, registry=registry).resolve_asset_graph()),
+    ]
     if registry == DEFAULT_REGISTRY:  # other registries have no final table to merge or to judge
         jobs.append(
             dg.define_asset_job(
@@ -44,7 +49,11 @@ def build_definitions(settings: MachineSettings, *, registry: str = DEFAULT_REGI
         )
         assets = [*assets, cohort_final]
         checks.append(make_freshness_check())
-        sensors += [make_report_sensor(), make_launch_sensor(PIPELINE_JOB)]
+        sensors += [
+            make_report_sensor(REPORT_JOB, interval_s=settings.report_every_s),
+            make_launch_sensor(PIPELINE_JOB),
+        ]
+        jobs.append(report_staleness)
         jobs.append(
             make_stale_job(pipeline=PIPELINE_JOB, definitions=lambda: build_definitions(settings, registry=registry))
         )

@@ -217,8 +217,8 @@ class MachineSettings(BaseSettings):
     """Place per step, and the cluster."""
     register_partitions: bool = False
     """Whether loading the definitions registers experiments whose raw folder is there."""
-    threads: int = Field(default=0, ge=0)
-    """Threads of OpenCV per process; 0 leaves the choice to OpenCV."""
+    report_every_s: int = Field(default=120, ge=5)
+    """Seconds between two reports of staleness to the web page."""
 
     @field_validator("data_root")
     @classmethod

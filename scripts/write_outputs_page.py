@@ -58,6 +58,8 @@ wells of steps that were cut off.
 | --- | --- |
 | `.morphseq/claims/{exp}.{step}.json` | who works on the step right now: host, process, run |
 | `.morphseq/pending/{exp}.{step}.json` | renames of a publication under way; finished by the next run after a crash |
+| `.morphseq/retired/{exp}.json` | mark of an experiment that has left; its records and files stay |
+| `.morphseq/adopt/` | pieces per experiment of files that held all experiments, made once by `morphseq adopt` |
 | `.morphseq/work/{exp}/{step}/{well}/` | finished wells of a step that is not published yet |
 | `.morphseq/previews/{exp}/{step}.png` | small picture of what the step made |
 | `.morphseq/requests/{exp}/` | messages between the caller and a step in a subprocess |

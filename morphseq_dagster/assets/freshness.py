@@ -5,20 +5,31 @@ as passed or failed. Holds the check and the translation of a plan; the plan its
 """
 
 # Dagster reads the annotations of a check's body at run time, hence no postponed evaluation in this module.
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import dagster as dg
 
+# Has no public name in Dagster 1.13; partitioned checks are a preview there.
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluationTargetMaterializationData,
+)
+
+from morphseq_dagster.discovery import discover
 from morphseq_dagster.lineage.costs import describe_cost, estimate_cost
 from morphseq_dagster.lineage.plan import plan_experiments
 from morphseq_dagster.lineage.planner import ExperimentPlan
-from morphseq_dagster.partitions import EXPERIMENTS
+from morphseq_dagster.lineage.retirement import read_retired
+from morphseq_dagster.lineage.scans import Scans
+from morphseq_dagster.partitions import EXPERIMENTS, find_busy
 from morphseq_dagster.resources.workspace import WorkspaceResource
+from morphseq_dagster.steps.workspace import Workspace
 
 FINAL: Final = "embryo_latents_final"
 CHECK: Final = "up_to_date"
 STALE_JOB: Final = "materialize_stale"
+FRESH_S: Final = 30.0
+"""Age in seconds up to which sensors and jobs share a listing of a raw folder."""
 _JOB_PAGE: Final = f"/locations/morphseq_dagster/jobs/{STALE_JOB}/playground"
 
 
@@ -43,8 +54,24 @@ def make_freshness_check() -> dg.AssetChecksDefinition:
     return up_to_date
 
 
-def evaluate(plan: ExperimentPlan) -> dg.AssetCheckEvaluation:
-    """Turn a plan into an evaluation of the check, to be reported without a run."""
+def find_target(
+    instance: dg.DagsterInstance, *, experiment: str
+) -> AssetCheckEvaluationTargetMaterializationData | None:
+    """Find the latest event of an experiment's final table; an evaluation of an older one is not shown."""
+    asked = dg.AssetRecordsFilter(asset_key=dg.AssetKey(FINAL), asset_partitions=[experiment])
+    records = instance.fetch_materializations(asked, limit=1).records
+    if not records:
+        return None
+    latest = records[0]
+    return AssetCheckEvaluationTargetMaterializationData(
+        storage_id=latest.storage_id, run_id=latest.run_id, timestamp=latest.timestamp
+    )
+
+
+def evaluate(
+    plan: ExperimentPlan, *, target: AssetCheckEvaluationTargetMaterializationData | None
+) -> dg.AssetCheckEvaluation:
+    """Turn a plan into an evaluation of the check, to be logged in a run of any job."""
     return dg.AssetCheckEvaluation(
         asset_key=dg.AssetKey(FINAL),
         check_name=CHECK,
@@ -53,6 +80,7 @@ def evaluate(plan: ExperimentPlan) -> dg.AssetCheckEvaluation:
         description=summarise(plan),
         metadata=describe_plan(plan),
         partition=plan.experiment,
+        target_materialization_data=target,
     )
 
 
@@ -87,3 +115,36 @@ def describe_plan(plan: ExperimentPlan) -> Mapping[str, Any]:
         "cost": describe_cost(estimate_cost(plan.pending)),
         "mend": dg.MetadataValue.url(_JOB_PAGE),
     }
+
+
+def plan_known(
+    workspace: Workspace,
+    *,
+    instance: dg.DagsterInstance,
+    experiments: Iterable[str] | None = None,
+    launching: bool = False,
+) -> list[ExperimentPlan]:
+    """Plan the registered experiments; who is at work is asked first.
+
+    Parameters
+    ----------
+    workspace
+        Data root and registry.
+    instance
+        Knows partitions and runs.
+    experiments
+        Only these; all registered ones when None.
+    launching
+        Whether runs will be asked for: experiments whose files still arrive then count as busy.
+    """
+    busy = find_busy(instance)
+    if launching:
+        found = discover(workspace.layout)
+        busy |= {entry.name: f"{entry.state}: {entry.reason}" for entry in found if entry.state != "ready"}
+    registered = set(instance.get_dynamic_partitions(str(EXPERIMENTS.name)))
+    chosen = registered if experiments is None else registered & set(experiments)
+    names = sorted(chosen - read_retired(workspace.layout))
+    scans = Scans(workspace.layout, fresh_s=FRESH_S)
+    plans = list(plan_experiments(workspace, experiments=names, busy=busy, scans=scans))
+    scans.save()
+    return plans

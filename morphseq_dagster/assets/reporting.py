@@ -72,6 +72,7 @@ def report_records(
     graph: dg.AssetGraph | Any,  # noqa: ANN401 - Dagster's type has no public name
     workspace: Workspace,
     experiments: Collection[str] | None = None,
+    limit: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Reported:
     """Report every recorded artifact that the instance does not know with these versions.
@@ -86,6 +87,8 @@ def report_records(
         Data root and registry.
     experiments
         Names to report; all that are not retired when None.
+    limit
+        Most events to write; the rest is for the next call.
     on_progress
         Called with the number done and the number in all.
     """
@@ -102,6 +105,8 @@ def report_records(
     order = {key.path[-1]: number for number, key in enumerate(graph.toposorted_asset_keys)}
     located.sort(key=lambda entry: (order[entry.step], entry.experiment))
     for number, entry in enumerate(located):
+        if limit is not None and reporter.written >= limit:
+            break
         reporter.report(entry)
         if on_progress is not None:
             on_progress(number + 1, len(located))
@@ -149,6 +154,11 @@ class _Reporter:
         self._inputs: dict[str, tuple[int, dict[str | None, Mapping[str, str]]]] = {}
         self._counts = {"reported": 0, "tombstones": 0, "known": 0}
         self._refused: list[tuple[str, str]] = []
+
+    @property
+    def written(self) -> int:
+        """Events written so far."""
+        return self._counts["reported"] + self._counts["tombstones"]
 
     def report(self, entry: Located) -> None:
         layout = self._workspace.layout

@@ -13,6 +13,7 @@ from morphseq_dagster.cli.demo import demo
 from morphseq_dagster.cli.doctor import doctor
 from morphseq_dagster.cli.experiments import experiments
 from morphseq_dagster.cli.explain import explain
+from morphseq_dagster.cli.jobs import jobs
 from morphseq_dagster.cli.materialize import materialize
 from morphseq_dagster.cli.pipeline import pipeline
 from morphseq_dagster.cli.recipe import recipe
@@ -41,6 +42,7 @@ for _verb in (
     reconcile,
     adopt,
     retire,
+    jobs,
     doctor,
 ):
     app.command()(_verb)

@@ -10,10 +10,11 @@ from collections.abc import Callable
 import dagster as dg
 from pydantic import Field
 
-from morphseq_dagster.assets.freshness import STALE_JOB, evaluate, summarise
+from morphseq_dagster.assets.freshness import STALE_JOB, plan_known, summarise
+from morphseq_dagster.jobs.report_staleness import report
 from morphseq_dagster.lineage.planner import ExperimentPlan
 from morphseq_dagster.resources.workspace import WorkspaceResource
-from morphseq_dagster.sensors.staleness import STALE_TAG, plan_known
+from morphseq_dagster.sensors.staleness import STALE_TAG
 
 
 class StaleConfig(dg.Config):
@@ -62,8 +63,7 @@ def make_stale_job(*, pipeline: str, definitions: Callable[[], dg.Definitions]) 
             context.log.info(f"{plan.experiment}: {'mended' if result.success else 'failed'}, run {result.run_id}")
             if not result.success:
                 failed.append(plan.experiment)
-        for plan in plan_known(opened, instance=context.instance, experiments=named):
-            context.instance.report_runless_asset_event(evaluate(plan))
+        report(context, workspace=workspace, experiments=named)
         if failed:
             raise dg.Failure(f"failed: {', '.join(failed)}; their runs say why", allow_retries=False)
 

@@ -17,7 +17,7 @@ from morphseq_dagster.lineage.facts import ExperimentFacts, StepFacts
 from morphseq_dagster.places.session import MAX_WELL_TRIES
 from morphseq_dagster.steps.contract import Registry, StepSpec, make_key
 from morphseq_dagster.steps.requests import artifact_input
-from morphseq_dagster.storage.hashing import hash_json
+from morphseq_dagster.storage.hashing import hash_bytes, hash_json
 from morphseq_dagster.storage.records import InputRead, Record
 
 BRAKE: Final = 3
@@ -159,7 +159,7 @@ def plan_experiment(
         busy=busy or "; ".join(dict.fromkeys(working)),
         problem=f"recipe: {facts.recipe_problem}" if facts.recipe_problem else "",
         automatic=automatic,
-        run_key=_run_key(facts, verdicts=verdicts, steps=automatic) if automatic else "",
+        run_key=_run_key(facts, verdicts=verdicts, specs=specs, steps=automatic) if automatic else "",
     )
 
 
@@ -363,16 +363,32 @@ def _automatic(verdicts: Mapping[str, Verdict], *, specs: Sequence[StepSpec]) ->
     return tuple(s.name for s in specs if verdicts[s.name].runs and s.name not in stopped)
 
 
-def _run_key(facts: ExperimentFacts, *, verdicts: Mapping[str, Verdict], steps: Sequence[str]) -> str:
-    """Name a launch by its reasons. Failures do not count: one more of them is no reason to try again."""
+def _run_key(
+    facts: ExperimentFacts, *, verdicts: Mapping[str, Verdict], specs: Sequence[StepSpec], steps: Sequence[str]
+) -> str:
+    """Name a launch by its reasons and by all that the steps would be asked with.
+
+    The latter counts for steps without a record, whose only reason is that they are missing. Failures do not count: one
+    more of them is no reason to try again.
+    """
     reasons = [
         [step, cause.kind, cause.subject, cause.old, cause.new]
         for step in steps
         for cause in verdicts[step].causes
         if cause.kind not in ("failed", "running", "upstream")
     ]
+    asked = [
+        [
+            spec.name,
+            spec.version,
+            hash_bytes(facts.steps[spec.name].recipe_json),
+            [[entry.name, entry.sha256] for entry in facts.steps[spec.name].externals],
+        ]
+        for spec in specs
+        if spec.name in steps
+    ]
     versions = {name: f.record.data_version for name, f in facts.steps.items() if f.record is not None}
-    return f"stale:{facts.experiment}:{hash_json([reasons, versions])[:_KEY_LENGTH]}"
+    return f"stale:{facts.experiment}:{hash_json([reasons, asked, versions])[:_KEY_LENGTH]}"
 
 
 def encode_plan(plan: ExperimentPlan) -> dict[str, Any]:

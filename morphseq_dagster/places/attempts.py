@@ -41,5 +41,5 @@ def refuse_beside_jobs(layout: Layout, *, request: StepRequest, place: str) -> N
             expected=f"no cluster job at work on {request.step}",
             found=f"job {attempts[0].job or 'of unknown number'}, which nobody has seen end",
             where=str(attempts[0].folder),
-            remedy=f"run the step at slurm, which takes the job over, or `morphseq jobs`; place {place} stays out of it",
+            remedy=f"run the step at slurm, which takes the job over; `morphseq jobs` shows it; {place} keeps out",
         )

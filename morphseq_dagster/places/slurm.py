@@ -279,9 +279,10 @@ class _Wait:
         log = "; last lines of its log: " + " | ".join(lines) if lines else ""
         kind = PermanentError if verdict.outcome in _FINAL else TransientError
         said = ", ".join(part for part in (verdict.state, verdict.reason) if part)
+        found = verdict.outcome.value + (f" ({said})" if said else "") + (f" on {verdict.node}" if verdict.node else "")
         return kind(
             expected=f"job {live.job or 'of unknown number'} to finish step {self._request.step}",
-            found=f"{verdict.outcome.value}{f' ({said})' if said else ''}{f' on {verdict.node}' if verdict.node else ''}{log}",
+            found=found + log,
             where=f"experiment {self._request.experiment}, {live.attempt.path('log.txt')}",
             remedy=_REMEDIES.get(verdict.outcome, "read the log"),
         )

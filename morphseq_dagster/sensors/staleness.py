@@ -4,6 +4,7 @@ Holds the ticks and their pure parts. Plans are `lineage`; what a run then finds
 """
 
 # Dagster reads the annotations of a sensor's body at run time, hence no postponed evaluation in this module.
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -11,24 +12,17 @@ from typing import Final
 import dagster as dg
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from morphseq_dagster.assets.freshness import evaluate, summarise
-from morphseq_dagster.discovery import discover
-from morphseq_dagster.lineage.plan import plan_experiments
+from morphseq_dagster.assets.freshness import find_target, plan_known, summarise
 from morphseq_dagster.lineage.planner import ExperimentPlan, encode_plan
-from morphseq_dagster.lineage.retirement import read_retired
-from morphseq_dagster.lineage.scans import Scans
-from morphseq_dagster.partitions import EXPERIMENTS, find_busy
 from morphseq_dagster.resources.workspace import WorkspaceResource
-from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.storage.hashing import hash_json
 
 REPORT: Final = "report_staleness"
 LAUNCH: Final = "stale_experiments"
 REPORT_S: Final = 120
+"""Seconds between two reports unless the machine's settings say otherwise."""
 LAUNCH_S: Final = 60
 STALE_TAG: Final = "morphseq/stale"
-FRESH_S: Final = 30.0
-"""Age in seconds up to which both sensors share a listing of a raw folder."""
 _DIGEST: Final = 16
 
 
@@ -49,15 +43,26 @@ class News:
     digests: Mapping[str, str]
 
 
-def find_news(plans: Iterable[ExperimentPlan], *, told: Mapping[str, str]) -> News:
-    """Pick the experiments whose plan reads otherwise than last time; those at work are told when they are done."""
+def find_news(plans: Iterable[ExperimentPlan], *, told: Mapping[str, str], targets: Mapping[str, int]) -> News:
+    """Pick the experiments of which something else is to be told than last time.
+
+    Parameters
+    ----------
+    plans
+        Plans of all experiments; those at work are told when they are done.
+    told
+        Digest of what was told, per experiment.
+    targets
+        Latest event of each experiment's final table: what was told of an earlier one is no longer shown.
+    """
     news, digests = [], {}
     for plan in plans:
         before = told.get(plan.experiment, "")
         if plan.busy:
             digests[plan.experiment] = before
             continue
-        digest = hash_json([encode_plan(plan)["steps"], plan.problem])[:_DIGEST]
+        content = [encode_plan(plan)["steps"], plan.problem, targets.get(plan.experiment)]
+        digest = hash_json(content)[:_DIGEST]
         digests[plan.experiment] = digest
         if digest != before:
             news.append(plan)
@@ -78,27 +83,33 @@ def ask_for_runs(plans: Iterable[ExperimentPlan]) -> list[dg.RunRequest]:
     ]
 
 
-def make_report_sensor() -> dg.SensorDefinition:
+def make_report_sensor(job: str, *, interval_s: int = REPORT_S) -> dg.SensorDefinition:
     """Make the sensor that keeps the check `up_to_date` of every experiment true; it starts nothing."""
 
     @dg.sensor(
         name=REPORT,
-        minimum_interval_seconds=REPORT_S,
+        job_name=job,
+        minimum_interval_seconds=interval_s,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Tells the web page which experiments are stale and why, files changed or lost included, through "
-        "the check `up_to_date` of the final table. Starts nothing.",
+        description="Asks for a report when experiments became stale or fresh, files changed or lost included; it "
+        "shows in the check `up_to_date` of the final table. Computes nothing.",
     )
     def report_staleness(context: dg.SensorEvaluationContext, workspace: WorkspaceResource) -> dg.SensorResult:
         told = _read(context.cursor)
         plans = plan_known(workspace.open(), instance=context.instance)
-        news = find_news(plans, told=told.digests)
+        targets = {plan.experiment: find_target(context.instance, experiment=plan.experiment) for plan in plans}
+        latest = {name: target.storage_id for name, target in targets.items() if target is not None}
+        news = find_news(plans, told=told.digests, targets=latest)
         for plan in news.plans:
             context.log.info(f"{plan.experiment}: {summarise(plan)}")
-        return dg.SensorResult(
-            asset_events=[evaluate(plan) for plan in news.plans],
-            cursor=Told(digests=dict(news.digests)).model_dump_json(),
-            skip_reason=dg.SkipReason(f"{len(plans)} experiments looked at, {len(news.plans)} told anew"),
-        )
+        cursor = Told(digests=dict(news.digests)).model_dump_json()
+        if not news.plans:
+            return dg.SensorResult(cursor=cursor, skip_reason=f"{len(plans)} experiments looked at, no news")
+        names = [plan.experiment for plan in news.plans]
+        key = hash_json([[name, news.digests[name]] for name in names])[:_DIGEST]
+        config = dg.RunConfig(ops={"tell": {"config": {"experiments": names}}})
+        run_key = f"report:{key}:{time.time_ns()}"  # the same news may come again after other news
+        return dg.SensorResult(run_requests=[dg.RunRequest(run_key=run_key, run_config=config)], cursor=cursor)
 
     return report_staleness
 
@@ -124,39 +135,6 @@ def make_launch_sensor(job: str) -> dg.SensorDefinition:
         return dg.SensorResult(run_requests=requests, skip_reason=reason)
 
     return stale_experiments
-
-
-def plan_known(
-    workspace: Workspace,
-    *,
-    instance: dg.DagsterInstance,
-    experiments: Iterable[str] | None = None,
-    launching: bool = False,
-) -> list[ExperimentPlan]:
-    """Plan the registered experiments; who is at work is asked first.
-
-    Parameters
-    ----------
-    workspace
-        Data root and registry.
-    instance
-        Knows partitions and runs.
-    experiments
-        Only these; all registered ones when None.
-    launching
-        Whether runs will be asked for: experiments whose files still arrive then count as busy.
-    """
-    busy = find_busy(instance)
-    if launching:
-        found = discover(workspace.layout)
-        busy |= {entry.name: f"{entry.state}: {entry.reason}" for entry in found if entry.state != "ready"}
-    registered = set(instance.get_dynamic_partitions(str(EXPERIMENTS.name)))
-    chosen = registered if experiments is None else registered & set(experiments)
-    names = sorted(chosen - read_retired(workspace.layout))
-    scans = Scans(workspace.layout, fresh_s=FRESH_S)
-    plans = list(plan_experiments(workspace, experiments=names, busy=busy, scans=scans))
-    scans.save()
-    return plans
 
 
 def _read(text: str | None) -> Told:

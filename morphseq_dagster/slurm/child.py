@@ -38,7 +38,7 @@ def run_child(
         except subprocess.TimeoutExpired:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
-            child.communicate()
+            # Not until its pipes end: a shared connection holds them for as long as the remote command runs.
             return None
         return child.returncode, out, err
 

@@ -210,6 +210,7 @@ class Client:
                 odd_s=odd_s,
                 lost_s=self.patience.lost_s,
                 settle_s=self.patience.settle_s,
+                again=live.spec.requeue,
             )
         )
         return None if finding is None else self._close(live, finding=finding, node=_node(attempt, queue))
@@ -423,7 +424,9 @@ def _kind_of_void(attempt: Attempt) -> Outcome:
 def _save(attempt: Attempt, *, row: Row) -> None:
     """Keep the reason of an end: the controller forgets it after some minutes, accounting never knew it."""
     seen = attempt.record("seen") or {}
-    if (seen.get("state"), seen.get("reason")) != (row.state, row.reason):
+    if (seen.get("state"), seen.get("reason")) == (row.state, row.reason):
+        return
+    with contextlib.suppress(OSError):  # a full disk costs the reason, not the job
         attempt.write("seen", job=row.job, state=row.state, reason=row.reason, node=row.node, t=time.time())
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from types import MappingProxyType
 from typing import Final
 
 from morphseq_dagster.errors import PermanentError
@@ -134,7 +133,7 @@ class Environment:
     """
 
     preamble: str | None = None
-    variables: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse names, values and paths that do not fit."""
@@ -168,8 +167,8 @@ class JobSpec:
     requeue
         Whether the scheduler may start the job again after a node was lost.
     warn_s
-        Seconds before the time limit at which the command gets USR1, at most a quarter of the limit; 0 for none. Without
-        a limit of its own a job gets no warning: the partition's may be shorter than the warning.
+        Seconds before the time limit at which the command gets USR1, at most a quarter of the limit; 0 for none.
+        Without a limit of its own a job gets no warning: the partition's may be shorter than the warning.
     """
 
     group: tuple[str, ...]

@@ -60,6 +60,16 @@ class Outcome(StrEnum):
     VOID = "void"
 
 
+# In this order: a job over its memory is also cancelled, in words.
+_MEANING: Final = {
+    Outcome.OOM: re.compile(r"exceeded.*memory|\boom|out of memory", re.IGNORECASE),
+    Outcome.TIMEOUT: re.compile(r"due to time limit", re.IGNORECASE),
+    Outcome.NODE: re.compile(r"due to node failure", re.IGNORECASE),
+    Outcome.PREEMPTED: re.compile(r"due to preemption", re.IGNORECASE),
+    Outcome.CANCELLED: re.compile(r"cancelled at (?!.*due to job requeue)", re.IGNORECASE),
+}
+
+
 @dataclass(frozen=True)
 class End:
     """The end record that a job's script leaves; not final, since a job may be started again."""
@@ -90,8 +100,11 @@ class Evidence:
         Last bytes of the log.
     odd_s
         Seconds since both answered without a word of the job, or since it completed without a result.
-    lost_s, settle_s
-        Patience with either.
+    again
+        Whether the scheduler may start the job again by itself.
+    lost_s, settle_s, confirm_s
+        Patience: with unknown jobs, with completed ones without a result, and with an end that may be the pause before
+        the scheduler starts the job again.
     """
 
     done: bool
@@ -104,6 +117,8 @@ class Evidence:
     odd_s: float = 0.0
     lost_s: float = 60.0
     settle_s: float = 30.0
+    again: bool = False
+    confirm_s: float = 3.0
 
 
 @dataclass(frozen=True)
@@ -122,16 +137,20 @@ def is_active(row: Row) -> bool:
 
 def classify(evidence: Evidence) -> Finding | None:
     """Say what the end was; None while the job has not ended or nobody can tell."""
-    queue, account = evidence.queue, evidence.account
+    queue = evidence.queue
     if evidence.done:
         return Finding(Outcome.DONE, queue.state if isinstance(queue, Row) else "")
-    if isinstance(queue, Row):
-        if is_active(queue):
-            return None
-        return _of_state(evidence, state=queue.state, reason=queue.reason or "")
     if queue is None:
         return None  # no answer proves nothing
-    state, reason = evidence.seen if evidence.seen is not None else ("", None)
+    if isinstance(queue, Row):
+        return None if is_active(queue) else _of_state(evidence, state=queue.state, reason=queue.reason or "")
+    return _of_silence(evidence)
+
+
+def _of_silence(evidence: Evidence) -> Finding | None:
+    """Judge a job of which the controller has answered nothing: what it said earlier, accounting, the end record."""
+    account = evidence.account
+    state, reason = evidence.seen or ("", None)
     if state:
         return _of_state(evidence, state=state, reason=reason or "")
     # What accounting calls active may have died with its node, or the row trails: the controller knows better.
@@ -139,9 +158,7 @@ def classify(evidence: Evidence) -> Finding | None:
         return _of_state(evidence, state=account.state, reason="")
     if evidence.end is not None and (evidence.end.code != 0 or evidence.end.signal):
         return _of_state(evidence, state="", reason="")
-    if account is None and evidence.accounting:
-        return None
-    if evidence.odd_s < evidence.lost_s:
+    if (account is None and evidence.accounting) or evidence.odd_s < evidence.lost_s:
         return None
     return Finding(Outcome.LOST, "", f"neither controller nor accounting has known the job for {evidence.lost_s:g} s")
 
@@ -157,14 +174,24 @@ def _of_state(evidence: Evidence, *, state: str, reason: str) -> Finding | None:
         "CANCELLED": Outcome.CANCELLED,
         "REVOKED": Outcome.LOST,
     }
+    if evidence.odd_s < _pause_of(evidence, state=state):
+        return None
     if state in plain:
         return Finding(plain[state], state, reason)
     if state == "COMPLETED":
-        if evidence.odd_s < evidence.settle_s:
-            return None
         return Finding(Outcome.FAILED, state, "the job ended with code 0 and left no result")
     outcome, why = _of_end(evidence)
     return Finding(outcome, state, ", ".join(part for part in (reason, why) if part))
+
+
+def _pause_of(evidence: Evidence, *, state: str) -> float:
+    """Seconds for which an end is not believed."""
+    if state == "COMPLETED":
+        return evidence.settle_s
+    marks = _MARK.findall(evidence.log)
+    if marks and b"DUE TO JOB REQUEUE" in marks[-1]:
+        return evidence.lost_s  # shown as failed for a moment, before it waits to be started again
+    return evidence.confirm_s if evidence.again and state in ("NODE_FAIL", "PREEMPTED") else 0.0
 
 
 def _of_end(evidence: Evidence) -> tuple[Outcome, str]:
@@ -172,17 +199,18 @@ def _of_end(evidence: Evidence) -> tuple[Outcome, str]:
     if marked := _of_log(evidence.log):
         return marked
     if evidence.end is not None:
-        if evidence.end.signal == "USR1":
-            return Outcome.TIMEOUT, "ended after the warning before its time limit"
-        if evidence.end.signal == "TERM":
-            return Outcome.KILLED, "ended by TERM"
-        return _of_code(evidence.end.code)
-    for row in (evidence.queue, evidence.account):
-        if isinstance(row, Row) and (row.exit_code or row.signal):
-            if row.signal == _NO_FOLDER:
-                return Outcome.CONFIG, "the node could not open the job's folder (0:53)"
-            return _of_code(128 + row.signal if row.signal else row.exit_code or 0)
-    return Outcome.FAILED, "neither code nor end record"
+        told = {
+            "USR1": (Outcome.TIMEOUT, "ended after the warning before its time limit"),
+            "TERM": (Outcome.KILLED, "ended by TERM"),
+        }
+        return told.get(evidence.end.signal) or _of_code(evidence.end.code)
+    rows = [row for row in (evidence.queue, evidence.account) if isinstance(row, Row) and (row.exit_code or row.signal)]
+    if not rows:
+        return Outcome.FAILED, "neither code nor end record"
+    code, number = rows[0].exit_code or 0, rows[0].signal
+    if number == _NO_FOLDER:
+        return Outcome.CONFIG, "the node could not open the job's folder (0:53)"
+    return _of_code(128 + number if number else code)
 
 
 def _of_code(code: int) -> tuple[Outcome, str]:
@@ -202,25 +230,9 @@ def _of_code(code: int) -> tuple[Outcome, str]:
 
 def _of_log(log: bytes) -> tuple[Outcome, str] | None:
     """Find the marks of the node's daemon; the job's own lines do not count, whatever they say."""
-    for line in reversed(_MARK.findall(log)):
-        text = line.decode("utf-8", "backslashreplace")
-        lower = text.lower()
-        if "exceeded" in lower and "memory" in lower:
-            return Outcome.OOM, text
-        if "oom" in lower:
-            return Outcome.OOM, text
-        if "due to time limit" in lower:
-            return Outcome.TIMEOUT, text
-        if "due to node failure" in lower:
-            return Outcome.NODE, text
-        if "due to preemption" in lower:
-            return Outcome.PREEMPTED, text
-        if "cancelled at" in lower and not _more_telling(log):
-            return Outcome.CANCELLED, text
+    marks = [line.decode("utf-8", "backslashreplace") for line in _MARK.findall(log)]
+    for outcome, pattern in _MEANING.items():
+        for text in reversed(marks):
+            if pattern.search(text):
+                return outcome, text
     return None
-
-
-def _more_telling(log: bytes) -> bool:
-    """Whether another mark explains why the daemon cancelled the job."""
-    lower = b"\n".join(_MARK.findall(log)).lower()
-    return b"memory" in lower or b"oom" in lower

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from morphseq_dagster.errors import MorphseqError
 from morphseq_dagster.slurm.client import Client, Live, Look, Verdict, read_end
 from morphseq_dagster.slurm.commands import Row
 from morphseq_dagster.slurm.errors import UnreachableError
@@ -179,7 +178,7 @@ class Poller:
             for watch in watches:
                 watch.status = Status(**{**watch.status.__dict__, "trouble": error.found})
             return False
-        except MorphseqError as error:
+        except Exception as error:  # noqa: BLE001 - a dead thread would let everybody wait for ever; they are told
             for watch in watches:
                 self._break(watch, error)
             return True

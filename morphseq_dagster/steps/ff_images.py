@@ -191,12 +191,18 @@ def _entry(frame: RawFrame, focused: FocusedFrame, *, path: str) -> FrameEntry:
 
 
 def _refuse_unequal(entries: Sequence[Mapping[str, Any]], *, well: str) -> None:
-    """Refuse a well whose frames differ in size: tracking and tables assume one geometry per well."""
-    sizes = {(e["height_px"], e["width_px"]): e["path"] for e in reversed(entries)}
-    if len(sizes) > 1:
-        told = ", ".join(f"{h} x {w} px (first {p})" for (h, w), p in sizes.items())
+    """Refuse a well whose frames differ in size or scale: tracking and tables assume one geometry per well."""
+    forms = {(e["height_px"], e["width_px"], e["um_per_px"]): e["path"] for e in reversed(entries)}
+    if len(forms) > 1:
+        told = ", ".join(
+            f"{h} x {w} px at {'unknown' if scale is None else scale} um/px (first {p})"
+            for (h, w, scale), p in forms.items()
+        )
         raise PermanentError(
-            expected="frames of equal size", found=told, where=f"well {well}", remedy="acquire or crop to one size"
+            expected="frames of equal size and pixel size",
+            found=told,
+            where=f"well {well}",
+            remedy="acquire or crop to one size; correct um_per_px where it is written by hand",
         )
 
 

@@ -35,6 +35,7 @@ from morphseq_dagster.steps.previews import choose, draw_masks, sheet
 from morphseq_dagster.steps.wells import WellTask, run_wells
 from morphseq_dagster.steps.workbench import Account, Workbench
 from morphseq_dagster.storage.checkpoints import WellPayload
+from morphseq_dagster.storage.hashing import hash_json
 from morphseq_dagster.storage.records import Backend
 
 
@@ -101,9 +102,10 @@ def run(request: StepRequest) -> StepResult:
 def _document(bench: Workbench, videos: dict[str, VideoSegmentation], *, prompt: str) -> SegmentationDocument:
     images = [image for video in videos.values() for image in video.image_ids.values()]
     embryos = [embryo for image in images for embryo in image.embryos.values()]
+    content = hash_json({video_id: video.model_dump(mode="json") for video_id, video in videos.items()})
     return SegmentationDocument(
-        # An id from content: the run's own id stands in the record, where it disturbs no comparison of bytes.
-        gsam_id=f"gsam_{bench.request.key[:12]}",
+        # An id from content: the same masks from another request are the same document, and nothing after it runs.
+        gsam_id=f"gsam_{content[:12]}",
         seed_annotations_path=bench.input("gdino_detections").path,
         target_prompt=prompt,
         experiments={bench.experiment: ExperimentSegmentation(experiment_id=bench.experiment, videos=videos)},

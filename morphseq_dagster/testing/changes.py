@@ -128,6 +128,13 @@ CHANGES: Final = (
         "its bytes are needed again",
     ),
     Change("record_lost", "a provenance record is lost", ("built_metadata",), "or `morphseq adopt` brings it back"),
+    Change("record_lost_and_adopted", "... and `morphseq adopt` brings it back", (), "the file was checked, not made"),
+    Change(
+        "older_file_adopted",
+        "an older program's file is adopted in the place of an output",
+        _MASKS,
+        "what follows is made from it; it is never computed itself",
+    ),
     Change("experiment_added", "another experiment's raw folder appears", (), "a member once its final table is there"),
     Change("experiment_added_and_run", "another experiment is run to its end", (COHORT_STEP,)),
     Change("experiment_removed", "another experiment's final table is removed", (COHORT_STEP,)),

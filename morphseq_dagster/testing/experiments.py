@@ -74,7 +74,7 @@ def make_small_frames(
 ) -> PlateTruth:
     """Make an experiment of single pictures in a fifth of a second; its truth lies beside the data root.
 
-    A plan with one more well or time has the same pictures for the others.
+    A plan with one more well has the same pictures for the others; with one more time it has not.
     """
     plan: FramesPlan = replace(FRAMES_PLATE, wells=wells, times=times)
     return make_frames_plate(

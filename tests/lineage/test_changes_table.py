@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -17,6 +18,7 @@ import pytest
 
 from morphseq_dagster.demo.plan import WellPlan
 from morphseq_dagster.layout import COHORT
+from morphseq_dagster.lineage.adopt.campaign import Campaign
 from morphseq_dagster.lineage.cohort import compare_manifest, read_manifest
 from morphseq_dagster.lineage.mending import discard, keep
 from morphseq_dagster.lineage.plan import plan_experiments
@@ -378,6 +380,31 @@ def _(scene: Scene) -> None:
 def _(scene: Scene) -> None:
     path = scene.output("built_metadata")
     scene.workspace.layout.record(path).unlink()
+
+
+@makes("record_lost_and_adopted")
+def _(scene: Scene) -> None:
+    scene.workspace.layout.record(scene.output("built_metadata")).unlink()
+    _adopt(scene)
+
+
+@makes("older_file_adopted")
+def _(scene: Scene) -> None:
+    path = own(scene.output("gdino_detections"))
+    scene.workspace.layout.record(path).unlink()
+    document = json.loads(path.read_text())
+    quality = document["high_quality_annotations"][EXPERIMENT]
+    older = {"images": {}, "high_quality_annotations": {EXPERIMENT: {**quality, "confidence_threshold": 0.4}}}
+    for image_id, image in document["images"].items():
+        older["images"][image_id.replace("_ch00", "")] = {"annotations": image["annotations"]}
+    path.write_text(json.dumps(older))
+    _adopt(scene)
+
+
+def _adopt(scene: Scene) -> None:
+    workspace = scene.workspace
+    outcomes = list(Campaign(workspace, workspace.data_root, apply=True).run([EXPERIMENT]))
+    assert [o.action for o in outcomes].count("adopt") == 1, outcomes
 
 
 @makes("well_added")

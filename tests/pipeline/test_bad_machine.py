@@ -102,7 +102,7 @@ def test_write_that_the_system_refuses_is_said_and_the_next_run_completes(
     assert done.returncode == 1
     assert "File too large" in done.stderr
     assert "Traceback" not in done.stderr
-    assert [path for path in data_root.rglob("*.tmp")] == []
+    assert list(data_root.rglob("*.tmp")) == []
     workspace = open_data_root(data_root)
     run_experiment(workspace, FRAMES_EXPERIMENT)
     first = read_artifacts(open_data_root(finished_frames), FRAMES_EXPERIMENT)

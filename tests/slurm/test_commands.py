@@ -19,12 +19,12 @@ from morphseq_dagster.slurm.outcome import Outcome
 
 KEY = "ab" * 32
 DOWN = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
-DBD_DOWN = "sacct: error: slurm_persist_conn_open: failed to open persistent connection to host:localhost:6819: Connection refused"
+DBD_DOWN = "sacct: error: failed to open persistent connection to host:localhost:6819: Connection refused"
 FIELDS = "JobIDRaw JobName State ExitCode NodeList MaxRSS TotalCPU ElapsedRaw"
 
 
 class Cluster:
-    """Programs on PATH, each with a text that it prints to either stream and a code, and a record of how it was called."""
+    """Programs on PATH with a text for either stream and a code, and a list of their calls."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -110,7 +110,7 @@ def test_lost_controller_is_no_rejection(fake: Cluster, scheduler: Scheduler, er
 @pytest.mark.parametrize(
     "err",
     [
-        "sbatch: error: invalid partition specified: nope\nsbatch: error: Batch job submission failed: Invalid partition name specified",
+        "sbatch: error: invalid partition: x\nsbatch: error: Batch job submission failed: Invalid partition name",
         "sbatch: error: Batch job submission failed: Requested node configuration is not available",
         "sbatch: error: Batch job submission failed: Invalid account or account/partition combination specified",
     ],
@@ -191,7 +191,12 @@ def test_database_away_is_no_answer_and_no_accounting_is_none(fake: Cluster, sch
     fake.answer("sacct", body=f'case "$*" in *-e*) echo {FIELDS}; exit 0;; esac', err=DBD_DOWN, code=1)
     with pytest.raises(UnreachableError):
         scheduler.account(jobs=["7"])
-    fake.answer("sacct", body=f'case "$*" in *-e*) echo {FIELDS}; exit 0;; esac', err="Slurm accounting storage is disabled", code=1)
+    fake.answer(
+        "sacct",
+        body=f'case "$*" in *-e*) echo {FIELDS}; exit 0;; esac',
+        err="Slurm accounting storage is disabled",
+        code=1,
+    )
     assert scheduler.account(jobs=["7"]) is None
     assert scheduler.has_accounting is False
     before = len(fake.calls("sacct"))

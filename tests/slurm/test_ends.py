@@ -17,13 +17,16 @@ from morphseq_dagster.slurm.job import Environment, Resources
 from morphseq_dagster.slurm.outcome import Outcome
 from morphseq_dagster.slurm.poller import Poller
 from morphseq_dagster.slurm.usage import collect_facts
+from morphseq_dagster.testing.slurm_bench import Bench
 
 pytestmark = pytest.mark.slurm
 MINUTE = Resources(memory="64M", time="1")
 
 
 @pytest.fixture(scope="module")
-def limited(make_bench: Callable, tmp_path_factory: pytest.TempPathFactory) -> tuple:
+def limited(
+    make_bench: Callable[[Path], Bench], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Bench, dict[str, Live]]:
     """Jobs that meet their time limit, begun first: Slurm's shortest is a minute, in which the other tests run."""
     root = tmp_path_factory.mktemp("limited")
     bench = make_bench(root)
@@ -36,7 +39,7 @@ def limited(make_bench: Callable, tmp_path_factory: pytest.TempPathFactory) -> t
 
 
 @pytest.fixture(autouse=True)
-def _begin(limited: tuple) -> None:
+def _begin(limited: tuple[Bench, dict[str, Live]]) -> None:
     del limited
 
 
@@ -51,7 +54,7 @@ def _begin(limited: tuple) -> None:
     ],
     ids=["done", "exit 7", "SIGSEGV", "SIGKILL", "no program"],
 )
-def test_end_of_the_command_itself(bench, body: str, outcome: Outcome, code: int) -> None:
+def test_end_of_the_command_itself(bench: Bench, body: str, outcome: Outcome, code: int) -> None:
     live = bench.ensure(bench.spec("job", body))
     verdict = bench.finish(live)
     assert verdict.outcome is outcome
@@ -60,25 +63,25 @@ def test_end_of_the_command_itself(bench, body: str, outcome: Outcome, code: int
     assert (live.attempt.record("closed") or {})["kind"] == outcome.value
 
 
-def test_python_error_is_failed_and_its_last_lines_are_told(bench) -> None:
+def test_python_error_is_failed_and_its_last_lines_are_told(bench: Bench) -> None:
     verdict = bench.run(bench.spec("job", "python3 -c 'raise ValueError(\"bad well\")' || exit 1"))
     assert verdict.outcome is Outcome.FAILED
     assert "ValueError: bad well" in verdict.log
 
 
-def test_end_without_a_result_is_failed(bench) -> None:
+def test_end_without_a_result_is_failed(bench: Bench) -> None:
     verdict = bench.run(bench.spec("job", "exit 0"))
     assert verdict.outcome is Outcome.FAILED
     assert "left no result" in verdict.reason
 
 
-def test_job_over_its_memory_is_told_from_one_that_was_killed(bench) -> None:
+def test_job_over_its_memory_is_told_from_one_that_was_killed(bench: Bench) -> None:
     hog = "exec python3 -c 'import time; x = bytearray(300 * 2**20); time.sleep(60)'"
     live = bench.ensure(bench.spec("job", hog, resources=Resources(memory="32M", time="5")))
     assert bench.finish(live).outcome is Outcome.OOM
 
 
-def test_cancelled_from_outside_while_it_runs(bench) -> None:
+def test_cancelled_from_outside_while_it_runs(bench: Bench) -> None:
     live = bench.ensure(bench.spec("job", "sleep 60"))
     bench.until_running(live)
     bench.cluster.ask("scancel", live.job)
@@ -87,27 +90,27 @@ def test_cancelled_from_outside_while_it_runs(bench) -> None:
     assert (live.attempt.record("end") or {})["signal"] == "TERM"
 
 
-def test_cancelled_from_outside_while_it_waits(bench) -> None:
-    live = bench.ensure(bench.spec("job", "", resources=Resources(cpus=16, exclude="n1", memory="64M", time="5")))
-    blocked = bench.ensure(bench.spec("more", "sleep 30", resources=Resources(cpus=16, memory="64M", time="5")))
-    del blocked
-    bench.cluster.ask("scontrol", "hold", live.job)
-    if not live.attempt.record("start"):
-        bench.cluster.ask("scancel", live.job)
-        assert bench.finish(live).outcome is Outcome.CANCELLED
+def test_cancelled_from_outside_while_it_waits(bench: Bench) -> None:
+    whole = Resources(cpus=16, exclude="n1", memory="64M", time="5")
+    first = bench.ensure(bench.spec("first", "sleep 60", resources=whole))
+    bench.until_running(first)
+    live = bench.ensure(bench.spec("job", resources=whole))
+    bench.cluster.ask("scancel", live.job)
+    assert bench.finish(live).outcome is Outcome.CANCELLED
+    assert bench.executions("job") == 0
 
 
-def test_killed_hard_from_outside_is_cancelled(bench) -> None:
+def test_killed_hard_from_outside_is_cancelled(bench: Bench) -> None:
     live = bench.ensure(bench.spec("job", "sleep 60"))
     bench.until_running(live)
     bench.cluster.ask("scancel", "-b", "-f", "-s", "KILL", live.job)
     assert bench.finish(live).outcome in (Outcome.CANCELLED, Outcome.KILLED)
 
 
-def test_lost_folder_is_a_matter_of_configuration(bench) -> None:
+def test_lost_folder_is_a_matter_of_configuration(bench: Bench) -> None:
     spec = bench.spec("job", "", resources=Resources(memory="64M", time="5"))
-    held = bench.ensure(bench.spec("first", "sleep 3", resources=Resources(cpus=16, exclude="n2", memory="64M")))
-    live = bench.ensure(replace(spec, resources=Resources(cpus=16, exclude="n2", memory="64M")))
+    held = bench.ensure(bench.spec("first", "sleep 3", resources=Resources(cpus=16, exclude="n1", memory="64M")))
+    live = bench.ensure(replace(spec, resources=Resources(cpus=16, exclude="n1", memory="64M")))
     shutil.move(live.attempt.folder, bench.root / "away")
     bench.finish(held)
     # Its record is written where the folder was; the closing needs one.
@@ -134,11 +137,12 @@ def replace_folder(live: Live, folder: Path) -> Live:
         {"resources": Resources(memory="900G")},
         {"resources": Resources(gpus="9")},
         {"resources": Resources(constraint="purple")},
-        {"resources": Resources(cpus=4000)},
     ],
-    ids=["partition", "memory", "gpus", "constraint", "cpus"],
+    ids=["partition", "memory", "gpus", "constraint"],
 )
-def test_request_that_cannot_be_met_is_rejected_with_the_schedulers_words(bench, change: dict) -> None:
+def test_request_that_cannot_be_met_is_rejected_with_the_schedulers_words(
+    bench: Bench, change: dict[str, object]
+) -> None:
     spec = replace(bench.spec("job"), **change)
     with pytest.raises(RejectedError, match="sbatch: error"):
         bench.ensure(spec)
@@ -146,7 +150,7 @@ def test_request_that_cannot_be_met_is_rejected_with_the_schedulers_words(bench,
     assert (bench.client.root.attempts(spec.group, key=spec.key)[0].record("closed") or {})["kind"] == "rejected"
 
 
-def test_job_on_a_node_that_goes_down_is_told_so_and_the_node_named(bench) -> None:
+def test_job_on_a_node_that_goes_down_is_told_so_and_the_node_named(bench: Bench) -> None:
     spec = replace(bench.spec("job", "sleep 60", resources=Resources(memory="64M", exclude="n1")), requeue=False)
     live = bench.ensure(spec)
     bench.until_running(live)
@@ -158,7 +162,7 @@ def test_job_on_a_node_that_goes_down_is_told_so_and_the_node_named(bench) -> No
     assert (verdict.outcome, verdict.node) == (Outcome.NODE, "n2")
 
 
-def test_job_that_the_scheduler_starts_again_is_one_attempt_with_one_result(bench) -> None:
+def test_job_that_the_scheduler_starts_again_is_one_attempt_with_one_result(bench: Bench) -> None:
     live = bench.ensure(bench.spec("job", f"[ -e {bench.root}/twice ] || {{ touch {bench.root}/twice; sleep 60; }}"))
     bench.until_running(live)
     poller = Poller(bench.client)
@@ -182,7 +186,7 @@ def test_job_that_the_scheduler_starts_again_is_one_attempt_with_one_result(benc
     assert collect_facts(live, verdict=verdict).restarts == 1
 
 
-def test_facts_of_a_job_need_no_accounting(bench) -> None:
+def test_facts_of_a_job_need_no_accounting(bench: Bench) -> None:
     burn = "python3 -c 'import time; t = time.process_time()\nwhile time.process_time() - t < 1: pass'"
     live = bench.ensure(bench.spec("job", burn, resources=Resources(cpus=2, memory="64M", gpus="1", time="5")))
     facts = collect_facts(live, verdict=bench.finish(live))
@@ -198,7 +202,7 @@ def test_facts_of_a_job_need_no_accounting(bench) -> None:
     assert facts.gpus in ("0", "1")
 
 
-def test_submitters_environment_does_not_reach_the_job(bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_submitters_environment_does_not_reach_the_job(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MORPHSEQ_SECRET", "x")
     spec = replace(bench.spec("job", f"env > {bench.root}/seen"), environment=Environment(variables={"GIVEN": "y"}))
     assert bench.run(spec).outcome is Outcome.DONE
@@ -208,7 +212,7 @@ def test_submitters_environment_does_not_reach_the_job(bench, monkeypatch: pytes
     assert "OMP_NUM_THREADS=1" in seen
 
 
-def test_time_limits_are_told_whether_the_job_heeds_the_warning_or_not(limited: tuple) -> None:
+def test_time_limits_are_told_whether_the_job_heeds_the_warning_or_not(limited: tuple[Bench, dict[str, Live]]) -> None:
     bench, lives = limited
     poller = Poller(bench.client)
     watches = {name: poller.watch(live, done=bench.done(name)) for name, live in lives.items()}

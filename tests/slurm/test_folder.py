@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from morphseq_dagster.slurm.folder import VOID, JobRoot
+from morphseq_dagster.slurm.folder import VOID, Attempt, JobRoot
 
 KEY = "ab" * 32
 GROUP = ("step", "20240418")
 RACERS = 12
 
 
-def begin(root: JobRoot, number: int = 1):
+def begin(root: JobRoot, number: int = 1) -> Attempt:
     attempt = root.attempt(GROUP, key=KEY, number=number)
     assert root.begin(attempt)
     return attempt
@@ -94,7 +94,12 @@ def test_half_a_record_is_none(tmp_path: Path, text: str) -> None:
 
 def test_tokens_tell_request_root_and_attempt_apart(tmp_path: Path) -> None:
     first, second = JobRoot(tmp_path / "a"), JobRoot(tmp_path / "b")
-    tokens = {root.attempt(GROUP, key=key, number=n).token for root in (first, second) for key in (KEY, "cd" * 32) for n in (1, 2)}
+    tokens = {
+        root.attempt(GROUP, key=key, number=n).token
+        for root in (first, second)
+        for key in (KEY, "cd" * 32)
+        for n in (1, 2)
+    }
     assert len(tokens) == 8
     assert all(len(token) < 64 for token in tokens)
 

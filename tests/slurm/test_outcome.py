@@ -21,7 +21,9 @@ def mark(text: str) -> bytes:
 
 CANCELLED_MARK = mark("*** JOB 7 ON n1 CANCELLED AT 2026-01-01T00:00:00 ***")
 TIME_MARK = mark("*** JOB 7 ON n1 CANCELLED AT 2026-01-01T00:00:00 DUE TO TIME LIMIT ***")
-NODE_MARK = mark("*** JOB 7 ON n1 CANCELLED AT 2026-01-01T00:00:00 DUE TO NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS ***")
+NODE_MARK = mark(
+    "*** JOB 7 ON n1 CANCELLED AT 2026-01-01T00:00:00 DUE TO NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS ***"
+)
 PREEMPTION_MARK = mark("*** JOB 7 ON n1 CANCELLED AT 2026-01-01T00:00:00 DUE TO PREEMPTION ***")
 MEMORY_MARK = mark("Job 7 exceeded memory limit (90000000 > 67108864), being killed") + CANCELLED_MARK
 CGROUP_MARK = mark("Detected 1 oom_kill event in StepId=7.batch. Some of the step tasks have been OOM Killed.")
@@ -33,15 +35,57 @@ ROWS = [
     ("SIGSEGV", row("FAILED", "NonZeroExitCode", 139), row("FAILED", signal=11), End(139), b"", Outcome.CRASH),
     ("SIGKILL", row("FAILED", "NonZeroExitCode", 137), row("FAILED", signal=9), End(137), b"", Outcome.KILLED),
     ("over memory", row("FAILED", "JobLaunchFailure", 0, 9), row("FAILED", signal=9), None, MEMORY_MARK, Outcome.OOM),
-    ("killed hard", row("FAILED", "JobLaunchFailure", 0, 9), row("FAILED", signal=9), None, CANCELLED_MARK, Outcome.CANCELLED),
-    ("killed hard, no log", row("FAILED", "JobLaunchFailure", 0, 9), row("FAILED", signal=9), None, b"", Outcome.KILLED),
-    ("memory by cgroup", row("OUT_OF_MEMORY", "OutOfMemory", 0, 125), row("OUT_OF_MEMORY"), None, CGROUP_MARK, Outcome.OOM),
+    (
+        "killed hard",
+        row("FAILED", "JobLaunchFailure", 0, 9),
+        row("FAILED", signal=9),
+        None,
+        CANCELLED_MARK,
+        Outcome.CANCELLED,
+    ),
+    (
+        "killed hard, no log",
+        row("FAILED", "JobLaunchFailure", 0, 9),
+        row("FAILED", signal=9),
+        None,
+        b"",
+        Outcome.KILLED,
+    ),
+    (
+        "memory by cgroup",
+        row("OUT_OF_MEMORY", "OutOfMemory", 0, 125),
+        row("OUT_OF_MEMORY"),
+        None,
+        CGROUP_MARK,
+        Outcome.OOM,
+    ),
     ("memory by cgroup, child", row("FAILED", "NonZeroExitCode", 137), None, End(137), CGROUP_MARK, Outcome.OOM),
-    ("scancel running", row("CANCELLED", None, 143), row("CANCELLED"), End(143, "TERM"), CANCELLED_MARK, Outcome.CANCELLED),
+    (
+        "scancel running",
+        row("CANCELLED", None, 143),
+        row("CANCELLED"),
+        End(143, "TERM"),
+        CANCELLED_MARK,
+        Outcome.CANCELLED,
+    ),
     ("scancel pending", row("CANCELLED", "Resources"), row("CANCELLED"), None, b"", Outcome.CANCELLED),
     ("time limit", row("TIMEOUT", "TimeLimit", 143), row("TIMEOUT"), End(143, "TERM"), TIME_MARK, Outcome.TIMEOUT),
-    ("warning unheeded", row("FAILED", "NonZeroExitCode", 138), row("FAILED", signal=10), End(138, "USR1"), b"", Outcome.TIMEOUT),
-    ("warning heeded", row("FAILED", "NonZeroExitCode", 1), row("FAILED", code=1), End(1, "USR1"), b"", Outcome.TIMEOUT),
+    (
+        "warning unheeded",
+        row("FAILED", "NonZeroExitCode", 138),
+        row("FAILED", signal=10),
+        End(138, "USR1"),
+        b"",
+        Outcome.TIMEOUT,
+    ),
+    (
+        "warning heeded",
+        row("FAILED", "NonZeroExitCode", 1),
+        row("FAILED", code=1),
+        End(1, "USR1"),
+        b"",
+        Outcome.TIMEOUT,
+    ),
     ("deadline", row("DEADLINE"), row("DEADLINE"), None, b"", Outcome.TIMEOUT),
     ("node down", row("NODE_FAIL", "NodeDown"), row("NODE_FAIL"), End(143, "TERM"), NODE_MARK, Outcome.NODE),
     ("node lost", row("NODE_FAIL", "NodeDown"), row("NODE_FAIL"), None, b"", Outcome.NODE),
@@ -74,7 +118,9 @@ def test_end_means_the_same_without_accounting(
 FORGOTTEN = [r for r in ROWS if r[2] is not None]
 
 
-@pytest.mark.parametrize(("account", "end", "log", "outcome"), [r[2:] for r in FORGOTTEN], ids=[r[0] for r in FORGOTTEN])
+@pytest.mark.parametrize(
+    ("account", "end", "log", "outcome"), [r[2:] for r in FORGOTTEN], ids=[r[0] for r in FORGOTTEN]
+)
 def test_end_means_the_same_when_the_controller_forgot(
     account: Row, end: End | None, log: bytes, outcome: Outcome
 ) -> None:
@@ -89,7 +135,9 @@ def test_reason_that_was_seen_outlives_the_controllers_memory() -> None:
     assert (found.outcome, found.reason) == (Outcome.NODE, "NodeDown")
 
 
-@pytest.mark.parametrize("state", ["PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD"])
+@pytest.mark.parametrize(
+    "state", ["PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD"]
+)
 def test_active_job_has_no_verdict_whatever_its_first_life_left(state: str) -> None:
     left = Evidence(done=False, queue=row(state, "BeginTime"), end=End(143, "TERM"), seen=("NODE_FAIL", "NodeDown"))
     assert classify(left) is None
@@ -142,3 +190,12 @@ def test_what_the_job_itself_prints_is_no_mark_of_the_daemon() -> None:
     found = classify(Evidence(done=False, queue=row("FAILED", "NonZeroExitCode", 1), end=End(1), log=log))
     assert found is not None
     assert found.outcome is Outcome.FAILED
+
+
+def test_end_that_the_scheduler_may_undo_is_believed_a_little_later() -> None:
+    lost = Evidence(done=False, queue=row("NODE_FAIL", "NodeDown"), again=True, odd_s=1, confirm_s=3)
+    assert classify(lost) is None
+    requeued = mark("*** JOB 7 ON n1 CANCELLED AT 2026-01-01T00:00:00 DUE TO JOB REQUEUE ***")
+    shown = Evidence(done=False, queue=row("FAILED", "NonZeroExitCode", 143), end=End(143, "TERM"), log=requeued)
+    assert classify(shown) is None
+    assert classify(Evidence(**{**shown.__dict__, "odd_s": 60})) is not None

@@ -240,3 +240,15 @@ def test_manifest_is_plain_json_that_lists_every_picture(tmp_path: Path) -> None
     picture = workspace.layout.absolute(name)
     assert entry == {"sha256": hashlib.sha256(picture.read_bytes()).hexdigest(), "size": picture.stat().st_size}
     assert list(data["also_read"]) == ["frames.csv"]
+
+
+def test_well_with_two_pixel_sizes_is_refused_naming_both(tmp_path: Path) -> None:
+    workspace = write_pictures(
+        tmp_path,
+        {"a.png": field(), "b.png": field(), "c.png": field()},
+        rows=["A01,0,0,a.png,2", "A01,1,1,b.png,2.5", "A02,0,0,c.png,2"],
+    )
+    record = run(workspace).records["ff_images"]
+    assert (record.wells["A01"].status, record.wells["A02"].status) == ("failed", "ok")
+    assert "2.0 um/px" in record.wells["A01"].reason
+    assert "2.5 um/px" in record.wells["A01"].reason

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Final, Literal
 
 from morphseq_dagster.errors import MorphseqError
-from morphseq_dagster.layout import Layout
+from morphseq_dagster.layout import COHORT, Layout
 from morphseq_dagster.lineage.adopt.context import Context, Converted
 from morphseq_dagster.lineage.adopt.conventions import MONOLITHS, Source, find_sources, list_named
 from morphseq_dagster.lineage.adopt.own import take_own
 from morphseq_dagster.lineage.adopt.readers import convert, piece_exists
 from morphseq_dagster.lineage.adopt.registration import register
 from morphseq_dagster.lineage.adopt.splitting import Split, split_once
+from morphseq_dagster.lineage.inventory import list_artifacts
 from morphseq_dagster.places.place import ProcessPlace
 from morphseq_dagster.places.session import finish, open_session, run_session
 from morphseq_dagster.recipes.loading import Recipe
@@ -299,6 +300,7 @@ def find_experiments(campaign: Campaign, *, known: Iterable[str]) -> tuple[str, 
         Names of the raw folders.
     """
     names = set(known) | set(list_named(campaign.root))
+    names |= {entry.experiment for entry in list_artifacts(campaign.layout) if entry.experiment != COHORT}
     for split, _ in campaign.splits.values():
         names |= set(split.entries)
     return tuple(sorted(names))

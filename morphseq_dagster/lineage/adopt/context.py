@@ -5,12 +5,13 @@ Holds the data that readers share, and look-ups; reads no older form itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from morphseq_dagster.contracts.document import parse_document
 from morphseq_dagster.errors import PermanentError
@@ -92,6 +93,24 @@ class Context:
                 remedy=f"bring {step} in, or let the pipeline make this artifact",
             )
         return found
+
+
+@contextmanager
+def refusing(what: str, *, where: str) -> Iterator[None]:
+    """Turn values that no model of ours takes into a refusal.
+
+    Raises
+    ------
+    PermanentError
+        Naming every such value.
+    """
+    try:
+        yield
+    except ValidationError as error:
+        told = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
+        raise PermanentError(
+            expected=what, found="; ".join(told[:20]), where=where, remedy="let the pipeline make it anew"
+        ) from error
 
 
 def collect(problems: list[str], *, expected: str, where: str, remedy: str, listed: int = 20) -> None:

@@ -21,9 +21,9 @@ from morphseq_dagster.contracts.entities import track
 from morphseq_dagster.contracts.organized_frames import OrganizedFrames
 from morphseq_dagster.errors import MorphseqError
 from morphseq_dagster.identifiers import mint_video, parse_image
-from morphseq_dagster.lineage.adopt.context import collect
+from morphseq_dagster.lineage.adopt.context import collect, refusing
 from morphseq_dagster.lineage.adopt.legacy_ids import translate_image
-from morphseq_dagster.lineage.adopt.values import clean, is_number, read_box
+from morphseq_dagster.lineage.adopt.values import as_list, as_object, clean, is_number, read_box
 
 _PROMPT: Final = "individual embryo"
 _ARCHITECTURE: Final = "GroundedDINO"
@@ -86,9 +86,9 @@ class _Reader:
     def _annotation(self, value: Mapping[str, Any], *, image: str, number: int) -> Annotation:
         found = self.detections(value.get("detections", []), image=image)
         told = value.get("num_detections")
-        if told is not None and told != len(value.get("detections", [])):
+        if told is not None and told != len(as_list(value.get("detections"))):
             self.problems.append(f"{image}: {told} detections announced, {len(found)} there")
-        model, parameters = _object(value.get("model_metadata")), _object(value.get("inference_params"))
+        model, parameters = as_object(value.get("model_metadata")), as_object(value.get("inference_params"))
         prompts = [entry.phrase for entry in found]
         architecture = str(model.get("model_architecture") or _ARCHITECTURE)
         self.architectures.add(architecture)
@@ -132,30 +132,31 @@ def convert_detections(
     PermanentError
         Naming every entry that cannot be read, and frames without any.
     """
-    reader = _Reader(experiment)
-    images: dict[str, ImageDetections] = {}
-    given = value.get("images")
-    for text, entry in given.items() if isinstance(given, dict) else ():
-        image = reader.image_id(str(text))
-        if image is not None and isinstance(entry, dict):
-            images[image] = ImageDetections(annotations=reader.annotations(entry, image=image))
-    images = dict(sorted(images.items()))
-    reader.problems += _disagreement(images, frames=frames)
-    quality = _quality(value, reader=reader)
-    collect(reader.problems, expected=f"a detection document of {experiment}", where=where, remedy=_REMEDY)
-    several = sum(len(image.annotations) > 1 for image in images.values())
-    warnings = (f"{several} images have several annotations; the first of each is used",) if several else ()
-    document = DetectionDocument(
-        images=images,
-        entity_tracker=track(
-            "module_2_detection",
-            experiment=experiment,
-            videos={mint_video(experiment, well=parse_image(image).well) for image in images},
+    with refusing("a detection document", where=where):
+        reader = _Reader(experiment)
+        images: dict[str, ImageDetections] = {}
+        given = value.get("images")
+        for text, entry in given.items() if isinstance(given, dict) else ():
+            image = reader.image_id(str(text))
+            if image is not None and isinstance(entry, dict):
+                images[image] = ImageDetections(annotations=reader.annotations(entry, image=image))
+        images = dict(sorted(images.items()))
+        reader.problems += _disagreement(images, frames=frames)
+        quality = _quality(value, reader=reader)
+        collect(reader.problems, expected=f"a detection document of {experiment}", where=where, remedy=_REMEDY)
+        several = sum(len(image.annotations) > 1 for image in images.values())
+        warnings = (f"{several} images have several annotations; the first of each is used",) if several else ()
+        document = DetectionDocument(
             images=images,
-        ),
-    )
-    name = "+".join(sorted(reader.architectures)) or _ARCHITECTURE
-    return document, _filtered(document, quality, experiment=experiment), warnings, name
+            entity_tracker=track(
+                "module_2_detection",
+                experiment=experiment,
+                videos={mint_video(experiment, well=parse_image(image).well) for image in images},
+                images=images,
+            ),
+        )
+        name = "+".join(sorted(reader.architectures)) or _ARCHITECTURE
+        return document, _filtered(document, quality, experiment=experiment), warnings, name
 
 
 def _quality(value: Mapping[str, Any], *, reader: _Reader) -> HighQuality | None:
@@ -200,10 +201,6 @@ def _disagreement(images: Mapping[str, ImageDetections], *, frames: OrganizedFra
     unknown, missing = sorted(images.keys() - frames.images.keys()), sorted(frames.images.keys() - images.keys())
     problems = [f"{len(unknown)} images are no frames of the experiment, the first {unknown[0]}"] if unknown else []
     return problems + ([f"{len(missing)} frames were never detected in, the first {missing[0]}"] if missing else [])
-
-
-def _object(value: Any) -> dict[str, Any]:  # noqa: ANN401 - from a JSON file
-    return value if isinstance(value, dict) else {}
 
 
 def _base(value: Any) -> str | None:  # noqa: ANN401 - from a JSON file

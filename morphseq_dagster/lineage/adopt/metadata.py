@@ -13,9 +13,9 @@ from morphseq_dagster.contracts.experiment_metadata import ExperimentInfo, Exper
 from morphseq_dagster.contracts.organized_frames import ImageEntry, OrganizedFrames
 from morphseq_dagster.errors import MorphseqError
 from morphseq_dagster.identifiers import mint_video, parse_video
-from morphseq_dagster.lineage.adopt.context import collect
+from morphseq_dagster.lineage.adopt.context import collect, refusing
 from morphseq_dagster.lineage.adopt.legacy_ids import relative_path, translate_image
-from morphseq_dagster.lineage.adopt.values import clean, number_or_none, text_or_none
+from morphseq_dagster.lineage.adopt.values import as_list, clean, number_or_none, text_or_none
 
 _REMEDY: Final = "let the pipeline make the document anew, or mend the named entries"
 
@@ -46,42 +46,45 @@ def convert_metadata(
     PermanentError
         Naming every well without an entry and every image that is no frame.
     """
-    experiments = value.get("experiments")
-    section = experiments.get(experiment) if isinstance(experiments, dict) else None
-    given = section.get("videos") if isinstance(section, dict) else None
-    problems: list[str] = []
-    entries: dict[str, Mapping[str, Any]] = {}
-    for text, entry in given.items() if isinstance(given, dict) else ():
-        try:
-            found, well = parse_video(str(text))
-        except MorphseqError:
-            problems.append(f"{text!r} is no video id")
-            continue
-        if found != experiment or not isinstance(entry, dict):
-            problems.append(f"{text} is no video of {experiment}")
-            continue
-        entries[well] = entry
-    videos: dict[str, VideoInfo] = {}
-    without_facts = 0
-    for well, images in frames.videos().items():
-        if well not in entries:
-            problems.append(f"well {well} has frames and no entry")
-            continue
-        infos = _image_infos(entries[well].get("image_ids"), well=well, images=images, problems=problems)
-        for image_id, entry in images.items():
-            if not infos.get(image_id):
-                without_facts += 1
-                infos[image_id] = _facts_of_frame(entry, microscope=frames.microscope)
-        videos[mint_video(experiment, well=well)] = _video(
-            entries[well], experiment=experiment, well=well, images=images, infos=infos
+    with refusing("experiment metadata", where=where):
+        experiments = value.get("experiments")
+        section = experiments.get(experiment) if isinstance(experiments, dict) else None
+        given = section.get("videos") if isinstance(section, dict) else None
+        problems: list[str] = []
+        entries: dict[str, Mapping[str, Any]] = {}
+        for text, entry in given.items() if isinstance(given, dict) else ():
+            try:
+                found, well = parse_video(str(text))
+            except MorphseqError:
+                problems.append(f"{text!r} is no video id")
+                continue
+            if found != experiment or not isinstance(entry, dict):
+                problems.append(f"{text} is no video of {experiment}")
+                continue
+            entries[well] = entry
+        videos: dict[str, VideoInfo] = {}
+        without_facts = 0
+        for well, images in frames.videos().items():
+            if well not in entries:
+                problems.append(f"well {well} has frames and no entry")
+                continue
+            infos = _image_infos(entries[well].get("image_ids"), well=well, images=images, problems=problems)
+            for image_id, entry in images.items():
+                if not infos.get(image_id):
+                    without_facts += 1
+                    infos[image_id] = _facts_of_frame(entry, microscope=frames.microscope)
+            videos[mint_video(experiment, well=well)] = _video(
+                entries[well], experiment=experiment, well=well, images=images, infos=infos
+            )
+        collect(problems, expected=f"experiment metadata of {experiment}", where=where, remedy=_REMEDY)
+        document = ExperimentMetadata(
+            experiments={experiment: ExperimentInfo(experiment_id=experiment, videos=videos)},
+            entity_tracker=track(
+                "module_0_data_organization", experiment=experiment, videos=videos, images=frames.images
+            ),
         )
-    collect(problems, expected=f"experiment metadata of {experiment}", where=where, remedy=_REMEDY)
-    document = ExperimentMetadata(
-        experiments={experiment: ExperimentInfo(experiment_id=experiment, videos=videos)},
-        entity_tracker=track("module_0_data_organization", experiment=experiment, videos=videos, images=frames.images),
-    )
-    warnings = (f"geometry and time of {without_facts} images were taken from the frames",) if without_facts else ()
-    return document, warnings
+        warnings = (f"geometry and time of {without_facts} images were taken from the frames",) if without_facts else ()
+        return document, warnings
 
 
 def _image_infos(
@@ -92,7 +95,7 @@ def _image_infos(
     problems: list[str],
 ) -> dict[str, dict[str, Any]]:
     """Frame facts by our image id; a list names images only."""
-    given = value if isinstance(value, dict) else {str(text): {} for text in value or ()}
+    given = value if isinstance(value, dict) else {str(text): {} for text in as_list(value)}
     infos: dict[str, dict[str, Any]] = {}
     for text, entry in given.items():
         try:

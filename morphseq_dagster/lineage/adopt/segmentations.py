@@ -23,14 +23,14 @@ from morphseq_dagster.contracts.segmentations import (
 )
 from morphseq_dagster.errors import MorphseqError
 from morphseq_dagster.identifiers import mint_snip, mint_video, parse_embryo, parse_image, parse_video
-from morphseq_dagster.lineage.adopt.context import collect
+from morphseq_dagster.lineage.adopt.context import collect, refusing
 from morphseq_dagster.lineage.adopt.legacy_ids import (
     relative_path,
     translate_embryo,
     translate_image,
     translate_snip,
 )
-from morphseq_dagster.lineage.adopt.values import clean, is_number, read_box
+from morphseq_dagster.lineage.adopt.values import as_list, as_object, clean, is_number, read_box
 from morphseq_dagster.segmentation.rle import Rle, measure_area, unpack_runs
 from morphseq_dagster.storage.hashing import hash_bytes
 
@@ -66,23 +66,24 @@ def convert_segmentations(
     PermanentError
         Naming every mask and id that cannot be read, polygons included.
     """
-    reader = _Reader(experiment)
-    experiments = value.get("experiments")
-    section = experiments.get(experiment) if isinstance(experiments, dict) else None
-    given = section.get("videos") if isinstance(section, dict) else None
-    videos: dict[str, VideoSegmentation] = {}
-    if not isinstance(given, dict):
-        reader.problems.append(f"no videos of {experiment}")
-        given = {}
-    for text, entry in sorted(given.items()):
-        video = reader.video(str(text), entry)
-        if video is not None:
-            videos[video.video_id] = video
-    reader.problems += _unknown(videos, frames=frames)
-    flags = reader.flags(value.get("flags"))
-    collect(reader.problems, expected=f"a segmentation document of {experiment}", where=where, remedy=_REMEDY)
-    document = _document(value, experiment=experiment, videos=videos, flags=flags or {})
-    return document, flags is not None, tuple(reader.warnings(videos, frames=frames))
+    with refusing("a segmentation document", where=where):
+        reader = _Reader(experiment)
+        experiments = value.get("experiments")
+        section = experiments.get(experiment) if isinstance(experiments, dict) else None
+        given = section.get("videos") if isinstance(section, dict) else None
+        videos: dict[str, VideoSegmentation] = {}
+        if not isinstance(given, dict):
+            reader.problems.append(f"no videos of {experiment}")
+            given = {}
+        for text, entry in sorted(given.items()):
+            video = reader.video(str(text), entry)
+            if video is not None:
+                videos[video.video_id] = video
+        reader.problems += _unknown(videos, frames=frames)
+        flags = reader.flags(value.get("flags"))
+        collect(reader.problems, expected=f"a segmentation document of {experiment}", where=where, remedy=_REMEDY)
+        document = _document(value, experiment=experiment, videos=videos, flags=flags or {})
+        return document, flags is not None, tuple(reader.warnings(videos, frames=frames))
 
 
 class _Reader:
@@ -131,7 +132,7 @@ class _Reader:
             if image is None or not isinstance(entry, dict):
                 self.problems.append(f"{image}: no object")
                 continue
-            embryos = [self._embryo(str(k), e, image=image) for k, e in (entry.get("embryos") or {}).items()]
+            embryos = [self._embryo(str(k), e, image=image) for k, e in as_object(entry.get("embryos")).items()]
             known = {e.embryo_id: e for e in embryos if e is not None}
             found[image] = ImageSegmentation(
                 image_id=image,
@@ -213,7 +214,7 @@ class _Reader:
         if image is None:
             return None
         detections = []
-        for entry in value.get("seed_detections") or ():
+        for entry in as_list(value.get("seed_detections")):
             box = read_box(entry.get("box_xyxy", entry.get("bbox_xyxy_norm"))) if isinstance(entry, dict) else "none"
             score = entry.get("confidence", entry.get("score")) if isinstance(entry, dict) else None
             if not isinstance(box, str) and is_number(score):
@@ -228,9 +229,18 @@ class _Reader:
             num_embryos=int(value["num_embryos"]) if is_number(value.get("num_embryos")) else len(detections),
             seed_detections=tuple(detections),
             is_first_frame=bool(value.get("is_first_frame", position == 0)),
-            embryo_ids=tuple(translate_embryo(str(e)) for e in value.get("embryo_ids") or ()),
+            embryo_ids=self._embryo_ids(value.get("embryo_ids"), video=video),
             requires_bidirectional_propagation=bool(value.get("requires_bidirectional_propagation")),
         )
+
+    def _embryo_ids(self, value: Any, *, video: str) -> tuple[str, ...]:  # noqa: ANN401 - from a JSON file
+        found = []
+        for text in as_list(value):
+            try:
+                found.append(translate_embryo(str(text)))
+            except MorphseqError:
+                self.problems.append(f"{video}: {text!r} is no embryo id")
+        return tuple(found)
 
     def flags(self, value: Any) -> dict[str, Any] | None:  # noqa: ANN401 - from a JSON file
         """The section of flags under our ids; None when the file has none."""
@@ -238,7 +248,7 @@ class _Reader:
             return None
         section: dict[str, Any] = {"qc_meta": {}, "qc_history": [], "by_experiment": {}, "by_video": {}}
         try:
-            images = value.get("by_image") or {}
+            images = as_object(value.get("by_image"))
             section["by_image"] = {translate_image(str(k))[0]: clean(v) for k, v in sorted(images.items())}
             section["by_snip"] = {translate_snip(str(k)): clean(v) for k, v in sorted(value["by_snip"].items())}
         except MorphseqError as error:

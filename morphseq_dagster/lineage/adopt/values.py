@@ -27,6 +27,16 @@ def read_box(value: Any) -> Box | str:  # noqa: ANN401 - anything from a JSON fi
     return left, top, right, bottom
 
 
+def as_object(value: Any) -> dict[str, Any]:  # noqa: ANN401 - anything from a JSON file
+    """The value if it is an object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def as_list(value: Any) -> list[Any]:  # noqa: ANN401 - anything from a JSON file
+    """The value if it is a list, else an empty one."""
+    return value if isinstance(value, list) else []
+
+
 def is_number(value: object) -> TypeGuard[float]:
     """Whether a value is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,47 @@
+"""The job `report_staleness`: tells the web page, through the check `up_to_date`, which experiments are stale and why.
+
+Holds the job. One run tells any number of experiments; the sensor of the same name asks for it when there is news.
+(An evaluation without a run can be stored once per experiment only: Dagster 1.13 refuses the second.)
+"""
+
+# Dagster reads the annotations of an op's body at run time, hence no postponed evaluation in this module.
+import dagster as dg
+from pydantic import Field
+
+from morphseq_dagster.assets.freshness import evaluate, find_target, plan_known, summarise
+from morphseq_dagster.resources.workspace import WorkspaceResource
+
+REPORT_JOB = "report_staleness"
+
+
+class ReportConfig(dg.Config):
+    """Whom to tell about."""
+
+    experiments: list[str] = Field(default=[], description="Experiments to look at; all registered ones when empty.")
+
+
+@dg.op(name="tell", description="Plans, and reports the check of every experiment.")
+def tell(context: dg.OpExecutionContext, config: ReportConfig, workspace: WorkspaceResource) -> None:
+    """Report the state of experiments as it is now."""
+    report(context, workspace=workspace, experiments=config.experiments or None)
+
+
+@dg.job(
+    name=REPORT_JOB,
+    description="Tells this page which experiments are stale and why. Starts nothing.",
+    executor_def=dg.in_process_executor,
+)
+def report_staleness() -> None:
+    """Report staleness."""
+    tell()
+
+
+def report(context: dg.OpExecutionContext, *, workspace: WorkspaceResource, experiments: list[str] | None) -> None:
+    """Log the evaluation of every experiment that nobody works on."""
+    for plan in plan_known(workspace.open(), instance=context.instance, experiments=experiments):
+        if plan.busy:
+            continue
+        target = find_target(context.instance, experiment=plan.experiment)
+        # The event is accepted and stored; its type stands in no annotation of Dagster 1.13.
+        context.log_event(evaluate(plan, target=target))  # type: ignore[arg-type]
+        context.log.info(f"{plan.experiment}: {summarise(plan)}")

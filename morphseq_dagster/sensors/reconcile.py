@@ -1,0 +1,51 @@
+"""Sensor of reconciliation: every few minutes it tells of files that were changed behind the pipeline's back.
+
+Holds the tick and its words. It looks at sizes, times and inodes only, keeps Dagster's events equal to the records, and
+changes no file: `morphseq reconcile` acts.
+"""
+
+# Dagster reads the annotations of the sensor's body at run time, hence no postponed evaluation in this module.
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Final
+
+import dagster as dg
+
+from morphseq_dagster.assets.reporting import Reported, report_records
+from morphseq_dagster.lineage.reconcile import Reconciliation, reconcile
+from morphseq_dagster.resources.workspace import WorkspaceResource
+
+SENSOR: Final = "reconcile"
+INTERVAL_S: Final = 300
+EVENTS: Final = 400
+"""Most events written per tick: one takes up to 50 ms, and the daemon ends a tick after a minute."""
+_NAMED: Final = 20
+
+
+def summarise(found: Reconciliation, *, told: Reported) -> str:
+    """Say in one line what a tick found and told."""
+    counts = Counter(finding.kind.value for finding in found.remaining)
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())) or "no findings"
+    news = f"; told Dagster of {told.reported} artifacts and {told.tombstones} missing files"
+    return f"{found.checked} artifacts: {kinds}" + (news if told.reported or told.tombstones else "")
+
+
+def make_reconcile_sensor(graph: Callable[[], Any]) -> dg.SensorDefinition:
+    """Make the sensor; `graph` gives the asset graph when a tick needs it."""
+
+    @dg.sensor(
+        name=SENSOR,
+        minimum_interval_seconds=INTERVAL_S,
+        default_status=dg.DefaultSensorStatus.STOPPED,
+        description="Looks for files that were edited, deleted or replaced behind the pipeline's back, and keeps the "
+        "events here equal to the records on the disk. Computes nothing, changes no file.",
+    )
+    def reconcile_files(context: dg.SensorEvaluationContext, workspace: WorkspaceResource) -> dg.SkipReason:
+        opened = workspace.open()
+        found = reconcile(opened)
+        for finding in found.remaining[:_NAMED]:
+            context.log.warning(f"{finding.kind.value} {finding.path}: {finding.detail}")
+        told = report_records(context.instance, graph=graph(), workspace=opened, limit=EVENTS)
+        return dg.SkipReason(summarise(found, told=told))
+
+    return reconcile_files

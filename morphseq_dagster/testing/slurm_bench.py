@@ -1,0 +1,104 @@
+"""Bench for tests of the Slurm client: jobs whose executions can be counted, on a cluster of this machine.
+
+Holds one client with its root and the oracles - executions per request, accounting rows per job.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from morphseq_dagster.slurm.client import Client, Done, Live, Verdict
+from morphseq_dagster.slurm.job import JobSpec, Resources
+from morphseq_dagster.slurm.poller import Poller
+from morphseq_dagster.slurm.transport import Transport
+from morphseq_dagster.testing.slurm_cluster import LocalCluster
+
+
+@dataclass
+class Bench:
+    """One client, its root, and jobs whose executions can be counted."""
+
+    cluster: LocalCluster
+    root: Path
+    client: Client
+
+    def spec(self, name: str, body: str = "", *, resources: Resources | None = None, **more: object) -> JobSpec:
+        """A job that adds a line to `{name}.ran`, runs a body and makes `{name}.result`; `exit` before it fails."""
+        script = self.root / f"{name}.sh"
+        script.write_text(
+            f"#!/bin/bash\necho $SLURM_JOB_ID >> {self.root}/{name}.ran\n{body}\n"
+            f"echo made > {self.root}/{name}.part && mv {self.root}/{name}.part {self.root}/{name}.result\n"
+        )
+        return JobSpec(
+            group=("step", name),
+            key=hashlib.sha256(name.encode()).hexdigest(),
+            command=("bash", str(script)),
+            resources=resources or Resources(memory="64M", time="5"),
+            **more,  # type: ignore[arg-type]
+        )
+
+    def done(self, name: str) -> Callable[[], bool]:
+        """Test of a job's result."""
+        return (self.root / f"{name}.result").is_file
+
+    def executions(self, name: str) -> int:
+        """Count how often a job's command has begun."""
+        path = self.root / f"{name}.ran"
+        return len(path.read_text().splitlines()) if path.exists() else 0
+
+    def ensure(self, spec: JobSpec, *, run_id: str = "run") -> Live | Done:
+        """Ensure a job; its request is done when its result is there."""
+        return self.client.ensure(spec, done=self.done(spec.group[1]), run_id=run_id)
+
+    def finish(self, live: Live | Done, *, timeout_s: float = 60) -> Verdict:
+        """Watch a job to its verdict."""
+        live = _live(live)
+        poller = Poller(self.client)
+        try:
+            verdict = poller.watch(live, done=self.done(live.spec.group[1])).wait(timeout_s)
+        finally:
+            poller.close()
+        if verdict is None:
+            raise TimeoutError(f"no verdict within {timeout_s} s")
+        return verdict
+
+    def run(self, spec: JobSpec, *, timeout_s: float = 60) -> Verdict:
+        """Ensure a job and watch it to its verdict."""
+        return self.finish(self.ensure(spec), timeout_s=timeout_s)
+
+    def until_running(self, live: Live | Done, *, timeout_s: float = 30) -> None:
+        """Wait for a job to begin."""
+        live = _live(live)
+        wait_for(lambda: live.attempt.record("start") is not None, timeout_s=timeout_s)
+
+    def rows_of(self, token: str) -> int:
+        """Rows of accounting that bear a token, doubles included."""
+        out = self.cluster.ask("sacct", "-n", "-P", "-X", "-D", "-S", "now-3600", "--name", token, "-o", "JobIDRaw")
+        return len(set(out.split()))
+
+    def queued(self) -> list[str]:
+        """Numbers of all jobs of the cluster."""
+        return self.cluster.ask("squeue", "-h", "-o", "%i").split()
+
+    def with_transport(self, transport: Transport) -> Bench:
+        """Make the same bench over another transport."""
+        return Bench(self.cluster, self.root, self.cluster.client(self.root / "jobs", transport=transport))
+
+
+def wait_for(condition: Callable[[], bool], *, timeout_s: float = 30) -> None:
+    """Wait for a condition."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not so within {timeout_s} s")
+        time.sleep(0.05)
+
+
+def _live(found: Live | Done) -> Live:
+    if isinstance(found, Done):
+        raise TypeError("the request is done already")
+    return found

@@ -1,0 +1,85 @@
+"""Use of the web page with webserver and daemon: a folder dropped, a threshold changed, one click, clear again."""
+
+import json
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webdriver import WebDriver
+
+from morphseq_dagster.demo.frames import make_frames_plate
+from morphseq_dagster.layout import Layout
+
+EXPERIMENT = "20240419_frames"
+pytestmark = pytest.mark.browser
+
+
+def ask(url: str, query: str) -> dict[str, Any]:
+    body = json.dumps({"query": query}).encode()
+    request = urllib.request.Request(f"{url}/graphql", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        data: dict[str, Any] = json.loads(answer.read())["data"]
+    return data
+
+
+def page_text(browser: WebDriver) -> str:
+    return str(browser.find_element(By.TAG_NAME, "body").text)
+
+
+def press(browser: WebDriver, words: str) -> None:
+    elements = browser.find_elements(By.XPATH, f"//*[text()='{words}']")
+    shown = [element for element in elements if element.is_displayed()]
+    shown[-1].click()
+
+
+def counts(browser: WebDriver, url: str, **wanted: int) -> bool:
+    """Open the check's partitions and compare the counts, e.g. Failed (1)."""
+    browser.get(f"{url}/assets/embryo_latents_final?view=checks&checkDetail=up_to_date")
+    for _ in range(20):
+        if "Execution history" in page_text(browser):
+            break
+        time.sleep(0.5)
+    press(browser, "Partitions")
+    for _ in range(10):
+        text = page_text(browser)
+        if all(f"{name} ({count})" in text for name, count in wanted.items()):
+            return True
+        time.sleep(0.5)
+    return False
+
+
+def test_dropped_folder_runs_changed_threshold_is_marked_and_one_click_clears_it(
+    live: Any, browser: WebDriver, tmp_path: Path
+) -> None:
+    layout = Layout(live.data_root)
+    final = layout.primary("embryo_latents_final", experiment=EXPERIMENT)
+    live.dagster("sensor", "start", "new_experiments", "-w", "workspace.yaml")
+    make_frames_plate(live.data_root, truth_folder=tmp_path / "truth", experiment=EXPERIMENT)
+    live.wait_for(final.exists, seconds=300, what="the final table")
+    live.wait_for(lambda: counts(browser, live.url, Passed=1, Failed=0), seconds=60, what="a passed check")
+    before = final.read_bytes()
+
+    recipe = layout.recipes(EXPERIMENT)[0]
+    recipe.parent.mkdir()
+    recipe.write_text("[gdino_detections]\nconfidence_threshold = 0.5\n")
+    live.wait_for(lambda: counts(browser, live.url, Passed=0, Failed=1), seconds=60, what="the stale mark")
+    press(browser, EXPERIMENT)
+    live.wait_for(lambda: "gdino_detections" in page_text(browser), seconds=20, what="the reason on the page")
+
+    browser.get(f"{live.url}/locations/morphseq_dagster/jobs/materialize_stale/playground")
+    live.wait_for(lambda: "Launch Run" in page_text(browser), seconds=30, what="the launch button")
+    buttons = browser.find_elements(By.TAG_NAME, "button")
+    next(button for button in buttons if button.text == "Launch Run").click()
+    live.wait_for(lambda: "/runs/" in browser.current_url, seconds=30, what="the launched run")
+    live.wait_for(lambda: counts(browser, live.url, Passed=1, Failed=0), seconds=180, what="a clear mark")
+    record = json.loads(layout.record(layout.primary("gdino_detections", experiment=EXPERIMENT)).read_bytes())
+    assert record["recipe"]["confidence_threshold"] == 0.5
+    assert final.read_bytes() == before, "all detections lie above both thresholds, so the final table stands"
+    runs = ask(live.url, "{runsOrError{... on Runs{results{jobName status tags{key value}}}}}")["runsOrError"][
+        "results"
+    ]
+    assert [run["status"] for run in runs if run["jobName"] == "materialize_stale"] == ["SUCCESS"]
+    assert any(tag["key"] == "morphseq/stale" for run in runs for tag in run["tags"])

@@ -1,0 +1,286 @@
+"""Faults around the protocol, on a real scheduler: whatever dies, one execution per request and one row per job."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from morphseq_dagster.slurm.client import Client, Live
+from morphseq_dagster.slurm.commands import Scheduler
+from morphseq_dagster.slurm.errors import UnreachableError
+from morphseq_dagster.slurm.folder import VOID
+from morphseq_dagster.slurm.job import JobSpec
+from morphseq_dagster.slurm.local import LocalTransport
+from morphseq_dagster.slurm.outcome import Outcome
+from morphseq_dagster.slurm.poller import Poller
+from morphseq_dagster.slurm.transport import Answer
+from morphseq_dagster.testing.slurm_bench import Bench
+from morphseq_dagster.testing.slurm_cluster import QUICK
+
+pytestmark = pytest.mark.slurm
+
+# A client in a process of its own: says "ready", waits for a line, ensures, says the number.
+CHILD = """
+import os, pickle, signal, sys
+from morphseq_dagster.slurm.client import Client, Live
+from morphseq_dagster.slurm.commands import Scheduler
+from morphseq_dagster.slurm.folder import JobRoot
+from morphseq_dagster.slurm.local import LocalTransport
+from morphseq_dagster.testing.slurm_cluster import QUICK
+from pathlib import Path
+root, spec, stop = Path(sys.argv[1]), pickle.loads(bytes.fromhex(sys.argv[2])), sys.argv[3] == "stop"
+class Stopping(LocalTransport):
+    def run(self, argv, **more):
+        if argv[0] == "sbatch":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return super().run(argv, **more)
+client = Client(Scheduler(Stopping() if stop else LocalTransport()), root=JobRoot(root / "jobs"), patience=QUICK)
+print("ready", flush=True)
+sys.stdin.readline()
+live = client.ensure(spec, done=(root / f"{spec.group[1]}.result").is_file, run_id=str(os.getpid()))
+print(live.job if isinstance(live, Live) else "done", flush=True)
+"""
+
+
+def start_child(bench: Bench, spec: JobSpec, *, stop: bool = False) -> subprocess.Popen[str]:
+    import pickle
+
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(bench.root), pickle.dumps(spec).hex(), "stop" if stop else "go"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == "ready\n"
+    return child
+
+
+def finish_all(bench: Bench, specs: list[JobSpec], *, timeout_s: float = 120) -> None:
+    """Ensure everything to its end and look at the oracles: one execution each, at most one row per token."""
+    poller = Poller(bench.client)
+    lives = [live for spec in specs if isinstance(live := bench.ensure(spec, run_id="survivor"), Live)]
+    for watch in [poller.watch(live, done=bench.done(live.spec.group[1])) for live in lives]:
+        verdict = watch.wait(timeout_s)
+        assert verdict is not None
+        assert verdict.outcome is Outcome.DONE, verdict
+    poller.close()
+    for spec in specs:
+        assert bench.executions(spec.group[1]) == 1, spec.group
+    tokens = [a.token for spec in specs for a in bench.client.root.attempts(spec.group, key=spec.key)]
+    assert {token: bench.rows_of(token) for token in tokens if bench.rows_of(token) > 1} == {}
+
+
+@pytest.mark.parametrize("count", [10, pytest.param(80, marks=pytest.mark.slow)])
+def test_client_killed_at_any_moment_of_the_submission(bench: Bench, count: int) -> None:
+    chance = random.Random(count)
+    specs = [bench.spec(f"job{number}") for number in range(count)]
+    for spec in specs:
+        child = start_child(bench, spec)
+        child.stdin.write("go\n")
+        child.stdin.flush()
+        time.sleep(chance.uniform(0, 0.06))
+        child.kill()
+        child.communicate()
+    finish_all(bench, specs)
+
+
+def test_twenty_clients_at_once_for_one_request(bench: Bench) -> None:
+    spec = bench.spec("job", "sleep 1")
+    children = [start_child(bench, spec) for _ in range(20)]
+    for child in children:
+        child.stdin.write("go\n")
+        child.stdin.flush()
+    said = {child.communicate(timeout=120)[0].strip() for child in children}
+    finish_all(bench, [spec])
+    assert len(said - {"done"}) == 1
+    assert len(bench.client.root.attempts(spec.group, key=spec.key)) == 1
+
+
+def test_creator_suspended_between_intent_and_submission(bench: Bench) -> None:
+    spec = bench.spec("job", "sleep 0.5")
+    child = start_child(bench, spec, stop=True)
+    child.stdin.write("go\n")
+    child.stdin.flush()
+    path = bench.client.root.attempt(spec.group, key=spec.key, number=1).path("intent.json")
+    while not path.exists():
+        time.sleep(0.02)
+    live = bench.ensure(spec)
+    assert isinstance(live, Live)
+    assert live.attempt.number == 2
+    child.send_signal(signal.SIGCONT)
+    late = child.communicate(timeout=60)[0].strip()
+    assert bench.finish(live).outcome is Outcome.DONE
+    first = bench.client.root.attempts(spec.group, key=spec.key)[0]
+    assert first.owner() == VOID
+    assert late not in ("", live.job)
+    finish_all(bench, [spec])
+    deadline = time.monotonic() + 30
+    while late in bench.queued():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert bench.executions("job") == 1
+
+
+class Deaf(LocalTransport):
+    """Runs a command, loses its answer, as often as told."""
+
+    def __init__(self, command: str, times: int) -> None:
+        self.command, self.times = command, times
+
+    def run(self, argv: Sequence[str], *, timeout_s: float, stdin: bytes = b"") -> Answer:
+        answer = super().run(argv, timeout_s=timeout_s, stdin=stdin)
+        if argv[0] == self.command and self.times > 0:
+            self.times -= 1
+            raise UnreachableError(expected="an answer", found="none", where="test", remedy="wait")
+        return answer
+
+
+def test_lost_answer_of_a_submission(bench: Bench) -> None:
+    deaf = bench.with_transport(Deaf("sbatch", 1))
+    spec = deaf.spec("job")
+    with pytest.raises(UnreachableError):
+        deaf.ensure(spec)
+    live = deaf.ensure(spec)
+    assert isinstance(live, Live)
+    assert live.adopted
+    finish_all(deaf, [spec])
+    assert deaf.client.scheduler.calls["sbatch"] == 1
+
+
+def test_lost_answers_of_questions_are_waited_out(bench: Bench) -> None:
+    deaf = bench.with_transport(Deaf("squeue", 3))
+    verdict = deaf.run(deaf.spec("job", "sleep 0.5; exit 3"))
+    assert verdict.outcome is Outcome.FAILED
+
+
+def quick_client(bench: Bench) -> Client:
+    """A client that does not wait the 16 s that commands give a dead controller."""
+    return Client(Scheduler(LocalTransport(), timeout_s=2), root=bench.client.root, patience=QUICK)
+
+
+def test_controller_away_while_jobs_end(bench: Bench) -> None:
+    bench.client = quick_client(bench)
+    good, bad = bench.ensure(bench.spec("good", "sleep 1.5")), bench.ensure(bench.spec("bad", "sleep 1.5; exit 3"))
+    bench.until_running(good)
+    bench.until_running(bad)
+    poller = Poller(bench.client)
+    bench.cluster.stop("slurmctld")
+    try:
+        watches = {live.spec.group[1]: poller.watch(live, done=bench.done(live.spec.group[1])) for live in (good, bad)}
+        verdict = watches["good"].wait(30)
+        assert verdict is not None, "success is known from files"
+        assert verdict.outcome is Outcome.DONE
+        deadline = time.monotonic() + 20
+        while not watches["bad"].status.trouble:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert watches["bad"].verdict is None, "no answer proves nothing"
+    finally:
+        bench.cluster.start("slurmctld")
+    verdict = watches["bad"].wait(60)
+    poller.close()
+    assert verdict is not None
+    assert verdict.outcome is Outcome.FAILED
+
+
+def test_controller_away_while_submitting(bench: Bench) -> None:
+    bench.client = quick_client(bench)
+    spec = bench.spec("job")
+    bench.cluster.stop("slurmctld")
+    try:
+        for _ in range(2):
+            with pytest.raises(UnreachableError):
+                bench.ensure(spec)
+    finally:
+        bench.cluster.start("slurmctld")
+    finish_all(bench, [spec])
+
+
+def test_accounting_away(bench: Bench) -> None:
+    bench.cluster.stop("slurmdbd")
+    try:
+        ends = {}
+        for name, body in (("good", "true"), ("bad", "exit 3")):
+            ends[name] = bench.run(bench.spec(name, body)).outcome
+        live = bench.ensure(bench.spec("ended", "sleep 60"))
+        bench.until_running(live)
+        bench.cluster.ask("scancel", live.job)
+        ends["ended"] = bench.finish(live).outcome
+    finally:
+        bench.cluster.start("slurmdbd")
+    assert ends == {"good": Outcome.DONE, "bad": Outcome.FAILED, "ended": Outcome.CANCELLED}
+
+
+def test_login_node_away_in_mid_job(bench: Bench) -> None:
+    with_ssh = bench.with_transport(bench.cluster.ssh())
+    good = with_ssh.ensure(with_ssh.spec("good", "sleep 3"))
+    bad = with_ssh.ensure(with_ssh.spec("bad", "sleep 3; exit 3"))
+    with_ssh.until_running(bad)
+    poller = Poller(with_ssh.client)
+    watches = {live.spec.group[1]: poller.watch(live, done=bench.done(live.spec.group[1])) for live in (good, bad)}
+    bench.cluster.stop("sshd")
+    try:
+        verdict = watches["good"].wait(30)
+        assert verdict is not None
+        assert verdict.outcome is Outcome.DONE
+        with pytest.raises(UnreachableError):
+            with_ssh.ensure(with_ssh.spec("new"))
+        assert watches["bad"].verdict is None
+    finally:
+        bench.cluster.start("sshd")
+    verdict = watches["bad"].wait(60)
+    assert verdict is not None
+    assert verdict.outcome is Outcome.FAILED
+    finish_all(with_ssh, [with_ssh.spec("new")])
+    poller.close()
+    assert [len(bench.client.root.attempts(("step", n), key=with_ssh.spec(n).key)) for n in ("good", "bad")] == [1, 1]
+
+
+def test_twenty_jobs_are_found_again_without_a_submission(bench: Bench, make_bench: Callable[[Path], Bench]) -> None:
+    specs = [bench.spec(f"job{number}", "sleep 2") for number in range(20)]
+    for spec in specs:
+        bench.ensure(spec)
+    other = make_bench(bench.root)
+    finish_all(other, specs)
+    assert other.client.scheduler.calls["sbatch"] == 0
+    assert other.client.scheduler.calls["squeue"] <= 40
+
+
+def test_cancel_of_many_running_jobs(bench: Bench) -> None:
+    lives = [bench.ensure(bench.spec(f"job{number}", "sleep 100")) for number in range(12)]
+    for live in lives:
+        bench.until_running(live)
+    attempts = [live.attempt for live in lives]
+    bench.client.cancel(attempts)
+    bench.client.await_cancelled(attempts)
+    assert bench.client.scheduler.calls["scancel"] == 1
+    assert {(attempt.record("closed") or {})["kind"] for attempt in attempts} == {"cancelled"}
+    assert not set(bench.queued()) & {live.job for live in lives}
+
+
+def test_cancelled_job_that_waits_never_works(bench: Bench) -> None:
+    from morphseq_dagster.slurm.job import Resources
+
+    whole = Resources(cpus=16, exclude="n1", memory="64M", time="5")
+    first = bench.ensure(bench.spec("first", "sleep 100", resources=whole))
+    bench.until_running(first)
+    second = bench.ensure(bench.spec("second", resources=whole))
+    bench.client.cancel([second.attempt, first.attempt])
+    bench.client.await_cancelled([second.attempt, first.attempt])
+    assert bench.executions("second") == 0
+
+
+def test_poller_watches_many_jobs_with_few_questions(bench: Bench) -> None:
+    specs = [bench.spec(f"job{number}", "sleep 1") for number in range(15)]
+    finish_all(bench, specs)
+    # One question covers all: far fewer than one per job and second.
+    assert bench.client.scheduler.calls["squeue"] <= 20
+    assert bench.client.scheduler.calls["sacct"] <= 4
