@@ -85,13 +85,15 @@ def compare_snakemake(scratch: Path, *, repeats: int) -> list[Line]:
         recipe = ours / "recipes" / f"{first}.toml"
         their_raw, config = theirs / "raw" / first, theirs / "config.yaml"
         touch_all(theirs, program=program)
+        before = their_raw.stat()
         for change in ("nothing", "one raw file", "one parameter"):
             if change == "one raw file":
                 raw.write_bytes(b"other")
                 their_raw.write_bytes(b"other")
             elif change == "one parameter":
                 raw.write_bytes(b"a")
-                touch_all(theirs, program=program)
+                their_raw.write_bytes(b"a")
+                os.utime(their_raw, ns=(before.st_atime_ns, before.st_mtime_ns))
                 recipe.parent.mkdir(exist_ok=True)
                 recipe.write_text("[gdino_detections]\nconfidence_threshold = 0.5\n")
                 config.write_text(f"threshold: {{{first}: 0.5}}\n")

@@ -219,7 +219,7 @@ class Layout:
 
     def put_aside(self, relative: str) -> Path:
         """Where a file that adoption replaced at our own path is kept."""
-        return self.private / "adopted_originals" / relative
+        return self.data_root / "adopted_originals" / relative
 
     def split_monoliths(self, digest: str) -> Path:
         """Pieces per experiment of a file that held all experiments, by the digest of the file."""

@@ -26,7 +26,7 @@ class Kind(StrEnum):
 
     `edited` (in place), `truncated`, `replaced` (another file under its name), `deleted`, `pictures` (of an image set),
     `touched` (times or inodes differ, the content does not), `no_record`, `orphan_record` (of something else than what
-    lies there), `unreadable_record`.
+    lies there), `unreadable_record`, `unreadable` (the file system refuses, or a manifest of ours is none).
     """
 
     EDITED = "edited"
@@ -38,6 +38,7 @@ class Kind(StrEnum):
     NO_RECORD = "no_record"
     ORPHAN_RECORD = "orphan_record"
     UNREADABLE_RECORD = "unreadable_record"
+    UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True)
@@ -144,18 +145,19 @@ def examine(layout: Layout, entry: Located, *, hash_all: bool = False) -> Findin
 
     try:
         record = read_record(layout, primary=entry.primary)
-    except MorphseqError as error:
-        return find(Kind.UNREADABLE_RECORD, error.found, "discard", "adopt")
-    if record is None:
-        if not entry.has_file:
+        if record is None:
+            return find(Kind.NO_RECORD, "the file is there, its record is not", "adopt") if entry.has_file else None
+        if (record.step, record.experiment, record.output.path) != (entry.step, entry.experiment, path):
+            told = f"the record is that of {record.step} of {record.experiment} at {record.output.path}"
+            return find(Kind.ORPHAN_RECORD, told, "discard")
+        if record.condition != "published":
             return None
-        return find(Kind.NO_RECORD, "the file is there, its record is not", "adopt")
-    if (record.step, record.experiment, record.output.path) != (entry.step, entry.experiment, path):
-        told = f"the record is that of {record.step} of {record.experiment} at {record.output.path}"
-        return find(Kind.ORPHAN_RECORD, told, "discard")
-    if record.condition != "published":
-        return None
-    return _compare(layout, entry=entry, record=record, hash_all=hash_all, find=find)
+        return _compare(layout, entry=entry, record=record, hash_all=hash_all, find=find)
+    except (MorphseqError, OSError) as error:
+        damaged = isinstance(error, MorphseqError) and error.where == str(layout.record(entry.primary))
+        if damaged:
+            return find(Kind.UNREADABLE_RECORD, str(error), "discard", "adopt")
+        return find(Kind.UNREADABLE, str(error), "discard")
 
 
 def _compare(

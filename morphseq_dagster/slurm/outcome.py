@@ -188,6 +188,8 @@ def _pause_of(evidence: Evidence, *, state: str) -> float:
     """Seconds for which an end is not believed."""
     if state == "COMPLETED":
         return evidence.settle_s
+    if not isinstance(evidence.queue, Row):
+        return 0.0  # what the controller has forgotten does not start again
     marks = _MARK.findall(evidence.log)
     if marks and b"DUE TO JOB REQUEUE" in marks[-1]:
         return evidence.lost_s  # shown as failed for a moment, before it waits to be started again

@@ -131,9 +131,9 @@ CHANGES: Final = (
     Change("record_lost_and_adopted", "... and `morphseq adopt` brings it back", (), "the file was checked, not made"),
     Change(
         "older_file_adopted",
-        "an older program's file is adopted in the place of an output",
-        _MASKS,
-        "what follows is made from it; it is never computed itself",
+        "an older program's detections are adopted in the place of an output",
+        ("sam2_tracks",),
+        "never computed themselves; the masks made from them come out equal",
     ),
     Change("experiment_added", "another experiment's raw folder appears", (), "a member once its final table is there"),
     Change("experiment_added_and_run", "another experiment is run to its end", (COHORT_STEP,)),

@@ -3,8 +3,9 @@
 import json
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 from selenium.webdriver.common.by import By
@@ -14,6 +15,19 @@ from morphseq_dagster.demo.frames import make_frames_plate
 from morphseq_dagster.layout import Layout
 
 EXPERIMENT = "20240419_frames"
+
+
+class Live(Protocol):
+    """The running installation that the fixture gives."""
+
+    url: str
+    data_root: Path
+
+    def dagster(self, *arguments: str) -> str: ...
+
+    def wait_for(self, condition: Callable[[], object], *, seconds: float, what: str) -> object: ...
+
+
 pytestmark = pytest.mark.browser
 
 
@@ -51,8 +65,17 @@ def counts(browser: WebDriver, url: str, **wanted: int) -> bool:
     return False
 
 
+def launch(browser: WebDriver) -> bool:
+    """Press the launch button; while the page still loads a press does nothing."""
+    buttons = [button for button in browser.find_elements(By.TAG_NAME, "button") if button.text == "Launch Run"]
+    if buttons and buttons[0].is_enabled():
+        buttons[0].click()
+        time.sleep(5)
+    return "/runs/" in browser.current_url
+
+
 def test_dropped_folder_runs_changed_threshold_is_marked_and_one_click_clears_it(
-    live: Any, browser: WebDriver, tmp_path: Path
+    live: Live, browser: WebDriver, tmp_path: Path
 ) -> None:
     layout = Layout(live.data_root)
     final = layout.primary("embryo_latents_final", experiment=EXPERIMENT)
@@ -71,9 +94,7 @@ def test_dropped_folder_runs_changed_threshold_is_marked_and_one_click_clears_it
 
     browser.get(f"{live.url}/locations/morphseq_dagster/jobs/materialize_stale/playground")
     live.wait_for(lambda: "Launch Run" in page_text(browser), seconds=30, what="the launch button")
-    buttons = browser.find_elements(By.TAG_NAME, "button")
-    next(button for button in buttons if button.text == "Launch Run").click()
-    live.wait_for(lambda: "/runs/" in browser.current_url, seconds=30, what="the launched run")
+    live.wait_for(lambda: launch(browser), seconds=60, what="the launched run")
     live.wait_for(lambda: counts(browser, live.url, Passed=1, Failed=0), seconds=180, what="a clear mark")
     record = json.loads(layout.record(layout.primary("gdino_detections", experiment=EXPERIMENT)).read_bytes())
     assert record["recipe"]["confidence_threshold"] == 0.5

@@ -13,6 +13,7 @@ from morphseq_dagster.lineage.mending import discard, keep, refresh
 from morphseq_dagster.lineage.reconcile import Finding, Kind, find_departed, reconcile
 from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.storage.claims import hold_claim
+from morphseq_dagster.storage.hashing import hash_file
 from morphseq_dagster.storage.records import encode, read_record
 from morphseq_dagster.testing.chain import open_toy, run_chain, write_words
 from morphseq_dagster.testing.experiments import (
@@ -312,6 +313,18 @@ def test_nothing_to_do_is_refused_and_says_so(toy: Workspace) -> None:
             action(toy, path)
     with pytest.raises(PermanentError, match="a file that the pipeline makes"):
         keep(toy, toy.data_root / "words" / "notes.txt")
+
+
+def test_one_unreadable_artifact_does_not_end_the_report(toy: Workspace) -> None:
+    # A manifest that is as recorded and none: only a defect of ours could publish it, and the others matter still.
+    primary = toy.output("letters", experiment=TOY)
+    primary.write_bytes(b"no manifest\n")
+    record = read_record(toy.layout, primary=primary)
+    assert record is not None
+    output = record.output.model_copy(update={"sha256": hash_file(primary)})
+    toy.layout.record(primary).write_bytes(encode(record.model_copy(update={"output": output})))
+    toy.output("summary", experiment=TOY).unlink()
+    assert [finding.kind for finding in reconcile(toy).findings] == [Kind.UNREADABLE, Kind.DELETED]
 
 
 def test_a_live_holder_is_not_disturbed(toy: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

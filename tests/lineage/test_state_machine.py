@@ -72,6 +72,7 @@ class DataRoot(RuleBasedStateMachine):
 
     # what happens
 
+    @precondition(lambda self: len(self.words) < 2)
     @rule(target=experiments, words=WORDS)
     def add_experiment(self, words: dict[str, str]) -> str:
         self.number += 1
@@ -161,7 +162,8 @@ class DataRoot(RuleBasedStateMachine):
 
     @rule(experiment=experiments)
     def keep_edit(self, experiment: str) -> None:
-        """A table is edited and declared valid."""
+        """A table is edited and declared valid, after a run so that there is one."""
+        run_chain(self.workspace, experiment)
         path = self.output(experiment, "lengths")
         record = self.sound_record(experiment, "lengths")
         if record is None:
@@ -187,6 +189,7 @@ class DataRoot(RuleBasedStateMachine):
 
     @rule(experiment=experiments)
     def prune_output(self, experiment: str) -> None:
+        run_chain(self.workspace, experiment)
         path = self.output(experiment, "lengths")
         record = self.sound_record(experiment, "lengths")
         if record is not None and (experiment, "lengths") not in self.kept:

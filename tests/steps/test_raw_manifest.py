@@ -252,7 +252,7 @@ def test_one_changed_number_in_the_middle_of_a_long_table_of_frames_is_found(tmp
     assert len(text) > 2 * 64 * 1024
     at = text.index("A02,0,")
     assert 64 * 1024 < at < len(text) - 64 * 1024
-    table.write_text(text[:at] + text[at:].replace(",6.5\n", ",6.4\n", 1))
+    table.write_text(text[:at] + text[at:].replace(",6.5\n", ",6.4\n", 3))  # the rows of A02
     run = run_experiment(workspace, experiment, until="ff_images")
     after = read_manifest(workspace, experiment)
     assert find_line(after, "frames.csv").size == find_line(before, "frames.csv").size
