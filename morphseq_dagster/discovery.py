@@ -19,14 +19,12 @@ from typing import Final, Literal
 
 from morphseq_dagster.errors import MorphseqError, TransientError
 from morphseq_dagster.identifiers import refuse_experiment
-from morphseq_dagster.layout import MICROSCOPES, Layout
+from morphseq_dagster.layout import MICROSCOPES, SENTINELS, Layout
 from morphseq_dagster.plate.workbook_search import find_workbook
 from morphseq_dagster.storage.hashing import hash_bytes
 
 State = Literal["ready", "acquiring", "refused"]
 
-SENTINELS: Final = ("acquisition_complete", ".acquisition_complete", ".complete")
-"""Files at the top of a raw folder by which a microscope or a copying script says that nothing more will come."""
 QUIET_S: Final = 2 * 3600.0
 """Shortest silence in seconds after which an acquisition counts as ended: one frame every half hour is usual."""
 LONGEST_QUIET_S: Final = 24 * 3600.0

@@ -19,6 +19,8 @@ MICROSCOPES: Final = ("Keyence", "YX1", "Frames")
 RECORD_SUFFIX: Final = ".provenance.json"
 FAILURE_SUFFIX: Final = ".failure.json"
 TEMPORARY_SUFFIX: Final = ".tmp"
+SENTINELS: Final = ("acquisition_complete", ".acquisition_complete", ".complete")
+"""Files at the top of a raw folder by which a microscope or a copying script says that nothing more will come."""
 COHORT: Final = "cohort"
 """Stands for the experiment where an artifact belongs to all experiments; no experiment id can equal it."""
 

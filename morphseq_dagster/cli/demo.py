@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from morphseq_dagster.cli.options import DEFAULT_REGISTRY, Call, DataRoot, RegistryName, Verbose, open_call
-from morphseq_dagster.discovery import SENTINELS, list_folders
+from morphseq_dagster.discovery import list_folders
+from morphseq_dagster.layout import SENTINELS
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -5,6 +5,7 @@ Holds what is equal at every place. Does not claim (`session`) and does not choo
 
 from __future__ import annotations
 
+import logging
 import os
 import resource
 import time
@@ -30,6 +31,8 @@ from morphseq_dagster.storage.records import (
     write_failure,
 )
 from morphseq_dagster.storage.staging import Staged
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,10 @@ def publish(layout: Layout, *, executed: Executed) -> Record:
         fail_request(layout, request=executed.request, error=error)
         raise
     if staged.preview is not None:
-        write_durably(layout.preview(record.step, experiment=record.experiment), staged.preview)
+        try:
+            write_durably(layout.preview(record.step, experiment=record.experiment), staged.preview)
+        except OSError as error:  # the artifact is published: a picture of it that is lost undoes nothing
+            _LOG.warning("the preview of %s could not be written: %s", record.step, error)
     clear_checkpoints(layout.checkpoints(record.step, experiment=record.experiment))
     return record
 

@@ -15,7 +15,7 @@ from morphseq_dagster.contracts.raw_manifest import RawFile, RawManifest
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.steps.contract import StepRequest, StepResult
 from morphseq_dagster.steps.progress import Progress, tell
-from morphseq_dagster.steps.registered_inputs import find_raw_folder
+from morphseq_dagster.steps.registered_inputs import find_raw_folder, is_raw_file
 from morphseq_dagster.steps.workbench import Account, Workbench
 from morphseq_dagster.storage.hashing import hash_file, hash_json
 from morphseq_dagster.storage.records import list_tree
@@ -36,7 +36,8 @@ def run(request: StepRequest) -> StepResult:
         )
     before = _earlier_files(bench)
     seen = _hashes_as_read(bench)
-    paths = sorted((path for path, _ in list_tree(folder)), key=lambda p: p.relative_to(folder).as_posix())
+    found = {path.relative_to(folder).as_posix(): path for path, _ in list_tree(folder)}
+    paths = [found[name] for name in sorted(found) if is_raw_file(name)]
     files = []
     for number, path in enumerate(paths):
         name = path.relative_to(folder).as_posix()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.layout import MICROSCOPES, Layout
+from morphseq_dagster.layout import MICROSCOPES, SENTINELS, Layout
 from morphseq_dagster.storage.hashing import hash_bytes
 from morphseq_dagster.storage.records import list_names
 
@@ -32,10 +32,15 @@ def find_raw_folder(layout: Layout, experiment: str) -> Path | None:
     return found[0] if found else layout.raw_root / MICROSCOPES[0] / experiment
 
 
+def is_raw_file(name: str) -> bool:
+    """Whether a file, named relative to its raw folder, is part of the acquisition: no hidden file, no sentinel."""
+    return name not in SENTINELS and not name.rpartition("/")[2].startswith(".")
+
+
 def digest_listing(layout: Layout, folder: Path) -> str:
     """Digest of path, size and time of every raw file: says whether to look again, not what changed."""
     del layout
-    lines = [f"{name}\0{s.st_size}\0{s.st_mtime_ns}" for name, s in list_names(folder)]
+    lines = [f"{name}\0{s.st_size}\0{s.st_mtime_ns}" for name, s in list_names(folder) if is_raw_file(name)]
     return hash_bytes("\n".join([folder.parent.name, *sorted(lines)]).encode())
 
 

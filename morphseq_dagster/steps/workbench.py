@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from morphseq_dagster.contracts.document import encode_document, parse_document
 from morphseq_dagster.contracts.image_set import FileEntry
+from morphseq_dagster.contracts.raw_manifest import RawManifest
 from morphseq_dagster.contracts.table import TableContract
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.layout import Artifact, Layout
@@ -84,7 +85,7 @@ class Workbench:
         data = self._read(entry)
         document = parse_document(model, data, where=entry.path)
         # The raw manifest carries times, so its version is not its content's hash; it states the version itself.
-        found = getattr(document, "version", None) or hash_bytes(data)
+        found = document.version if isinstance(document, RawManifest) else hash_bytes(data)
         self._compare(entry, found)
         return document
 
