@@ -18,6 +18,7 @@ _END: Final = ("embryo_latents_final", COHORT_STEP)
 _STAGED: Final = ("qc_staged", *_END)
 _EMBRYOS: Final = ("embryo_metadata", *_STAGED)
 _PLATE: Final = ("plate_metadata", "built_metadata", "experiment_metadata", "sam2_metadata", *_EMBRYOS)
+_UNTOUCHED: Final = ("plate_metadata", "gdino_detections", "exported_masks", "sam2_metadata")
 _MASKS: Final = ("sam2_tracks", "sam2_segmentations", "exported_masks", "sam2_metadata", "embryo_metadata")
 
 
@@ -50,14 +51,14 @@ CHANGES: Final = (
     Change(
         "raw_pixel",
         "one grey level of one background pixel of a raw picture",
-        tuple(s for s in ALL_STEPS if s not in ("plate_metadata", "gdino_detections", *_END)),
-        "detections come out equal, in the end the tables too",
+        tuple(s for s in ALL_STEPS if s not in (*_UNTOUCHED, *_END)),
+        "detections and label pictures come out equal, in the end the tables too",
     ),
     Change(
         "raw_block",
         "a patch of the embryo in a raw picture",
-        tuple(s for s in ALL_STEPS if s not in ("plate_metadata", "gdino_detections")),
-        "the box stays where it is; pictures never touch the plate's table",
+        tuple(s for s in ALL_STEPS if s not in _UNTOUCHED),
+        "box and outline stay where they are; pictures never touch the plate's table",
     ),
     Change(
         "well_added",
@@ -91,8 +92,8 @@ CHANGES: Final = (
     Change(
         "threshold",
         "`gdino_detections.confidence_threshold`",
-        ("gdino_detections", *_MASKS),
-        "the document names its threshold; the masks come out equal, so do the tables",
+        ("gdino_detections", "sam2_tracks"),
+        "the document names its threshold; the masks made from it come out equal",
     ),
     Change("prompt", "`gdino_raw.prompt`", ("gdino_raw", "gdino_detections", *_MASKS), "as above"),
     Change("snip_quality", "`snips.jpeg_quality`", ("snips", "qc_staged", "latents", *_END)),
