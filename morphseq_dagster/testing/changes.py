@@ -95,7 +95,12 @@ CHANGES: Final = (
         ("gdino_detections", "sam2_tracks"),
         "the document names its threshold; the masks made from it come out equal",
     ),
-    Change("prompt", "`gdino_raw.prompt`", ("gdino_raw", "gdino_detections", *_MASKS), "as above"),
+    Change(
+        "prompt",
+        "`gdino_raw.prompt`",
+        ("gdino_raw", "gdino_detections", *_MASKS),
+        "masks are named by it; numbers are not",
+    ),
     Change("snip_quality", "`snips.jpeg_quality`", ("snips", "qc_staged", "latents", *_END)),
     Change("final_rows", "`embryo_latents_final.rows`", ("embryo_latents_final",), "here every row is usable"),
     Change("lab_recipe_overridden", "a parameter of the lab's recipe that the experiment's own overrides"),
