@@ -145,6 +145,8 @@ def test_killed_command_is_found_ended_and_resumed(
         (f"{describe_process()}0", True),
         (f"other-host:{dead_process()}:1", False),
     ],
+    # Numbers of processes in the names would differ between the workers of one test run.
+    ids=["alive", "number used again", "other host"],
 )
 def test_run_is_dead_only_by_proof(instance: dg.DagsterInstance, tag: str, dead: bool) -> None:
     @dg.job
