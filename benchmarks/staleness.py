@@ -32,6 +32,9 @@ assert sum(len(plan.pending) for plan in plans) == 0
 _PLANNED = 1000
 _SHOWN = 200
 _SIZES = (100, 1000)
+_WITH_METADATA = 100
+"""Experiments up to which Snakemake is given its metadata, without which it sees no parameter: writing that of 18,000
+files takes it more than half an hour. Without metadata it has less to read, so the comparison is not against it."""
 
 
 def measure_staleness(scratch: Path, *, repeats: int) -> list[Line]:
@@ -84,9 +87,12 @@ def compare_snakemake(scratch: Path, *, repeats: int) -> list[Line]:
         raw = Workspace(ours, REGISTRY).layout.raw_folder("Frames", experiment=first) / "a.png"
         recipe = ours / "recipes" / f"{first}.toml"
         their_raw, config = theirs / "raw" / first, theirs / "config.yaml"
-        touch_all(theirs, program=program)
+        changes = ["nothing", "one raw file"]
+        if count <= _WITH_METADATA:
+            touch_all(theirs, program=program)
+            changes.append("one parameter")
         before = their_raw.stat()
-        for change in ("nothing", "one raw file", "one parameter"):
+        for change in changes:
             if change == "one raw file":
                 raw.write_bytes(b"other")
                 their_raw.write_bytes(b"other")

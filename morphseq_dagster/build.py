@@ -12,7 +12,7 @@ from morphseq_dagster.assets.freshness import make_freshness_check
 from morphseq_dagster.io_managers.artifacts import ArtifactIOManager
 from morphseq_dagster.jobs.materialize_stale import make_stale_job
 from morphseq_dagster.jobs.report_staleness import REPORT_JOB, report_staleness
-from morphseq_dagster.places.place import DEFAULT_REGISTRY
+from morphseq_dagster.places.outcome import DEFAULT_REGISTRY
 from morphseq_dagster.places.runner import load_registry
 from morphseq_dagster.resources.workspace import WorkspaceResource
 from morphseq_dagster.sensors.new_experiments import make_sensor

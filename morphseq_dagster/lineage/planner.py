@@ -14,11 +14,10 @@ from typing import Any, Final, Literal
 
 from morphseq_dagster.lineage.causes import WEIGHTS, Cause
 from morphseq_dagster.lineage.facts import ExperimentFacts, StepFacts
-from morphseq_dagster.places.session import MAX_WELL_TRIES
 from morphseq_dagster.steps.contract import Registry, StepSpec, make_key
 from morphseq_dagster.steps.requests import artifact_input
 from morphseq_dagster.storage.hashing import hash_bytes, hash_json
-from morphseq_dagster.storage.records import InputRead, Record
+from morphseq_dagster.storage.records import MAX_WELL_TRIES, InputRead, Record
 
 BRAKE: Final = 3
 """Failures of one step of one experiment with the same request after which automation leaves it to a person."""

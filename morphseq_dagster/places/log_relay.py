@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from morphseq_dagster.places.place import relay_line
+from morphseq_dagster.places.outcome import relay_line
 
 _CHUNK: Final = 256 * 1024
 _LINES_PER_PUMP: Final = 100

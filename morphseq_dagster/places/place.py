@@ -5,7 +5,6 @@ Holds the interface and the two places of one machine. A cluster place implement
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -13,21 +12,14 @@ import sys
 from pathlib import Path
 from typing import Protocol
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from morphseq_dagster.errors import ErrorReport, PermanentError, TransientError, restore
+from morphseq_dagster.errors import PermanentError, TransientError, restore
 from morphseq_dagster.layout import Layout
 from morphseq_dagster.places.execution import Committed, Executed, execute_body, fail_request
+from morphseq_dagster.places.outcome import DEFAULT_REGISTRY, SLURM, find_new_record, read_outcome, relay_line
 from morphseq_dagster.settings import SlurmSettings
 from morphseq_dagster.steps.contract import StepRequest, StepSpec
-from morphseq_dagster.steps.progress import Progress, tell
-from morphseq_dagster.storage.commit import roll_forward
 from morphseq_dagster.storage.durable import message_stem, write_durably
-from morphseq_dagster.storage.records import Record, encode, read_record
-
-DEFAULT_REGISTRY = "morphseq_dagster.steps.registry:REGISTRY"
-SLURM = "slurm"
-"""Name of the cluster place."""
+from morphseq_dagster.storage.records import encode, read_record
 
 
 class Place(Protocol):
@@ -48,15 +40,6 @@ class ProcessPlace:
     def run(self, spec: StepSpec, *, request: StepRequest) -> Executed | Committed:
         """Run the body; the caller commits."""
         return execute_body(spec, request=request, place=self.name)
-
-
-class RunnerOutcome(BaseModel):
-    """What the runner leaves behind: a record or an error."""
-
-    model_config = ConfigDict(frozen=True)
-
-    record: Record | None = None
-    error: ErrorReport | None = None
 
 
 class SubprocessPlace:
@@ -109,21 +92,6 @@ class SubprocessPlace:
         return Committed(request, record)
 
 
-def read_outcome(path: Path) -> RunnerOutcome:
-    """Read what the runner left; nothing when it left nothing or died while the disk refused it."""
-    try:
-        return RunnerOutcome.model_validate_json(path.read_bytes())
-    except (FileNotFoundError, ValidationError):
-        return RunnerOutcome()
-
-
-def find_new_record(layout: Layout, *, request: StepRequest, before: Record | None) -> Record | None:
-    """Finish what the dead runner had begun to publish; its record, if it answers the request."""
-    roll_forward(layout, step=request.step, experiment=request.experiment)
-    record = read_record(layout, primary=layout.absolute(request.output))
-    return record if record is not None and record != before and record.request_key == request.key else None
-
-
 def make_place(name: str, *, registry: str = DEFAULT_REGISTRY, slurm: SlurmSettings | None = None) -> Place:
     """Make the place of a name; the cluster's settings belong to `slurm`."""
     if name == "process":
@@ -140,18 +108,6 @@ def make_place(name: str, *, registry: str = DEFAULT_REGISTRY, slurm: SlurmSetti
         where="setting `place`",
         remedy="correct the setting",
     )
-
-
-def relay_line(line: bytes) -> None:
-    """Pass a progress message of the runner on; anything else that native code prints goes to the log."""
-    try:
-        message = json.loads(line)
-        progress = Progress(message["step"], message["done"], message["total"], message["label"])
-    except (ValueError, KeyError, TypeError):
-        sys.stderr.buffer.write(line)
-        sys.stderr.flush()
-        return
-    tell(progress)
 
 
 def _lost(spec: StepSpec, *, request: StepRequest, code: int) -> TransientError:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from morphseq_dagster.errors import TransientError, report
 from morphseq_dagster.places.execution import execute_body, publish, read_request
-from morphseq_dagster.places.place import DEFAULT_REGISTRY, RunnerOutcome
+from morphseq_dagster.places.outcome import DEFAULT_REGISTRY, RunnerOutcome
 from morphseq_dagster.steps.contract import Registry
 from morphseq_dagster.steps.progress import Progress, listening
 from morphseq_dagster.storage.durable import write_durably

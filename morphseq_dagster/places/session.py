@@ -15,17 +15,23 @@ from morphseq_dagster.identifiers import check_experiment
 from morphseq_dagster.layout import COHORT, Layout
 from morphseq_dagster.places.attempts import find_attempts, refuse_beside_jobs
 from morphseq_dagster.places.execution import Committed, Executed, note_failure, publish, verify
-from morphseq_dagster.places.place import SLURM, Place
+from morphseq_dagster.places.outcome import SLURM
+from morphseq_dagster.places.place import Place
 from morphseq_dagster.steps.contract import StepRequest, StepSpec
 from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.storage.checkpoints import clear_checkpoints
 from morphseq_dagster.storage.claims import Claim, hold_claim
 from morphseq_dagster.storage.commit import is_interrupted, roll_forward
-from morphseq_dagster.storage.records import OutputVerdict, Record, clear_failure, compare_output, read_record
+from morphseq_dagster.storage.records import (
+    MAX_WELL_TRIES,
+    OutputVerdict,
+    Record,
+    clear_failure,
+    compare_output,
+    read_record,
+)
 
 _LOG = logging.getLogger(__name__)
-MAX_WELL_TRIES = 3
-"""Tries of a well that fails for a transient reason, before its step counts as done without it."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from morphseq_dagster.errors import MorphseqError, PermanentError, TransientErro
 from morphseq_dagster.layout import Layout
 from morphseq_dagster.places.execution import Committed, fail_request
 from morphseq_dagster.places.log_relay import LogRelay
-from morphseq_dagster.places.place import DEFAULT_REGISTRY, SLURM, read_outcome
+from morphseq_dagster.places.outcome import DEFAULT_REGISTRY, SLURM, read_outcome
 from morphseq_dagster.settings import SlurmSettings
 from morphseq_dagster.slurm.client import Client, Done, Live, Patience, Verdict, outcomes_of_run, resources_of
 from morphseq_dagster.slurm.commands import Scheduler

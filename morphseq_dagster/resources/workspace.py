@@ -9,7 +9,8 @@ from pathlib import Path
 
 import dagster as dg
 
-from morphseq_dagster.places.place import DEFAULT_REGISTRY, Place, make_place
+from morphseq_dagster.places.outcome import DEFAULT_REGISTRY
+from morphseq_dagster.places.place import Place, make_place
 from morphseq_dagster.places.runner import load_registry
 from morphseq_dagster.settings import MachineSettings, PlacesSettings
 from morphseq_dagster.steps.workspace import Workspace

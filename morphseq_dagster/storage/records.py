@@ -20,6 +20,8 @@ from morphseq_dagster.storage.durable import write_durably
 from morphseq_dagster.storage.hashing import hash_bytes, hash_file
 
 RECORD_SCHEMA = 1
+MAX_WELL_TRIES = 3
+"""Tries of a well that fails for a transient reason, before its step counts as done without it."""
 _PASSED_OVER = (RECORD_SUFFIX, FAILURE_SUFFIX, TEMPORARY_SUFFIX)
 _Model = TypeVar("_Model", bound=BaseModel)
 

@@ -146,29 +146,35 @@ def check_healed(workspace: Workspace, start: Start, told: str) -> None:
         assert not failure.exists(), f"{told}: {step} shows a failure"
 
 
-def kill_one(start: Start, *, seed: int, data_root: Path) -> str | None:
-    """Kill one run; tell how, or None when it had ended before."""
-    shutil.copytree(start.data_root, data_root)
-    delay = random.Random(seed).uniform(0, start.seconds)
+def kill_one(data_root: Path, *, after_s: float) -> float | None:
+    """Kill a run some seconds after its start; None when it was killed, else how long it took to its end."""
+    begun = time.monotonic()
     pid = fork_run(data_root)
-    time.sleep(delay)
+    while time.monotonic() - begun < after_s:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            assert os.waitstatus_to_exitcode(status) == 0, "a run that nothing disturbed failed"
+            return time.monotonic() - begun
+        time.sleep(0.001)
     os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
-    if os.waitstatus_to_exitcode(status) != -signal.SIGKILL:
-        return None
-    return f"seed {seed}, {start.name}, killed after {1000 * delay:.0f} ms"
+    return None if os.waitstatus_to_exitcode(status) == -signal.SIGKILL else time.monotonic() - begun
 
 
 @pytest.fixture
 def kill_often(starts: tuple[Start, Start], tmp_path: Path) -> Callable[[int, int], None]:
     def kill(kills: int, first_seed: int) -> None:
+        # Other work on the machine comes and goes: a run that ends before its kill tells anew how long one takes.
+        longest = {start.name: start.seconds for start in starts}
         done, seed = 0, first_seed
         while done < kills:
             assert seed < first_seed + 5 * kills, f"only {done} of {kills} runs lived long enough to be killed"
             start = starts[seed % 2]
-            data_root = tmp_path / f"seed{seed}"
-            told = kill_one(start, seed=seed, data_root=data_root)
-            if told is not None:
+            after_s = random.Random(seed).uniform(0, 1.05 * longest[start.name])
+            data_root = Path(shutil.copytree(start.data_root, tmp_path / f"seed{seed}"))
+            took = kill_one(data_root, after_s=after_s)
+            if took is None:
+                told = f"seed {seed}, {start.name}, killed after {1000 * after_s:.0f} ms"
                 workspace = open_data_root(data_root)
                 check_units(workspace, start, told)
                 # Every other time nobody sweeps before the next run.
@@ -176,6 +182,8 @@ def kill_often(starts: tuple[Start, Start], tmp_path: Path) -> Callable[[int, in
                     check_swept(workspace, start, told)
                 check_healed(workspace, start, told)
                 done += 1
+            else:
+                longest[start.name] = took
             shutil.rmtree(data_root)
             seed += 1
 

@@ -11,7 +11,8 @@ import pytest
 
 from morphseq_dagster.errors import PermanentError, TransientError
 from morphseq_dagster.places.execution import Committed
-from morphseq_dagster.places.place import Place, ProcessPlace, RunnerOutcome, SubprocessPlace, make_place
+from morphseq_dagster.places.outcome import RunnerOutcome
+from morphseq_dagster.places.place import Place, ProcessPlace, SubprocessPlace, make_place
 from morphseq_dagster.places.session import finish, open_session, run_session
 from morphseq_dagster.steps.progress import Progress, listening
 from morphseq_dagster.steps.workspace import Workspace
@@ -156,7 +157,7 @@ def test_runner_runs_a_request_by_itself_and_leaves_the_outcome(workspace: Works
 
 
 def test_progress_that_is_none_goes_to_the_log(capfd: pytest.CaptureFixture[str]) -> None:
-    from morphseq_dagster.places.place import relay_line
+    from morphseq_dagster.places.outcome import relay_line
 
     heard: list[Progress] = []
     with listening(heard.append):

@@ -13,7 +13,6 @@ from morphseq_dagster.errors import MorphseqError, PermanentError, TransientErro
 from morphseq_dagster.places.execution import Committed, Executed, verify
 from morphseq_dagster.places.place import ProcessPlace
 from morphseq_dagster.places.session import (
-    MAX_WELL_TRIES,
     discard_unpublished,
     find_answer,
     finish,
@@ -24,7 +23,7 @@ from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.storage import commit as commit_module
 from morphseq_dagster.storage.claims import read_claim
 from morphseq_dagster.storage.commit import is_interrupted
-from morphseq_dagster.storage.records import Failure, Record, read_failure, read_record
+from morphseq_dagster.storage.records import MAX_WELL_TRIES, Failure, Record, read_failure, read_record
 from morphseq_dagster.testing.chain import open_toy, run_chain, write_words
 
 EXPERIMENT = "20240418"
