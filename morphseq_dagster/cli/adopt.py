@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,8 +28,10 @@ from morphseq_dagster.cli.options import (
 from morphseq_dagster.cli.status import Format
 from morphseq_dagster.discovery import list_folders
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.lineage.adopt.campaign import Campaign, Outcome, find_experiments
 from morphseq_dagster.lineage.status import refuse_unknown
+
+if TYPE_CHECKING:
+    from morphseq_dagster.lineage.adopt.campaign import Outcome
 
 _WORDS = {
     ("adopt", True): "adopted",
@@ -56,6 +58,8 @@ def adopt(
     registry: RegistryName = DEFAULT_REGISTRY,
 ) -> None:
     """Give records to files that are there already, after checking them; exit code 1 if something was refused."""
+    from morphseq_dagster.lineage.adopt.campaign import Campaign, find_experiments
+
     call = open_call(data_root, registry=registry)
     root = call.workspace.data_root if tree is None else tree.absolute()
     if not root.is_dir():

@@ -91,7 +91,8 @@ def discard(workspace: Workspace, path: Path, *, run_id: str = "reconcile") -> F
     """
     layout = workspace.layout
     with _claimed(layout, path, run_id=run_id) as (entry, examined):
-        finding = examined or _find_kept(layout, entry)
+        # A kept edit that was merely touched is still an edit that may be given up.
+        finding = (_find_kept(layout, entry) or examined) if examined is None or examined.is_harmless else examined
         if finding is None or "discard" not in finding.actions:
             raise _refuse("discard", finding=finding, path=path)
         record_path = layout.record(entry.primary)

@@ -210,6 +210,14 @@ def test_a_kept_edit_makes_its_children_stale_and_survives_their_run(fish: Works
     assert rerun(fish).computed == ()
 
 
+def test_a_kept_edit_that_was_touched_since_can_still_be_given_up(fish: Workspace) -> None:
+    path = fish.output("qc_masks", experiment=FRAMES_EXPERIMENT)
+    path.write_bytes(path.read_bytes().replace(b"no weights were given", b"the lab said so", 1))
+    keep(fish, path)
+    os.utime(path, (1, 1))
+    assert discard(fish, path).detail == "an edit that was kept"
+
+
 def test_a_kept_edit_can_be_given_up(fish: Workspace) -> None:
     path = fish.output("qc_masks", experiment=FRAMES_EXPERIMENT)
     before = path.read_bytes()
