@@ -193,7 +193,9 @@ def _pause_of(evidence: Evidence, *, state: str) -> float:
     marks = _MARK.findall(evidence.log)
     if marks and b"DUE TO JOB REQUEUE" in marks[-1]:
         return evidence.lost_s  # shown as failed for a moment, before it waits to be started again
-    return evidence.confirm_s if evidence.again and state in ("NODE_FAIL", "PREEMPTED") else 0.0
+    # A job that will be started again is ended by TERM and shown as failed before its log and its row say why.
+    termed = state == "FAILED" and evidence.end is not None and evidence.end.signal == "TERM"
+    return evidence.confirm_s if evidence.again and (termed or state in ("NODE_FAIL", "PREEMPTED")) else 0.0
 
 
 def _of_end(evidence: Evidence) -> tuple[Outcome, str]:

@@ -27,10 +27,10 @@ class Bench:
     client: Client
 
     def spec(self, name: str, body: str = "", *, resources: Resources | None = None, **more: object) -> JobSpec:
-        """A job that adds a line to `{name}.ran`, runs a body and makes `{name}.result`; `exit` before it fails."""
+        """A job that adds a line to `{name}.ran`, runs a body and makes `{name}.result`, unless the body fails."""
         script = self.root / f"{name}.sh"
         script.write_text(
-            f"#!/bin/bash\necho $SLURM_JOB_ID >> {self.root}/{name}.ran\n{body}\n"
+            f"#!/bin/bash\nset -e\necho $SLURM_JOB_ID >> {self.root}/{name}.ran\n{body}\n"
             f"echo made > {self.root}/{name}.part && mv {self.root}/{name}.part {self.root}/{name}.result\n"
         )
         return JobSpec(
