@@ -9,7 +9,9 @@ import importlib
 import importlib.metadata
 import os
 import shutil
-from collections.abc import Iterator
+import tempfile
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -23,6 +25,10 @@ Level = Literal["ok", "note", "problem"]
 FIX: Final = "morphseq doctor --fix"
 FEW_BYTES: Final = 10 * 2**30
 """Free space below which a plate of time-lapse pictures may not fit."""
+SKEW_S: Final = 5.0
+"""Seconds between the disk's clock and this host's from which waiting times and scans go wrong."""
+MUCH_HISTORY: Final = 2 * 2**30
+"""Bytes of history in SQLite that are worth a look; nothing is lost by keeping it."""
 _FAMILY: Final = ("dagster", "dagster-webserver", "dagster-graphql", "dagster-pipes", "dagster-shared")
 _NETWORK: Final = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "afs", "fuse.sshfs", "9p", "glusterfs")
 
@@ -70,6 +76,24 @@ def check_data_root(root: Path) -> Iterator[Finding]:
     text = f"data root {root} can be written, {free / 2**30:.0f} GiB free"
     few = free < FEW_BYTES
     yield Finding("problem" if few else "ok", text, f"df -h {root}; make room" if few else "")
+    yield from check_clock(root)
+
+
+def check_clock(root: Path, *, now: Callable[[], float] = time.time) -> Iterator[Finding]:
+    """Whether the disk of the data root and this host agree on the time: claims, scans and waiting times rest on it."""
+    try:
+        with tempfile.TemporaryFile(dir=root) as probe:
+            before = now()
+            probe.write(b".")
+            probe.flush()
+            told = os.fstat(probe.fileno()).st_mtime
+    except OSError as error:
+        yield Finding("problem", f"the clock of the disk cannot be asked: {error}", f"see to the disk of {root}")
+        return
+    skew = told - before
+    if abs(skew) > SKEW_S:
+        text = f"the disk of {root} is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} this host"
+        yield Finding("problem", text, "set the clock of this host or of the file server (NTP)")
 
 
 def check_work(workspace: Workspace) -> Iterator[Finding]:
@@ -137,6 +161,16 @@ def check_home(home: Path | None) -> Iterator[Finding]:
         )
     else:
         yield Finding("ok", f"Dagster home {home} ({kind or 'file system unknown'})")
+        yield from check_history(home)
+
+
+def check_history(home: Path) -> Iterator[Finding]:
+    """Whether Dagster's history has grown so large that pages and sensors become slow."""
+    size = sum(path.stat().st_size for path in home.rglob("*.db*") if path.is_file())
+    if size > MUCH_HISTORY:
+        text = f"Dagster's history in {home} takes {size / 2**30:.1f} GiB"
+        advice = "delete old runs on the web page; or empty the home and run `morphseq reconcile --report-to-dagster`"
+        yield Finding("note", text, advice)
 
 
 def find_file_system(path: Path, *, mounts: Path = Path("/proc/mounts")) -> str:

@@ -12,7 +12,14 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from morphseq_dagster.cli.checks import check_data_root, check_home, check_installation, find_file_system
+from morphseq_dagster.cli.checks import (
+    MUCH_HISTORY,
+    check_clock,
+    check_data_root,
+    check_home,
+    check_installation,
+    find_file_system,
+)
 from morphseq_dagster.cli.dead_runs import find_dead_runs
 from morphseq_dagster.cli.launch import describe_process
 from morphseq_dagster.steps.workspace import Workspace
@@ -168,6 +175,20 @@ def test_home_is_judged(tmp_path: Path) -> None:
     assert "no dagster.yaml" in next(check_home(tmp_path)).text
     (tmp_path / "dagster.yaml").touch()
     assert [finding.level for finding in check_home(tmp_path)] == ["ok"]
+
+
+def test_large_history_is_told_with_its_size(tmp_path: Path) -> None:
+    (tmp_path / "dagster.yaml").touch()
+    (tmp_path / "history").mkdir()
+    os.truncate(os.open(tmp_path / "history" / "runs.db", os.O_CREAT | os.O_WRONLY), MUCH_HISTORY + 1)
+    note = list(check_home(tmp_path))[-1]
+    assert (note.level, "2.0 GiB" in note.text) == ("note", True)
+
+
+def test_disk_whose_clock_differs_is_a_problem_and_one_that_agrees_is_none(tmp_path: Path) -> None:
+    assert list(check_clock(tmp_path)) == []
+    (found,) = check_clock(tmp_path, now=lambda: time.time() - 60)
+    assert (found.level, "60 s ahead" in found.text) == ("problem", True)
 
 
 def test_file_system_is_that_of_the_longest_mount_point(tmp_path: Path) -> None:
