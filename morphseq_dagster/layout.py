@@ -242,7 +242,7 @@ class Layout:
         for artifact in self.artifacts:
             for template in (artifact.primary, *artifact.folders):
                 yield from self._parents(template, seen)
-        for folder in (self.private / "claims", self.private / "pending"):
+        for folder in (self.private / "claims", self.private / "pending", self.data_root / "recipes"):
             if folder not in seen:
                 seen.add(folder)
                 yield folder

@@ -70,7 +70,7 @@ def run(request: StepRequest) -> StepResult:
     done = run_wells(bench, tasks=tasks, compute=compute, restore=restore, max_failed_share=recipe.max_failed_share)
     frames = tuple(FrameEntry.model_validate(e) for payload in done.payloads.values() for e in payload.data["frames"])
     files = {target / n: Path(str(p)) for payload in done.payloads.values() for n, p in payload.files.items()}
-    failed = {well: _portable(state.reason, bench) for well, state in done.states.items() if state.status == "failed"}
+    failed = {well: state.reason for well, state in done.states.items() if state.status == "failed"}
     unread = [listed[path] for well in failed for frame in scan.frames_of(well) for path in frame.files]
     manifest = FfImages(
         experiment_id=bench.experiment,
@@ -99,14 +99,9 @@ def frame_name(frame: RawFrame, *, microscope: str) -> str:
     return f"{frame.well}_t{frame.time_int:04d}{channel}_stitch.jpg"
 
 
-def _portable(text: str, bench: Workbench) -> str:
-    """A text without the place of the data root: equal input gives equal bytes wherever the data lies."""
-    return text.replace(f"{bench.layout.data_root}/", "")
-
-
 def _make_portable(scan: RawScan, *, bench: Workbench) -> RawScan:
     problems = (
-        replace(problem, where=_portable(problem.where, bench), found=_portable(problem.found, bench))
+        replace(problem, where=bench.portable(problem.where), found=bench.portable(problem.found))
         for problem in scan.problems
     )
     return replace(scan, problems=tuple(problems))

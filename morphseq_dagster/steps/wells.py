@@ -101,7 +101,7 @@ def run_wells(
             try:
                 payload = save_checkpoint(folder, key=key, payload=compute(task))
             except Exception as error:  # noqa: BLE001 - whatever a well raises becomes its recorded reason
-                states[task.well] = _failed(error, task=task, key=key, before=published)
+                states[task.well] = _failed(error, bench=bench, task=task, key=key, before=published)
         if payload is not None:
             payloads[task.well] = payload
             states[task.well] = WellState(key=key, status="ok")
@@ -149,7 +149,7 @@ def _reuse(
     return load_checkpoint(folder, key=key)
 
 
-def _failed(error: Exception, *, task: WellTask, key: str, before: Record | None) -> WellState:
+def _failed(error: Exception, *, bench: Workbench, task: WellTask, key: str, before: Record | None) -> WellState:
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _SURROUNDINGS):
         raise error
     told: ErrorReport = report(error)
@@ -158,6 +158,8 @@ def _failed(error: Exception, *, task: WellTask, key: str, before: Record | None
         frame = traceback.extract_tb(error.__traceback__)[-1]
         reason += f" ({frame.name}, {frame.filename.rpartition('/')[2]}:{frame.lineno})"
     _LOG.warning("well %s failed: %s", task.well, reason, exc_info=told.kind == "unexpected")
+    # Reasons enter artifacts, whose bytes must not depend on where the data lie.
+    reason = bench.portable(reason)
     earlier = before.wells.get(task.well) if before is not None else None
     tries = earlier.tries + 1 if earlier is not None and earlier.key == key and earlier.status == "failed" else 1
     return WellState(key=key, status="failed", reason=reason, transient=told.kind == "transient", tries=tries)

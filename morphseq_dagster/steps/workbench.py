@@ -72,6 +72,10 @@ class Workbench:
         """The step's recipe slice, typed."""
         return model.model_validate(self.request.recipe)
 
+    def portable(self, text: str) -> str:
+        """Give a text without the place of the data root: equal input gives equal bytes wherever the data lie."""
+        return text.replace(f"{self.layout.data_root}/", "")
+
     def input(self, name: str) -> InputRead:
         """Entry of an input in the request."""
         for entry in self.request.inputs:

@@ -210,6 +210,13 @@ def test_failing_well_is_a_state_with_its_reason_and_the_others_go_on(letters: L
     assert "test_wells.py:" in run.states["A03"].reason
 
 
+def test_reason_of_a_failed_well_does_not_say_where_the_data_root_lies(letters: Letters) -> None:
+    where = str(letters.workspace.data_root / "words" / "a.txt")
+    letters.errors = {"A02": PermanentError(expected="light", found="dark", where=where, remedy="switch it on")}
+    reason = letters.run().states["A02"].reason
+    assert reason.startswith("words/a.txt: expected light; found dark")
+
+
 def test_too_many_failing_wells_fail_the_step_naming_each(letters: Letters) -> None:
     letters.errors = {well: permanent(well) for well in ("A01", "A03")}
     assert len(letters.run(share=0.5).payloads) == 2, "the share itself is tolerated"
