@@ -163,7 +163,7 @@ def test_job_on_a_node_that_goes_down_is_told_so_and_the_node_named(bench: Bench
 
 
 def test_job_that_the_scheduler_starts_again_is_one_attempt_with_one_result(bench: Bench) -> None:
-    # How long the node takes to let go of the first life is the machine's; the shortened patience of these tests is not.
+    # How long a busy node takes to let go of the first life is not for the short patience of these tests to say.
     bench.client.patience = replace(bench.client.patience, lost_s=60.0)
     live = bench.ensure(bench.spec("job", f"[ -e {bench.root}/twice ] || {{ touch {bench.root}/twice; sleep 60; }}"))
     bench.until_running(live)
