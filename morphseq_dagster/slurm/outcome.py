@@ -78,6 +78,9 @@ class End:
     signal: str = ""
 
 
+_TERMED = "ended by TERM"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
     """Everything known of one attempt at one moment.
@@ -188,14 +191,15 @@ def _pause_of(evidence: Evidence, *, state: str) -> float:
     """Seconds for which an end is not believed."""
     if state == "COMPLETED":
         return evidence.settle_s
-    if not isinstance(evidence.queue, Row):
-        return 0.0  # what the controller has forgotten does not start again
     marks = _MARK.findall(evidence.log)
     if marks and b"DUE TO JOB REQUEUE" in marks[-1]:
-        return evidence.lost_s  # shown as failed for a moment, before it waits to be started again
+        return evidence.lost_s  # shown as failed, or not at all, for a moment before it waits to be started again
     # A job that will be started again is ended by TERM and shown as failed before its log and its row say why.
-    termed = state == "FAILED" and evidence.end is not None and evidence.end.signal == "TERM"
-    return evidence.confirm_s if evidence.again and (termed or state in ("NODE_FAIL", "PREEMPTED")) else 0.0
+    if evidence.again and state == "FAILED" and _of_end(evidence)[1] == _TERMED:
+        return evidence.confirm_s
+    if not isinstance(evidence.queue, Row):
+        return 0.0  # what the controller has forgotten does not start again
+    return evidence.confirm_s if evidence.again and state in ("NODE_FAIL", "PREEMPTED") else 0.0
 
 
 def _of_end(evidence: Evidence) -> tuple[Outcome, str]:
@@ -205,7 +209,7 @@ def _of_end(evidence: Evidence) -> tuple[Outcome, str]:
     if evidence.end is not None:
         told = {
             "USR1": (Outcome.TIMEOUT, "ended after the warning before its time limit"),
-            "TERM": (Outcome.KILLED, "ended by TERM"),
+            "TERM": (Outcome.KILLED, _TERMED),
         }
         return told.get(evidence.end.signal) or _of_code(evidence.end.code)
     rows = [row for row in (evidence.queue, evidence.account) if isinstance(row, Row) and (row.exit_code or row.signal)]
@@ -226,7 +230,7 @@ def _of_code(code: int) -> tuple[Outcome, str]:
     if number == _KILL:
         return Outcome.KILLED, "ended by KILL (too little memory is one cause, not proven)"
     if number == _TERM:
-        return Outcome.KILLED, "ended by TERM"
+        return Outcome.KILLED, _TERMED
     if code in (72, 126, 127):
         return Outcome.CONFIG, f"code {code}: folder, preamble or program not there on the node"
     return Outcome.FAILED, f"exit code {code}"
