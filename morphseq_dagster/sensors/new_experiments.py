@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from morphseq_dagster.discovery import FoundExperiment, RawFolder, inspect_folder, list_folders
 from morphseq_dagster.errors import MorphseqError
 from morphseq_dagster.lineage.plan import find_pending
-from morphseq_dagster.partitions import EXPERIMENTS
+from morphseq_dagster.partitions import EXPERIMENTS, find_busy
 from morphseq_dagster.resources.workspace import WorkspaceResource
 from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.storage.hashing import hash_file
@@ -26,14 +26,6 @@ SENSOR: Final = "new_experiments"
 INTERVAL_S: Final = 60
 SCAN_S: Final = 30.0
 """Longest time in seconds spent on looking into folders per tick; the daemon ends a tick after 60."""
-_PARTITION_TAG: Final = "dagster/partition"
-_AT_WORK: Final = (
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-)
 
 
 class Seen(BaseModel):
@@ -157,7 +149,7 @@ def _tick(context: dg.SensorEvaluationContext, *, workspace: Workspace) -> dg.Se
         found,
         workbooks=_hash_workbooks(found),
         registered=set(context.instance.get_dynamic_partitions(str(EXPERIMENTS.name))),
-        busy=_find_busy(context.instance),
+        busy=set(find_busy(context.instance)),
         seen=cursor.seen,
     )
     launches = [launch for launch in decision.launches if _has_work(workspace, launch.experiment)]
@@ -196,11 +188,6 @@ def _hash_workbook(path: Path) -> Workbook | None:
         return Workbook(hash_file(path), path.stat().st_mtime_ns)
     except OSError:
         return None
-
-
-def _find_busy(instance: dg.DagsterInstance) -> set[str]:
-    runs = instance.get_run_records(dg.RunsFilter(statuses=list(_AT_WORK)))
-    return {record.dagster_run.tags[_PARTITION_TAG] for record in runs if _PARTITION_TAG in record.dagster_run.tags}
 
 
 def _ask_for_partitions(
