@@ -8,7 +8,8 @@ import pytest
 
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.places.place import ProcessPlace, SubprocessPlace, make_place
-from morphseq_dagster.places.slurm import SlurmPlace, make_job
+from morphseq_dagster.places.errand import make_job
+from morphseq_dagster.places.slurm import SlurmPlace
 from morphseq_dagster.settings import MachineSettings, SlurmSettings, load_settings
 from morphseq_dagster.steps.contract import StepRequest
 

@@ -75,6 +75,9 @@ def run_step(
             on_wait=lambda claim: context.log.info(f"waiting for {claim.holder()}"),
             make_request=make_request,
         ) as session:
+            if session.recalled is not None:
+                yield describe_result(session.recalled, workspace=workspace, tags=output_tags(session.request))
+                return
             if session.memo is not None:
                 yield describe_hit(session.memo, workspace=workspace)
                 return

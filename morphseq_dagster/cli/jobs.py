@@ -53,7 +53,7 @@ def _connect(call: Call) -> Client | None:
     settings = call.settings.places.slurm
     if settings is None:
         return None
-    from morphseq_dagster.places.slurm import connect
+    from morphseq_dagster.places.connection import connect
 
     return connect(settings, data_root=call.workspace.layout.data_root)[0]
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from morphseq_dagster.errors import TransientError
 from morphseq_dagster.layout import Layout
+from morphseq_dagster.places.outcome import read_outcome
 from morphseq_dagster.slurm.client import read_end
 from morphseq_dagster.slurm.folder import Attempt, JobRoot
 from morphseq_dagster.slurm.outcome import Outcome
+from morphseq_dagster.slurm.usage import JobFacts, recall_facts
 from morphseq_dagster.steps.contract import StepRequest
+from morphseq_dagster.storage.records import Record
 
 
 def find_attempts(layout: Layout, *, step: str, experiment: str) -> list[Attempt]:
@@ -43,3 +46,17 @@ def refuse_beside_jobs(layout: Layout, *, request: StepRequest, place: str) -> N
             where=str(attempts[0].folder),
             remedy=f"run the step at slurm, which takes the job over; `morphseq jobs` shows it; {place} keeps out",
         )
+
+
+def recall_job(layout: Layout, *, record: Record, run_id: str) -> JobFacts | None:
+    """Recall the job of a run that published a record; None when none of this run's jobs did.
+
+    A run that was resumed finds the result of the job that it had left at work: its own doing, no memory of another's.
+    """
+    group = (record.step, record.experiment)
+    for folder in sorted(layout.jobs.joinpath(*group).glob("*/a*")):
+        attempt = JobRoot(layout.jobs).attempt(group, key=folder.parent.name, number=int(folder.name[1:]))
+        intent = attempt.record("intent") or {}
+        if intent.get("run_id") == run_id and read_outcome(attempt.path("outcome.json")).record == record:
+            return recall_facts(attempt)
+    return None

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from morphseq_dagster.errors import MorphseqError, PermanentError, report, restore
 from morphseq_dagster.identifiers import check_experiment
 from morphseq_dagster.layout import COHORT, Layout
-from morphseq_dagster.places.attempts import find_attempts, refuse_beside_jobs
+from morphseq_dagster.places.attempts import find_attempts, recall_job, refuse_beside_jobs
 from morphseq_dagster.places.execution import Committed, Executed, note_failure, publish, verify
 from morphseq_dagster.places.outcome import SLURM
 from morphseq_dagster.places.place import Place
@@ -40,6 +40,8 @@ class Session:
 
     request: StepRequest
     memo: Record | None
+    recalled: Committed | None = None
+    """The record as the result of this very run, whose cluster job published it while the run was not there."""
 
 
 @contextmanager
@@ -99,9 +101,14 @@ def open_session(
                 memo = None
             if memo is not None:
                 _forget_attempts(layout, request=request)
-            yield Session(request, memo)
+            yield Session(request, memo, recalled=_recall(layout, request=request, memo=memo))
     except OSError as error:
         raise restore(report(error)) from error
+
+
+def _recall(layout: Layout, *, request: StepRequest, memo: Record | None) -> Committed | None:
+    job = None if memo is None else recall_job(layout, record=memo, run_id=request.run_id)
+    return None if memo is None or job is None else Committed(request, memo, job=job)
 
 
 def _forget_attempts(layout: Layout, *, request: StepRequest) -> None:

@@ -9,8 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from morphseq_dagster.slurm.client import Live, Verdict, resources_of
+from morphseq_dagster.slurm.client import Verdict, resources_of
 from morphseq_dagster.slurm.commands import Row, parse_clock_s
+from morphseq_dagster.slurm.folder import Attempt
+from morphseq_dagster.slurm.job import Resources
+from morphseq_dagster.slurm.outcome import Outcome
 
 USAGE_FILE = "usage.json"
 """Written by the command when it can: `max_rss_mb`, `cpu_s`."""
@@ -57,17 +60,16 @@ class JobFacts:
     log: str
 
 
-def collect_facts(live: Live, *, verdict: Verdict, account: Row | None = None) -> JobFacts:
+def collect_facts(attempt: Attempt, *, verdict: Verdict, account: Row | None = None) -> JobFacts:
     """Collect what an attempt's files, and accounting if it was asked, tell."""
-    attempt = live.attempt
     job, intent = attempt.record("job") or {}, attempt.record("intent") or {}
     start, end, usage = attempt.record("start") or {}, attempt.record("end") or {}, attempt.record("usage") or {}
     run_s = _between(start, end)
     cpu_s = _first(_number(usage, "cpu_s"), _cpu_of(end), account.cpu_s if account is not None else None)
-    resources = resources_of(attempt) or live.spec.resources
+    resources = resources_of(attempt) or Resources()
     cpus = resources.cpus
     return JobFacts(
-        job=live.job,
+        job=verdict.job or attempt.job or "",
         cluster=str(job.get("cluster", "")),
         node=verdict.node or str(start.get("node", "")),
         attempt=attempt.number,
@@ -83,6 +85,18 @@ def collect_facts(live: Live, *, verdict: Verdict, account: Row | None = None) -
         gpus=str(start.get("gpus", "")),
         log=str(attempt.path("log.txt")),
     )
+
+
+def recall_facts(attempt: Attempt) -> JobFacts:
+    """Collect what a closed attempt's files tell."""
+    closed = attempt.record("closed") or {}
+    verdict = Verdict(
+        outcome=Outcome(closed.get("kind", Outcome.DONE.value)),
+        state=str(closed.get("state", "")),
+        reason=str(closed.get("reason", "")),
+        job=attempt.job or "",
+    )
+    return collect_facts(attempt, verdict=verdict)
 
 
 def _between(first: dict[str, Any], last: dict[str, Any]) -> float | None:

@@ -175,13 +175,13 @@ def test_job_that_the_scheduler_starts_again_is_one_attempt_with_one_result(benc
     assert verdict.outcome is Outcome.DONE
     assert bench.executions("job") == 2
     assert len(bench.client.root.attempts(live.spec.group, key=live.spec.key)) == 1
-    assert collect_facts(live, verdict=verdict).restarts == 1
+    assert collect_facts(live.attempt, verdict=verdict).restarts == 1
 
 
 def test_facts_of_a_job_need_no_accounting(bench: Bench) -> None:
     burn = "python3 -c 'import time; t = time.process_time()\nwhile time.process_time() - t < 1: pass'"
     live = bench.ensure(bench.spec("job", burn, resources=Resources(cpus=2, memory="64M", gpus="1", time="5")))
-    facts = collect_facts(live, verdict=bench.finish(live))
+    facts = collect_facts(live.attempt, verdict=bench.finish(live))
     assert bench.client.scheduler.calls["sacct"] == 0
     assert facts.outcome == "done"
     assert facts.node in ("n1", "n2")

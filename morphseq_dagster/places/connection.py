@@ -1,0 +1,87 @@
+"""Connection: client and poller of a cluster, one of each per process, and what is said while it does not answer.
+
+Holds the way from the machine settings to `morphseq_dagster.slurm`. Knows no requests and no steps.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+from morphseq_dagster.layout import Layout
+from morphseq_dagster.settings import SlurmSettings
+from morphseq_dagster.slurm.client import Client, Patience
+from morphseq_dagster.slurm.commands import Scheduler
+from morphseq_dagster.slurm.errors import UnreachableError
+from morphseq_dagster.slurm.folder import JobRoot
+from morphseq_dagster.slurm.local import LocalTransport
+from morphseq_dagster.slurm.poller import Poller
+from morphseq_dagster.slurm.ssh import SshTransport
+
+_T = TypeVar("_T")
+_LOG = logging.getLogger(__name__)
+_RECONNECT_S: Final = 5.0
+_WARN_AFTER_S: Final = 300.0
+_CONNECTIONS: dict[str, tuple[Client, Poller]] = {}
+_CONNECTING = threading.Lock()
+
+
+def connect(settings: SlurmSettings, *, data_root: Path) -> tuple[Client, Poller]:
+    """Client and poller of a cluster and a data root: one of each, and one login, per process."""
+    connection = [settings.transport, settings.ssh and settings.ssh.model_dump(), settings.commands]
+    patience = Patience(grace_s=settings.grace_s, lost_s=settings.lost_s, settle_s=settings.settle_s)
+    there = settings.data_root or str(data_root)
+    name = json.dumps([connection, str(data_root), there, patience.__dict__])
+    with _CONNECTING:
+        if name not in _CONNECTIONS:
+            transport = LocalTransport() if settings.ssh is None else SshTransport(settings.ssh.address())
+            scheduler = Scheduler(transport, folder=settings.commands)
+            root = JobRoot(Layout(data_root).jobs, there=str(Layout(Path(there)).jobs))
+            client = Client(scheduler, root=root, patience=patience)
+            _CONNECTIONS[name] = (client, Poller(client))
+        return _CONNECTIONS[name]
+
+
+class Contact:
+    """Whether the cluster answers: silence is waited out, and said once when it begins, when it ends and in between."""
+
+    def __init__(self) -> None:
+        self._lost: float | None = None
+
+    def tell(self, trouble: str) -> None:
+        """Take note of trouble, or of an answer (empty)."""
+        if not trouble:
+            if self._lost is not None:
+                say("the cluster answers again")
+            self._lost = None
+        elif self._lost is None:
+            self._lost = time.monotonic()
+            say(f"no contact with the cluster, waiting: {trouble}")
+        elif time.monotonic() - self._lost > _WARN_AFTER_S:
+            self._lost = time.monotonic()
+            _LOG.warning("still no contact with the cluster after %.0f s: %s", _WARN_AFTER_S, trouble)
+
+    def retried(self, action: Callable[[], _T]) -> _T:
+        """Do something for which the cluster must answer; lost contact is waited out."""
+        while True:
+            try:
+                done = action()
+            except UnreachableError as error:
+                self.tell(error.found)
+                time.sleep(_RECONNECT_S)
+            else:
+                self.tell("")
+                return done
+
+
+def say(text: str) -> None:
+    """Tell people who look at the run: in its log and on its standard error stream."""
+    _LOG.info(text)
+    sys.stderr.write(f"slurm: {text}\n")
+    sys.stderr.flush()
