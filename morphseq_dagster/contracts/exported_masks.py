@@ -21,11 +21,12 @@ class MaskExport(DocumentPart):
 
 
 class ExportedMasks(ImageSetManifest):
-    """Label pictures of one experiment by image id."""
+    """Label pictures of one experiment by image id; `failed_wells` says which wells have none and why."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     entity_tracking: Entities
     exports: dict[str, MaskExport]
+    failed_wells: dict[str, str] = Field(default_factory=dict)
     last_updated: None = None
     total_exported: int

@@ -112,12 +112,19 @@ class ExternalInput:
         Hashes what was found; the file's content unless said otherwise.
     required
         Whether the step cannot run without it.
+    wanted
+        Whether a recipe slice asks for it; always when None. What is not wanted is no input at all: it stands in no
+        request and in no key.
+    weights
+        Name in the machine's section `weights` that says where it lies; `locate` is not asked then.
     """
 
     name: str
     locate: Callable[[Layout, str], Path | None]
     required: bool = False
     digest: Callable[[Layout, Path], str] | None = None
+    wanted: Callable[[Mapping[str, Any]], bool] | None = None
+    weights: str = ""
 
 
 Pool = Literal["cpu", "gpu"]
@@ -160,6 +167,10 @@ class StepSpec:
     pool: Pool = "cpu"
     variant: Callable[[dict[str, Any]], str] | None = None
     tags: dict[str, str] = field(default_factory=dict)
+
+    def wanted_externals(self, recipe: Mapping[str, Any]) -> tuple[ExternalInput, ...]:
+        """Registered files that the step reads under a recipe slice."""
+        return tuple(e for e in self.externals if e.wanted is None or e.wanted(recipe))
 
     def load(self) -> Callable[[StepRequest], StepResult]:
         """Import the body."""

@@ -52,7 +52,11 @@ def measure_embryos(bench: Workbench, *, recipe: EmbryoMetadataRecipe) -> Measur
     frames = bench.document("organized_frames", OrganizedFrames)
     masks = bench.document("exported_masks", ExportedMasks)
     segmented = bench.document("sam2_segmentations", SegmentationDocument)
-    videos = {v.well_id: v for v in segmented.experiments[bench.experiment].videos.values() if v.sam2_success}
+    videos = {
+        video.well_id: video
+        for video in segmented.experiments[bench.experiment].videos.values()
+        if video.sam2_success and video.well_id not in masks.failed_wells
+    }
 
     def compute(task: WellTask) -> WellPayload:
         rows = []

@@ -72,6 +72,7 @@ def run(request: StepRequest) -> StepResult:
         files=link_entries(bench.layout, files),
         entity_tracking=_entities(bench.experiment, written),
         exports=exports,
+        failed_wells={well: state.reason for well, state in done.states.items() if state.status == "failed"},
         total_exported=len(exports),
     )
     account = Account(wells=done.states, counts={"masks": len(exports), "wells_computed": done.computed})

@@ -134,7 +134,7 @@ _STEPS: Final = (
     ),
     StepSpec(
         "exported_masks",
-        1,
+        2,
         "morphseq_dagster.steps.exported_masks:run",
         ("sam2_segmentations",),
         "Label pictures, one per image, with their manifest.",

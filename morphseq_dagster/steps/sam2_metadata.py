@@ -41,6 +41,8 @@ def run(request: StepRequest) -> StepResult:
     _refuse_disagreement(bench, segmented, exported)
     rows = []
     for video_id, video in segmented.experiments[bench.experiment].videos.items():
+        if video.well_id in exported.failed_wells:
+            continue
         for image in video.image_ids.values():
             for embryo in image.embryos.values():
                 mask_file = PurePosixPath(exported.exports[image.image_id].output_path).name
@@ -50,9 +52,11 @@ def run(request: StepRequest) -> StepResult:
                 rows.append(row)
     table = pd.DataFrame(rows, columns=list(CONTRACT.names)) if rows else CONTRACT.empty()
     table["sam2_qc_flags"] = table["sam2_qc_flags"].replace("", None)
-    return bench.stage_table(
-        table, contract=CONTRACT, account=Account(counts={"embryos": table["embryo_id"].nunique()})
+    left_out = tuple(
+        f"{well} is left out, it has no label pictures: {why}" for well, why in exported.failed_wells.items()
     )
+    account = Account(counts={"embryos": table["embryo_id"].nunique()}, warnings=left_out)
+    return bench.stage_table(table, contract=CONTRACT, account=account)
 
 
 def _row(
@@ -93,9 +97,11 @@ def _metadata(video: VideoInfo | None, *, image_id: str) -> dict[str, Any]:
 
 
 def _refuse_disagreement(bench: Workbench, segmented: SegmentationDocument, exported: ExportedMasks) -> None:
-    """Refuse masks and segmentation that are out of step: per image the same number of embryos."""
+    """Refuse masks and segmentation that are out of step: per image the same number of embryos, failed wells apart."""
     problems = []
     for video in segmented.experiments[bench.experiment].videos.values():
+        if video.well_id in exported.failed_wells:
+            continue
         for image in video.image_ids.values():
             export = exported.exports.get(image.image_id)
             count = export.embryo_count if export is not None else 0

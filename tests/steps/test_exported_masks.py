@@ -29,6 +29,16 @@ def publish_masks(bench: StepBench, document: SegmentationDocument) -> ExportedM
     return manifest
 
 
+def damage(document: SegmentationDocument, *, well: str) -> SegmentationDocument:
+    """Cut the run lengths of a well's masks short."""
+    value = document.model_dump(mode="json")
+    for video in value["experiments"][EXPERIMENT]["videos"].values():
+        for image in video["image_ids"].values() if video["well_id"] == well else ():
+            for embryo in image["embryos"].values():
+                embryo["segmentation"]["counts"] = "AAAA"
+    return SegmentationDocument.model_validate(value)
+
+
 def mask_folder(bench: StepBench) -> Path:
     return bench.layout.folders("exported_masks", experiment=EXPERIMENT)[0] / "masks"
 
@@ -53,6 +63,14 @@ def test_pictures_without_an_embryo_and_failed_wells_have_no_file(bench: StepBen
     manifest = publish_masks(bench, document)
     assert list(manifest.exports) == [f"{EXPERIMENT}_A01_ch00_t0000"]
     assert [path.name for path in mask_folder(bench).iterdir()] == [f"{EXPERIMENT}_A01_ch00_t0000_masks_emnum_1.png"]
+
+
+def test_well_whose_masks_cannot_be_drawn_is_named_and_the_others_go_on(bench: StepBench) -> None:
+    document = make_segmentation(EXPERIMENT, {"A01": {0: {1: LEFT}}, "B02": {0: {1: LEFT}}})
+    manifest = publish_masks(bench, damage(document, well="B02"))
+    assert list(manifest.exports) == [f"{EXPERIMENT}_A01_ch00_t0000"]
+    assert list(manifest.failed_wells) == ["B02"]
+    assert manifest.failed_wells["B02"]
 
 
 def test_embryo_with_an_empty_mask_still_counts(bench: StepBench) -> None:

@@ -226,6 +226,18 @@ def test_frames_without_an_embryo_and_failed_wells_have_no_row(bench: StepBench)
     assert result.staged.counts == {"rows": 1, "embryos": 1}
 
 
+def test_well_without_label_pictures_is_left_out_and_said_so(bench: StepBench) -> None:
+    supply(bench, {"A01": {0: {1: MASK}}})
+    masks = {"A01": {0: {1: MASK}}, "B02": {0: {1: MASK}}}
+    manifest = lay_masks(bench, make_segmentation(EXPERIMENT, masks), {"A01": masks["A01"]})
+    bench.supply("exported_masks", manifest.model_copy(update={"failed_wells": {"B02": "run lengths cut short"}}))
+    result = bench.run("sam2_metadata")
+    assert list(read_table(result, CONTRACT)["well"]) == ["A01"]
+    (warning,) = result.staged.warnings
+    assert "B02" in warning
+    assert "run lengths cut short" in warning
+
+
 def test_experiment_without_any_embryo_is_a_table_without_rows(bench: StepBench) -> None:
     supply(bench, {"A01": {0: {}}})
     staged = bench.run("sam2_metadata").staged
