@@ -25,6 +25,8 @@ Orientation = Literal["vertical", "horizontal"]
 _FINE_SIGMA_PX, _COARSE_SIGMA_PX = 1.5, 20.0
 _PEAKS = 8
 _LEAST_OVERLAP_PX = 16
+# Further digits depend on the processor's vector units.
+_NCC_DIGITS = 9
 
 
 @dataclass(frozen=True)
@@ -325,8 +327,9 @@ def _overlap_ncc(first: NDArray[np.float32], second: NDArray[np.float32], *, shi
     b = second[tuple(parts_b)].astype(np.float64)
     a -= a.mean()
     b -= b.mean()
-    scale = float(np.sqrt(np.vdot(a, a) * np.vdot(b, b)))
-    return float(np.vdot(a, b)) / scale if scale > 0 else None
+    # Sums of numpy, not of a linear algebra library: those change in the last digits with the number of threads.
+    scale = float(np.sqrt(np.sum(a * a) * np.sum(b * b)))
+    return round(float(np.sum(a * b)) / scale, _NCC_DIGITS) if scale > 0 else None
 
 
 def _places(

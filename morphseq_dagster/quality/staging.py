@@ -288,7 +288,8 @@ def _fit_series(
         high["inferred"].to_numpy(dtype=np.float64),
         bounds=(lower, upper),
     )
-    return np.asarray(_design(stage, cohort, several=several) @ fit.x), "no predicted stage"
+    # Not a product of a linear algebra library, whose last digits change with the number of threads.
+    return np.asarray((_design(stage, cohort, several=several) * fit.x).sum(axis=1)), "no predicted stage"
 
 
 def _design(stage: Floats, cohort: Floats, *, several: bool) -> Floats:

@@ -74,13 +74,13 @@ def measure_surrounding(picture: FloatImage, gradient: FloatImage, sample: Mask)
         level = np.full_like(picture, np.percentile(picture, 80))
         return Surrounding(level, 0.02, median, 0.01)
     values = picture[rows, columns].astype(np.float64)
-    basis = np.stack([np.ones(len(rows)), columns / width - 0.5, rows / height - 0.5], axis=1)
+    x, y = columns / width - 0.5, rows / height - 0.5
     keep = values >= np.percentile(values, 50)
-    plane = np.zeros(3)
+    plane = (0.0, 0.0, 0.0)
     sigma = 0.01
     for _ in range(4):
-        plane = np.linalg.lstsq(basis[keep], values[keep], rcond=None)[0]
-        residual = values - basis @ plane
+        plane = _fit_plane(x[keep], y[keep], values[keep])
+        residual = values - (plane[0] + plane[1] * x + plane[2] * y)
         above = residual[keep & (residual > 0)]
         sigma = max(MAD_TO_SIGMA * float(np.median(above)), 1e-4) if len(above) else sigma
         keep = np.abs(residual) < 2.5 * sigma
@@ -92,6 +92,23 @@ def measure_surrounding(picture: FloatImage, gradient: FloatImage, sample: Mask)
     median = float(np.median(calm))
     spread = MAD_TO_SIGMA * float(np.median(np.abs(calm - median)))
     return Surrounding(np.asarray(level, dtype=np.float32), sigma, median, max(spread, 1e-4))
+
+
+def _fit_plane(
+    x: NDArray[np.float64], y: NDArray[np.float64], values: NDArray[np.float64]
+) -> tuple[float, float, float]:
+    """Least squares of values = a + b x + c y about the means; a constant where the points span no plane.
+
+    Sums of numpy, not of a linear algebra library: those change in the last digits with the number of threads.
+    """
+    dx, dy, dv = x - x.mean(), y - y.mean(), values - values.mean()
+    xx, xy, yy = float(np.sum(dx * dx)), float(np.sum(dx * dy)), float(np.sum(dy * dy))
+    xv, yv = float(np.sum(dx * dv)), float(np.sum(dy * dv))
+    determinant = xx * yy - xy * xy
+    if determinant <= 1e-9 * max(xx, yy) ** 2:
+        return float(values.mean()), 0.0, 0.0
+    b, c = (xv * yy - yv * xy) / determinant, (yv * xx - xv * xy) / determinant
+    return float(values.mean() - b * x.mean() - c * y.mean()), b, c
 
 
 def tighten(mask: Mask, depth: FloatImage, *, band_px: int, least_depth: float) -> Mask:

@@ -45,7 +45,7 @@ _STEPS: Final = (
     ),
     StepSpec(
         "ff_images",
-        1,
+        2,
         "morphseq_dagster.steps.ff_images:run",
         ("raw_manifest",),
         "Focus-stacked, stitched 8-bit frames with pixel size and time of each.",
@@ -111,7 +111,7 @@ _STEPS: Final = (
     ),
     StepSpec(
         "sam2_tracks",
-        1,
+        2,
         "morphseq_dagster.steps.sam2_tracks:run",
         ("organized_frames", "gdino_detections"),
         "Masks of every embryo, tracked forward and backward from the seed frame.",
@@ -166,7 +166,7 @@ _STEPS: Final = (
     ),
     StepSpec(
         "embryo_metadata",
-        1,
+        2,
         "morphseq_dagster.steps.embryo_metadata:run",
         ("sam2_metadata", "sam2_segmentations", "exported_masks", "organized_frames", "built_metadata", "qc_masks"),
         "Embryo table: shape, viability, flags, predicted stage, perturbation.",

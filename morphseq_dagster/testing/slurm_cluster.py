@@ -14,6 +14,7 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from morphseq_dagster.settings import SlurmSettings
 from morphseq_dagster.slurm.client import Client, Patience
 from morphseq_dagster.slurm.commands import Scheduler
 from morphseq_dagster.slurm.folder import JobRoot
@@ -83,6 +84,16 @@ class LocalCluster:
     def client(self, root: Path, *, transport: Transport | None = None, patience: Patience = QUICK) -> Client:
         """Make a client of it."""
         return Client(Scheduler(transport or LocalTransport()), root=JobRoot(root), patience=patience)
+
+    def settings(self, transport: str = "local", **more: object) -> SlurmSettings:
+        """Make machine settings that name it, with short waiting times; clients find it by SLURM_CONF."""
+        os.environ["SLURM_CONF"] = self.environment["SLURM_CONF"]
+        times = {"grace_s": QUICK.grace_s, "lost_s": QUICK.lost_s, "settle_s": QUICK.settle_s}
+        values: dict[str, object] = {"resources": {"memory": "600M", "time": 10}, "transport": transport, **times}
+        if transport != "local":
+            address = self.address()
+            values["ssh"] = {name: getattr(address, name) for name in ("host", "port", "user", "key", "known_hosts")}
+        return SlurmSettings.model_validate(values | more)
 
     def ssh(self) -> SshTransport:
         """Make a transport over its SSH server."""

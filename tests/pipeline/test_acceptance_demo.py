@@ -17,10 +17,12 @@ from morphseq_dagster.demo.plate import make_plate
 from morphseq_dagster.demo.truth import OUTSIDE, PlateTruth, read_mask, read_planes, truth_mask_on_canvas
 from morphseq_dagster.identifiers import mint_image, mint_video
 from morphseq_dagster.imaging.keyence import KeyenceSource
+from morphseq_dagster.places.place import make_place
 from morphseq_dagster.recipes.imaging import FocusSettings
 from morphseq_dagster.segmentation.rle import Rle, decode
 from morphseq_dagster.steps.workspace import Workspace
-from morphseq_dagster.testing.experiments import ChainRun, open_data_root, run_experiment
+from morphseq_dagster.testing.experiments import STEPS, ChainRun, open_data_root, read_artifacts, run_experiment
+from morphseq_dagster.testing.slurm_cluster import start_cluster
 
 EXPERIMENT = "20240418_demo"
 
@@ -160,3 +162,18 @@ def test_ages_and_areas_of_the_table_are_those_of_the_plan(plate: Plate) -> None
     ]
     found, true = np.array(areas, float).T
     assert np.median(found / true) == pytest.approx(1.0, abs=0.06)
+
+
+@pytest.mark.slurm
+@pytest.mark.parametrize("where", [pytest.param("subprocess", marks=pytest.mark.slow), "slurm"])
+def test_plate_has_the_same_bytes_wherever_it_ran(plate: Plate, shared: Path, tmp_path: Path, where: str) -> None:
+    make_plate(tmp_path / "root", truth_folder=tmp_path / "truth", difficulty="middle")
+    elsewhere = open_data_root(tmp_path / "root")
+    settings = None
+    if where == "slurm":
+        cluster = start_cluster(shared / "slurm" / "local-slurm.sh", cpus="16", killwait="2", overmemorykill="1")
+        settings = cluster.settings()
+    run = run_experiment(elsewhere, EXPERIMENT, place=make_place(where, slurm=settings))
+    assert run.computed == STEPS
+    assert {record.place for record in run.records.values()} == {where}
+    assert read_artifacts(elsewhere, EXPERIMENT) == read_artifacts(plate.workspace, EXPERIMENT)

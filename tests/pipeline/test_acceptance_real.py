@@ -18,8 +18,10 @@ from scipy.optimize import linear_sum_assignment
 from morphseq_dagster.contracts.detections import DetectionDocument
 from morphseq_dagster.contracts.document import parse_document
 from morphseq_dagster.contracts.organized_frames import OrganizedFrames
+from morphseq_dagster.places.place import Place, make_place
 from morphseq_dagster.steps.workspace import Workspace
-from morphseq_dagster.testing.experiments import ChainRun, open_data_root, run_experiment
+from morphseq_dagster.testing.experiments import STEPS, ChainRun, open_data_root, read_artifacts, run_experiment
+from morphseq_dagster.testing.slurm_cluster import start_cluster
 
 EMBRYONET = "20210930_embryonet"
 SIDES = ["x_min_px", "y_min_px", "x_max_px", "y_max_px"]
@@ -42,6 +44,14 @@ def embryonet(assembled: Path) -> tuple[Workspace, ChainRun]:
 @pytest.fixture(scope="module")
 def truth(assembled: Path) -> pd.DataFrame:
     return pd.read_csv(assembled.parent / "truth" / f"{EMBRYONET}_boxes.csv")
+
+
+def choose_place(where: str, *, shared: Path) -> Place:
+    """A place by its name, or the cluster by the name of a transport."""
+    if where == "subprocess":
+        return make_place(where)
+    cluster = start_cluster(shared / "slurm" / "local-slurm.sh", cpus="16", killwait="2", overmemorykill="1")
+    return make_place("slurm", slurm=cluster.settings(where))
 
 
 def read_detections(workspace: Workspace, experiment: str) -> pd.DataFrame:
@@ -157,3 +167,25 @@ def test_single_wells_reach_the_final_table(assembled: Path) -> None:
         run = run_experiment(workspace, path.name)
         rows += run.records["embryo_latents_final"].counts["rows"]
     assert rows >= 36, rows
+
+
+@pytest.mark.slurm
+@pytest.mark.parametrize(
+    "where",
+    [
+        pytest.param("subprocess", marks=pytest.mark.slow),
+        "local",
+        pytest.param("ssh", marks=pytest.mark.slow),
+        pytest.param("dagster_slurm", marks=pytest.mark.slow),
+    ],
+)
+def test_time_lapse_has_the_same_bytes_wherever_it_ran(
+    embryonet: tuple[Workspace, ChainRun], shared: Path, tmp_path: Path, where: str
+) -> None:
+    script = shared / "experiments" / "assemble.py"
+    subprocess.run([sys.executable, str(script), str(tmp_path / "root")], check=True, capture_output=True)
+    elsewhere = open_data_root(tmp_path / "root")
+    run = run_experiment(elsewhere, EMBRYONET, place=choose_place(where, shared=shared))
+    assert run.computed == STEPS
+    assert {record.place for record in run.records.values()} == {where if where == "subprocess" else "slurm"}
+    assert read_artifacts(elsewhere, EMBRYONET) == read_artifacts(embryonet[0], EMBRYONET)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -16,9 +17,11 @@ from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.testing.experiments import (
     FRAMES_EXPERIMENT,
     FRAMES_WELLS,
+    KEYENCE_EXPERIMENT,
     REGISTRY_NAME,
     STEPS,
     make_small_frames,
+    make_tiny_keyence,
     open_data_root,
     read_artifacts,
     run_experiment,
@@ -180,3 +183,17 @@ def test_documents_carry_no_time(pair: Workspace) -> None:
     for path, data in read_artifacts(pair, PREFIX).items():
         if path.endswith(".json"):
             walk(json.loads(data))
+
+
+def test_number_of_threads_changes_no_byte(tmp_path: Path) -> None:
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
+    children = []
+    for threads in ("1", "4"):
+        make_tiny_keyence(tmp_path / threads)
+        command = [sys.executable, "-m", "morphseq_dagster.testing.chain", str(tmp_path / threads), KEYENCE_EXPERIMENT]
+        environment = os.environ | dict.fromkeys(names, threads)
+        children.append(subprocess.Popen([*command, "--registry", REGISTRY_NAME], env=environment))
+    assert [child.wait() for child in children] == [0, 0]
+    one, four = (read_artifacts(open_data_root(tmp_path / threads), KEYENCE_EXPERIMENT) for threads in ("1", "4"))
+    assert len(one) > 20
+    assert one == four
