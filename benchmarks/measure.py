@@ -10,6 +10,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +20,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 MORPHSEQ = ("-c", "import sys; from morphseq_dagster.cli import main; sys.exit(main())")
 """What the console script `morphseq` does, as arguments of python."""
+BYTE_CODE = Path(tempfile.gettempdir()) / f"morphseq_benchmark_bytecode_{os.getuid()}"
+"""Where byte code is kept, since some surroundings forbid to write it beside the sources."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,25 @@ class Line:
 
 def run_child(arguments: Sequence[str], *, environment: Mapping[str, str] | None = None) -> Cost:
     """Run `python ARGUMENTS` in the checkout, its output dropped; raise with the output when it fails."""
+    cost, _ = run_program([sys.executable, *arguments], environment=environment)
+    return cost
+
+
+def run_program(
+    command: Sequence[str], *, folder: Path = ROOT, environment: Mapping[str, str] | None = None
+) -> tuple[Cost, str]:
+    """Run a command; return its cost and what it said, raise with that when it fails.
+
+    Byte code is kept for the next run, as on every machine where the project is installed, whatever the surroundings
+    of the benchmark say.
+    """
+    surroundings = {**os.environ, "PYTHONPYCACHEPREFIX": str(BYTE_CODE), **(environment or {})}
+    surroundings.pop("PYTHONDONTWRITEBYTECODE", None)
     began = time.perf_counter()
     child = subprocess.Popen(
-        [sys.executable, *arguments],
-        cwd=ROOT,
-        env={**os.environ, **(environment or {})},
+        command,
+        cwd=folder,
+        env=surroundings,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -70,8 +87,8 @@ def run_child(arguments: Sequence[str], *, environment: Mapping[str, str] | None
     child.returncode = os.waitstatus_to_exitcode(status)
     child.stdout.close()
     if child.returncode != 0:
-        raise RuntimeError(f"python {' '.join(arguments)} ended with {child.returncode}:\n{output[-4000:]}")
-    return Cost(usage.ru_utime + usage.ru_stime, time.perf_counter() - began, usage.ru_maxrss / 1024)
+        raise RuntimeError(f"{' '.join(command)} ended with {child.returncode}:\n{output[-4000:]}")
+    return Cost(usage.ru_utime + usage.ru_stime, time.perf_counter() - began, usage.ru_maxrss / 1024), output
 
 
 def run_children(
@@ -80,8 +97,13 @@ def run_children(
     repeats: int,
     environment: Mapping[str, str] | None = None,
 ) -> dict[str, Cost]:
-    """Run several commands in turn, so that whatever disturbs one disturbs all; the median of each."""
+    """Run several commands in turn, so that whatever disturbs one disturbs all; the median of each.
+
+    A first run of each does not count: it writes byte code and warms the disk's cache.
+    """
     runs: dict[str, list[Cost]] = {name: [] for name in variants}
+    for arguments in variants.values():
+        run_child(arguments, environment=environment)
     for _ in range(repeats):
         for name, arguments in variants.items():
             runs[name].append(run_child(arguments, environment=environment))

@@ -227,6 +227,21 @@ class Layout:
         """Pieces per experiment of a file that held all experiments, by the digest of the file."""
         return self.private / "adopt" / digest
 
+    @property
+    def weights_hashes(self) -> Path:
+        """Hashes of weights files as they were last read."""
+        return self.private / "weights.json"
+
+    @property
+    def environments(self) -> Path:
+        """Descriptions of environments by their hash, and which is the cluster's."""
+        return self.private / "environments"
+
+    @property
+    def array_logs(self) -> Path:
+        """Logs of array scripts that people submit by hand."""
+        return self.private / "array_logs"
+
     def requests(self, experiment: str) -> Path:
         """Requests and results of steps that run in another process."""
         return self.private / "requests" / experiment

@@ -1,49 +1,83 @@
 """The typer application: which verbs there are.
 
-Holds the list only; each verb stands in its own module and imports what it needs when it runs.
+Holds the list only; each verb stands in its own module, which is imported when somebody asks for it.
 """
 
 from __future__ import annotations
 
-import typer
+from importlib import import_module
+from typing import Any, Final
 
-from morphseq_dagster.cli.adopt import adopt
-from morphseq_dagster.cli.cohort import cohort
-from morphseq_dagster.cli.demo import demo
-from morphseq_dagster.cli.doctor import doctor
-from morphseq_dagster.cli.experiments import experiments
-from morphseq_dagster.cli.explain import explain
-from morphseq_dagster.cli.jobs import jobs
-from morphseq_dagster.cli.materialize import materialize
-from morphseq_dagster.cli.pipeline import pipeline
-from morphseq_dagster.cli.recipe import recipe
-from morphseq_dagster.cli.reconcile import reconcile
-from morphseq_dagster.cli.retire import retire
-from morphseq_dagster.cli.stale import stale
-from morphseq_dagster.cli.status import status
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command, get_group
+
+VERBS: Final = (
+    "demo",
+    "experiments",
+    "status",
+    "explain",
+    "stale",
+    "pipeline",
+    "materialize",
+    "cohort",
+    "reconcile",
+    "adopt",
+    "retire",
+    "jobs",
+    "environment",
+    "submit-script",
+    "doctor",
+    "recipe",
+)
+"""Modules of `morphseq_dagster.cli`, each with its verb, or group of verbs, under the module's own name (- for _)."""
+_SHARED: Final[dict[str, Any]] = {
+    "add_completion": False,
+    "pretty_exceptions_enable": False,
+    "rich_markup_mode": None,
+}
+
+
+class _Verbs(TyperGroup):
+    """Group that imports a verb when it is called, described or misspelt."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401 - typer keeps its context class to itself
+        del ctx
+        return list(VERBS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401 - as above
+        del ctx
+        if cmd_name in VERBS and cmd_name not in self.commands:
+            self.add_command(_load(cmd_name), cmd_name)
+        return self.commands.get(cmd_name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - as above
+        if args[0] not in VERBS:
+            # The nearest names are looked for among the verbs that are there.
+            for name in VERBS:
+                self.get_command(ctx, name)
+        return super().resolve_command(ctx, args)
+
+
+def _load(name: str) -> Any:  # noqa: ANN401 - as above
+    module = name.replace("-", "_")
+    verb = getattr(import_module(f"{__package__}.{module}"), module)
+    if isinstance(verb, typer.Typer):
+        return get_group(verb)
+    alone = typer.Typer(**_SHARED)
+    alone.command(name)(verb)
+    return get_command(alone)
+
 
 app = typer.Typer(
     name="morphseq",
     help="From raw microscope files of zebrafish embryos to one table of morphology latents per experiment.",
     no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    cls=_Verbs,
+    **_SHARED,
 )
-for _verb in (
-    demo,
-    experiments,
-    status,
-    explain,
-    stale,
-    pipeline,
-    materialize,
-    cohort,
-    reconcile,
-    adopt,
-    retire,
-    jobs,
-    doctor,
-):
-    app.command()(_verb)
-app.add_typer(recipe, name="recipe")
+
+
+@app.callback()
+def _morphseq() -> None:
+    """Take the whole line as a group of verbs, however many are loaded."""

@@ -13,7 +13,6 @@ from morphseq_dagster.discovery import RawFolder, inspect_folder, list_folders
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.identifiers import refuse_experiment
 from morphseq_dagster.layout import Layout
-from morphseq_dagster.lineage.status import refuse_unknown
 
 ALL = "all"
 
@@ -64,6 +63,8 @@ def choose_experiments(
     folders = {folder.name: folder for folder in list_folders(layout)}
     if names is None or tuple(names) == (ALL,):
         return _choose_all(layout, folders=folders, later_than=later_than, earlier_than=earlier_than)
+    from morphseq_dagster.lineage.status import refuse_unknown
+
     refuse_unknown(names, known=[name for name in folders if refuse_experiment(name) is None])
     kept = [name for name in names if _is_between(name, later_than=later_than, earlier_than=earlier_than)]
     found = [inspect_folder(layout, folder=folders[name]) for name in kept]

@@ -1,50 +1,88 @@
 """Dead runs: runs that Dagster believes at work although their process is gone; a killed command leaves one for ever.
 
-Holds finding and ending them. A run is dead when its process, named by its tag or its first events, is gone from this
-host.
+Holds finding and ending them, and the slots of pools that such runs hold; what makes a run dead is
+`morphseq_dagster.launchers.run_states`. The slots of a run that has ended otherwise, or that was deleted, are
+held by nobody either: a step gives its slot back before its run ends.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import dagster as dg
-from dagster import DagsterEventType
 
-from morphseq_dagster.cli.launch import PROCESS_TAG
-from morphseq_dagster.storage.claims import process_start
-from morphseq_dagster.storage.durable import host_name
+from morphseq_dagster.launchers.run_states import AT_WORK, has_lost_process
 
-_AT_WORK = (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING)
+
+@dataclass(frozen=True)
+class DeadSlot:
+    """Place in a pool that nobody will give back.
+
+    Parameters
+    ----------
+    pool
+        Name of the pool.
+    run_id, step
+        Who holds it.
+    partition
+        Experiment of the run; empty when it has none or is not known any more.
+    waits
+        Whether it is a place in the queue for a slot and not the slot itself.
+    reason
+        Why nobody will give it back.
+    """
+
+    pool: str
+    run_id: str
+    step: str
+    partition: str
+    waits: bool
+    reason: str
+
+    def describe(self) -> str:
+        """Say it in one line."""
+        place = "a place in the queue" if self.waits else "a slot"
+        whose = ", ".join(text for text in (self.partition, self.step) if text)
+        return f"{place} of the pool {self.pool} is held by run {self.run_id} ({whose}), {self.reason}"
+
+
+def find_dead_slots(instance: dg.DagsterInstance) -> tuple[DeadSlot, ...]:
+    """Find the slots, and places in the queue for one, of runs that are dead, ended or unknown."""
+    storage = instance.event_log_storage
+    if not storage.supports_global_concurrency_limits:
+        return ()
+    dead = {run.run_id for run in find_dead_runs(instance)}
+    return tuple(slot for pool in sorted(storage.get_concurrency_keys()) for slot in _look(instance, pool, dead=dead))
+
+
+def free_slots(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Free every slot of a run, in all pools, and its places in their queues."""
+    instance.event_log_storage.free_concurrency_slots_for_run(run_id)
+
+
+def _look(instance: dg.DagsterInstance, pool: str, *, dead: set[str]) -> Iterator[DeadSlot]:
+    info = instance.event_log_storage.get_concurrency_info(pool)
+    held = [(slot.run_id, slot.step_key, False) for slot in info.claimed_slots]
+    taken = {(run_id, step) for run_id, step, _ in held}
+    # A step that has its slot stands in the queue as well, as assigned.
+    held += [(s.run_id, s.step_key, True) for s in info.pending_steps if (s.run_id, s.step_key) not in taken]
+    for run_id, step, waits in held:
+        run = instance.get_run_by_id(run_id)
+        if run is None:
+            yield DeadSlot(pool, run_id, step, "", waits, "which nobody knows any more")
+        elif run_id in dead or run.is_finished:
+            reason = "whose process is gone" if run_id in dead else f"which has ended ({run.status.value.lower()})"
+            yield DeadSlot(pool, run_id, step, run.tags.get("dagster/partition", ""), waits, reason)
 
 
 def find_dead_runs(instance: dg.DagsterInstance) -> tuple[dg.DagsterRun, ...]:
     """Find the runs whose process is proven gone."""
-    records = instance.get_run_records(dg.RunsFilter(statuses=list(_AT_WORK)))
-    return tuple(record.dagster_run for record in records if _is_dead(instance, record.dagster_run))
+    records = instance.get_run_records(dg.RunsFilter(statuses=list(AT_WORK)))
+    return tuple(record.dagster_run for record in records if has_lost_process(instance, record.dagster_run))
 
 
 def end_dead_run(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
     """Mark a dead run as cancelled, so that nothing starts it again, and free its slots in the pools."""
     instance.report_run_canceled(run, message="The process of this run is gone (morphseq doctor).")
-    instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
-
-
-def _is_dead(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
-    tag = run.tags.get(PROCESS_TAG)
-    if tag is not None:
-        host, pid, start = tag.split(":")
-        return host == host_name() and process_start(int(pid)) not in (start, "unknown")
-    pids = _find_processes(instance, run.run_id)
-    # Dagster notes no host; its home lies on a local disk, hence the processes were this host's.
-    return bool(pids) and all(process_start(pid) == "" for pid in pids)
-
-
-def _find_processes(instance: dg.DagsterInstance, run_id: str) -> set[int]:
-    """Numbers of the processes that Dagster's own events name."""
-    pids: set[int] = set()
-    for entry in instance.all_logs(run_id, of_type=DagsterEventType.ENGINE_EVENT):
-        event = entry.dagster_event
-        value = event.engine_event_data.metadata.get("pid") if event is not None else None
-        text = str(value.value) if value is not None else ""
-        if text.isdigit():
-            pids.add(int(text))
-    return pids
+    free_slots(instance, run.run_id)

@@ -54,26 +54,31 @@ def _find_home() -> tuple[Path | None, list[Finding]]:
 
 def _examine(call: Call, *, home: Path | None) -> Iterator[Finding]:
     from morphseq_dagster.cli.checks import check_machine
+    from morphseq_dagster.cli.weights import check_weights
 
     yield from check_machine(call.workspace, home=home)
+    yield from check_weights(call.workspace)
     if home is not None:
         yield from _examine_runs()
 
 
 def _examine_runs() -> Iterator[Finding]:
     from morphseq_dagster.cli.checks import FIX, Finding
-    from morphseq_dagster.cli.dead_runs import find_dead_runs
+    from morphseq_dagster.cli.dead_runs import find_dead_runs, find_dead_slots
     from morphseq_dagster.cli.launch import open_instance
 
     with open_instance() as (instance, _):
         dead = find_dead_runs(instance)
+        slots = find_dead_slots(instance)
+    for slot in slots:
+        yield Finding("problem", slot.describe(), FIX, fixable=True)
     for run in dead:
         partition = run.tags.get("dagster/partition", "no experiment")
         yield Finding(
             "problem", f"run {run.run_id} ({partition}) is at work, but its process is gone", FIX, fixable=True
         )
-    if not dead:
-        yield Finding("ok", "no dead runs")
+    if not dead and not slots:
+        yield Finding("ok", "no dead runs, no slots of pools held by any")
 
 
 def _mend(call: Call, *, home: Path | None) -> None:
@@ -94,10 +99,13 @@ def _mend(call: Call, *, home: Path | None) -> None:
                 print(f"fixed    {words}: {path}")
     if home is None:
         return
-    from morphseq_dagster.cli.dead_runs import end_dead_run, find_dead_runs
+    from morphseq_dagster.cli.dead_runs import end_dead_run, find_dead_runs, find_dead_slots, free_slots
     from morphseq_dagster.cli.launch import open_instance
 
     with open_instance() as (instance, _):
+        for slot in find_dead_slots(instance):
+            free_slots(instance, slot.run_id)
+            print(f"fixed    {slot.describe()}: freed")
         for run in find_dead_runs(instance):
             end_dead_run(instance, run)
             print(f"fixed    run {run.run_id} marked as cancelled, its slots freed")

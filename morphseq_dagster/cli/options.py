@@ -14,8 +14,7 @@ import typer
 from morphseq_dagster.cli.messages import print_error
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.settings import MachineSettings, load_settings
-from morphseq_dagster.steps.contract import Registry
-from morphseq_dagster.steps.workspace import Workspace
+from morphseq_dagster.steps.workspace import Workspace, load_registry
 
 DEFAULT_REGISTRY = "morphseq_dagster.steps.registry:REGISTRY"
 
@@ -39,7 +38,7 @@ class Call:
 def open_call(data_root: Path | None, *, registry: str) -> Call:
     """Open the settings and the workspace of this call."""
     settings = load_settings(data_root=data_root)
-    return Call(settings, Workspace(settings.data_root, _load(registry)), registry)
+    return Call(settings, Workspace(settings.data_root, load_registry(registry), settings.weights.named()), registry)
 
 
 def split_names(text: str) -> tuple[str, ...]:
@@ -65,9 +64,3 @@ def refuse_call(error: PermanentError) -> NoReturn:
     """End a call that was wrongly asked, before anything starts."""
     print_error(error)
     raise typer.Exit(2)
-
-
-def _load(name: str) -> Registry:
-    from morphseq_dagster.places.runner import load_registry
-
-    return load_registry(name)

@@ -11,6 +11,7 @@ from typing import Any
 
 from morphseq_dagster.lineage.causes import Cause, shorten
 from morphseq_dagster.lineage.costs import Cost, estimate_cost
+from morphseq_dagster.lineage.experience import Experience, add_estimates
 from morphseq_dagster.lineage.facts import ExperimentFacts, StepFacts, read_facts
 from morphseq_dagster.lineage.planner import ExperimentPlan, Verdict, plan_experiment
 from morphseq_dagster.steps.contract import Registry
@@ -65,6 +66,7 @@ def explain_experiment(workspace: Workspace, *, experiment: str) -> tuple[Experi
     """Explain every step of an experiment, in order."""
     (facts,) = read_facts(workspace, experiments=(experiment,))
     plan = plan_experiment(facts, registry=workspace.registry)
+    plan = add_estimates(plan, facts=facts, experience=Experience(workspace))
     told = tuple(_explain(v, facts=facts, plan=plan, registry=workspace.registry) for v in plan.verdicts)
     return plan, told
 
@@ -140,7 +142,13 @@ def encode_explanation(explanation: Explanation) -> dict[str, Any]:
         "failed_at": explanation.failed_at,
         "files": dict(explanation.paths),
         "recipe_origins": dict(explanation.origins),
-        "cost": {"least_s": cost.least_s, "most_s": cost.most_s, "unknown_steps": cost.unknown},
+        "cost": {
+            "least_s": cost.least_s,
+            "most_s": cost.most_s,
+            "estimated_steps": cost.estimated,
+            "estimated_from_experiments": cost.experiments,
+            "unknown_steps": cost.unknown,
+        },
     }
 
 

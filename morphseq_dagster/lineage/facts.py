@@ -24,6 +24,7 @@ from morphseq_dagster.steps.contract import ExternalInput, StepSpec
 from morphseq_dagster.steps.requests import read_external
 from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.storage.claims import Claim, holder_is_dead, read_claim
+from morphseq_dagster.storage.foreign import find_foreign
 from morphseq_dagster.storage.hashing import canonical_json, hash_file, hash_json
 from morphseq_dagster.storage.records import (
     Failure,
@@ -35,6 +36,7 @@ from morphseq_dagster.storage.records import (
     read_failure,
     read_record,
 )
+from morphseq_dagster.storage.weights import fingerprint, hash_weights, measure, recall_hash
 
 OutputFact = Literal["none", "as recorded", "missing", "changed", "unproven", "pruned", "discarded"]
 _FEW: Final = 64
@@ -63,7 +65,7 @@ class StepFacts:
         How the output compares with its record: `none` (no record), `unproven` (size, time or inode differ and the
         content was not read), `pruned` (gone by intent), `discarded` (to be made again).
     orphan
-        Whether the file is there without a record.
+        File at the artifact's place, relative to the data root, although there is no record; empty without one.
     failure
         Why the last attempt failed.
     claim, claim_is_dead
@@ -84,7 +86,7 @@ class StepFacts:
     recipe_json: bytes = b"{}"
     record: Record | None = None
     artifact: OutputFact = "none"
-    orphan: bool = False
+    orphan: str = ""
     failure: Failure | None = None
     claim: Claim | None = None
     claim_is_dead: bool = False
@@ -139,6 +141,7 @@ class _Reader:
         self._shared: Recipe | None = None
         self._slices: dict[str, tuple[dict[str, Any], bytes]] = {}
         self._hash = cache(hash_file)
+        self._hash_weights = cache(self._look_at_weights)
         self._root = str(self._layout.data_root)
         self._templates = {s.name: self._layout.artifact(s.name).primary for s in workspace.registry.steps}
         self._claims = _names(self._layout.private / "claims")
@@ -195,7 +198,7 @@ class _Reader:
             except (MorphseqError, OSError) as error:
                 artifact = "unproven"
                 unreadable.append((record.output.path, describe(error)))
-        externals, refused = self._externals(spec, experiment=experiment, record=record)
+        externals, refused = self._externals(spec, experiment=experiment, record=record, recipe=values)
         return StepFacts(
             step=spec.name,
             output=output,
@@ -203,7 +206,7 @@ class _Reader:
             recipe_json=recipe_json,
             record=record,
             artifact=artifact,
-            orphan=record is None and not unreadable and self._layout.absolute(output).exists(),
+            orphan="" if record is not None or unreadable else self._find_foreign(spec.name, experiment, output),
             failure=failure,
             claim=claim,
             claim_is_dead=claim is not None and holder_is_dead(claim),
@@ -212,6 +215,12 @@ class _Reader:
             refused=refused,
             unreadable=tuple(unreadable),
         )
+
+    def _find_foreign(self, step: str, experiment: str, output: str) -> str:
+        """Say what lies at an artifact's place without a record."""
+        primary = self._layout.absolute(output)
+        foreign = next(find_foreign(self._layout, step=step, experiment=experiment, primary=primary), None)
+        return "" if foreign is None else self._layout.relative(foreign)
 
     def _read(self, output: str, suffix: str, model: type[_Model], unreadable: list[tuple[str, str]]) -> _Model | None:
         """Read a record beside an output; what cannot be understood is told by the reader of records."""
@@ -232,10 +241,14 @@ class _Reader:
         return None
 
     def _externals(
-        self, spec: StepSpec, *, experiment: str, record: Record | None
+        self, spec: StepSpec, *, experiment: str, record: Record | None, recipe: Mapping[str, Any]
     ) -> tuple[tuple[InputRead, ...], dict[str, str]]:
         found, refused = [], {}
-        for external in spec.externals:
+        for external in spec.wanted_externals(recipe):
+            if external.weights and external.weights not in self._workspace.weights and record is not None:
+                # Another machine has them: without, the result can neither be refuted nor made again.
+                refused[external.name] = f"the settings of this machine name no weights `{external.weights}`"
+                continue
             try:
                 found.append(
                     read_external(
@@ -244,6 +257,7 @@ class _Reader:
                         layout=self._layout,
                         experiment=experiment,
                         digest=lambda e, path: self._digest(e, path, record=record),
+                        weights=self._workspace.weights,
                     )
                 )
             except MorphseqError as error:
@@ -254,6 +268,8 @@ class _Reader:
 
     def _digest(self, external: ExternalInput, path: Path, *, record: Record | None) -> str:
         """Hash a registered input; a folder's listing comes from the last scan where that is fresh enough."""
+        if external.weights:
+            return self._hash_weights(path) or _recorded(external, record=record)
         take = external.digest
         if take is None:
             return self._hash(path)
@@ -266,8 +282,16 @@ class _Reader:
         if listing is not None:
             return listing.digest
         # Not looked into: assumed to be what the record saw, and named among the skipped.
-        seen = [e.sha256 for e in record.inputs if e.name == external.name] if record is not None else []
-        return (seen[0] if seen else None) or ""
+        return _recorded(external, record=record)
+
+    def _look_at_weights(self, path: Path) -> str | None:
+        """Hash of weights from the cache, else read now; None where that is more than this call may read."""
+        recalled = recall_hash(self._layout, path)
+        if recalled is not None:
+            return recalled
+        return self._scans.check(
+            str(path), fingerprint=fingerprint(path), size=measure(path), judge=lambda: hash_weights(path)
+        )
 
     def _compare(self, record: Record) -> OutputFact:
         """Compare an output with its record: by size, time and inode first, by content on suspicion."""
@@ -315,6 +339,12 @@ class _Reader:
             None: "unproven",
         }
         return facts[verdict]
+
+
+def _recorded(external: ExternalInput, *, record: Record | None) -> str:
+    """Hash that a record saw of an input; empty when it saw none."""
+    seen = [e.sha256 for e in record.inputs if e.name == external.name] if record is not None else []
+    return (seen[0] if seen else None) or ""
 
 
 def describe(error: Exception) -> str:

@@ -25,6 +25,7 @@ from morphseq_dagster.storage.checkpoints import clear_checkpoints
 from morphseq_dagster.storage.claims import hold_claim
 from morphseq_dagster.storage.commit import commit, roll_forward
 from morphseq_dagster.storage.durable import write_durably
+from morphseq_dagster.storage.foreign import find_foreign, put_aside
 from morphseq_dagster.storage.hashing import hash_file
 from morphseq_dagster.storage.records import (
     ExternalEdit,
@@ -84,6 +85,8 @@ def keep(
 def discard(workspace: Workspace, path: Path, *, run_id: str = "reconcile") -> Finding:
     """Mark an artifact so that its step makes it again; a record that belongs to nothing is removed.
 
+    Files without a record, or whose record says nothing of them, are put aside below `adopted_originals/`.
+
     Raises
     ------
     PermanentError
@@ -93,11 +96,15 @@ def discard(workspace: Workspace, path: Path, *, run_id: str = "reconcile") -> F
     with _claimed(layout, path, run_id=run_id) as (entry, examined):
         # A kept edit that was merely touched is still an edit that may be given up.
         finding = (_find_kept(layout, entry) or examined) if examined is None or examined.is_harmless else examined
+        finding = finding or _find_pictures(layout, entry)
         if finding is None or "discard" not in finding.actions:
             raise _refuse("discard", finding=finding, path=path)
         record_path = layout.record(entry.primary)
-        if finding.kind in (Kind.ORPHAN_RECORD, Kind.UNREADABLE_RECORD):
+        if finding.kind in (Kind.NO_RECORD, Kind.ORPHAN_RECORD, Kind.UNREADABLE_RECORD):
             record_path.unlink(missing_ok=True)
+            # Beside a record of something else lies a file that nobody has spoken of yet.
+            for foreign in list(_find_foreign(layout, entry)) if finding.kind is not Kind.ORPHAN_RECORD else []:
+                put_aside(layout, foreign)
         else:
             record = read_record(layout, primary=entry.primary)
             if record is None:
@@ -156,6 +163,19 @@ def _find_kept(layout: Layout, entry: Located) -> Finding | None:
         return None
     path = layout.relative(entry.primary)
     return Finding(Kind.EDITED, entry.experiment, entry.step, path, "an edit that was kept", actions=("discard",))
+
+
+def _find_foreign(layout: Layout, entry: Located) -> Iterator[Path]:
+    return find_foreign(layout, step=entry.step, experiment=entry.experiment, primary=entry.primary)
+
+
+def _find_pictures(layout: Layout, entry: Located) -> Finding | None:
+    """Pictures of an older program, without a manifest, are no artifact that could be examined; but they lie there."""
+    foreign = next(_find_foreign(layout, entry), None)
+    if foreign is None:
+        return None
+    told = "pictures are there without a record"
+    return Finding(Kind.NO_RECORD, entry.experiment, entry.step, layout.relative(foreign), told, actions=("discard",))
 
 
 def _restage(layout: Layout, *, entry: Located, record: Record, find: ContractFinder) -> Staged:

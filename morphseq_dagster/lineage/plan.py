@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 
 from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.lineage.experience import Experience, add_estimates
 from morphseq_dagster.lineage.facts import read_facts
 from morphseq_dagster.lineage.planner import ExperimentPlan, Verdict, plan_experiment
 from morphseq_dagster.lineage.scans import Scans
@@ -47,10 +48,12 @@ def plan_experiments(
     scans
         How raw folders and image sets are looked into; everything now when None.
     """
+    experience = Experience(workspace)
     for facts in read_facts(workspace, experiments=experiments, scans=scans, variants=variants):
-        yield plan_experiment(
+        plan = plan_experiment(
             facts, registry=workspace.registry, steps=steps, forced=forced, busy=busy.get(facts.experiment, "")
         )
+        yield add_estimates(plan, facts=facts, experience=experience)
 
 
 def find_pending(

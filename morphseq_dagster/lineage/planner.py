@@ -30,6 +30,14 @@ Freshness = Literal["fresh", "pruned", "kept", "stale"]
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """Time that a step may take, and the number of other experiments that it is judged by."""
+
+    seconds: float
+    experiments: int
+
+
+@dataclass(frozen=True)
 class Verdict:
     """Judgement of one step.
 
@@ -49,6 +57,8 @@ class Verdict:
         Why automation leaves it alone; empty when it does not. What a person asks for runs all the same.
     seconds
         Wall time that computing it took last time; None when it never did.
+    estimate
+        In place of the time, where the step never ran: what it took elsewhere; None when nobody can tell.
     """
 
     step: str
@@ -58,6 +68,7 @@ class Verdict:
     certain: bool = False
     held: str = ""
     seconds: float | None = None
+    estimate: Estimate | None = None
 
     @property
     def reason(self) -> str:
@@ -166,7 +177,7 @@ def _judge(spec: StepSpec, *, facts: ExperimentFacts, before: Mapping[str, Verdi
     """Judge one step after those before it."""
     own = facts.steps[spec.name]
     record = own.record
-    seconds = record.seconds if record is not None else None
+    seconds = record.seconds if record is not None and record.origin != "adopted" else None
     if facts.recipe_problem:
         cause = Cause("unreadable", "recipe", detail=facts.recipe_problem)
         return Verdict(spec.name, (cause,), "stale", runs=True, held=cause.describe(), seconds=seconds)
@@ -191,7 +202,8 @@ def _judge(spec: StepSpec, *, facts: ExperimentFacts, before: Mapping[str, Verdi
     causes += _of_failure(own, key=key, causes=causes)
     # Without its input a published result can neither be refuted nor made again: it stands, and the cause is told.
     stale = any(c.kind not in ("running", "waiting") for c in causes)
-    certain = any(c.computes for c in causes) and not (own.unreadable or own.refused)
+    # What was cut off while it was published may be the very result that is asked for.
+    certain = any(c.computes for c in causes) and not (own.unreadable or own.refused or own.interrupted)
     if ahead:
         causes.append(Cause("upstream", ", ".join(ahead), computes=False))
     if not causes:
@@ -225,7 +237,7 @@ def _compare(spec: StepSpec, *, own: StepFacts, inputs: Mapping[str, InputRead],
         causes.append(Cause("code", spec.name, record.step_version, spec.version))
     causes += [Cause("recipe", name, old, new) for name, old, new in compare_values(record.recipe, own.recipe)]
     known = {entry.name: entry for entry in record.inputs}
-    expected = {*spec.inputs, *(external.name for external in spec.externals)}
+    expected = {*spec.inputs, *(external.name for external in spec.wanted_externals(own.recipe))}
     for name in sorted({*known, *expected}):
         if name in own.refused or (name in expected and name not in inputs):
             continue  # not known now: a cause of its own
@@ -256,7 +268,7 @@ def compare_values(old: Mapping[str, Any], new: Mapping[str, Any], *, prefix: st
 
 def _key(spec: StepSpec, *, own: StepFacts, inputs: Mapping[str, InputRead], experiment: str) -> str:
     """Key of the request that the step would run with now; empty when it cannot be made."""
-    order = [*spec.inputs, *(external.name for external in spec.externals)]
+    order = [*spec.inputs, *(external.name for external in spec.wanted_externals(own.recipe))]
     if any(name not in inputs for name in order):
         return ""
     return make_key(
@@ -271,7 +283,7 @@ def _key(spec: StepSpec, *, own: StepFacts, inputs: Mapping[str, InputRead], exp
 
 def _missing(own: StepFacts) -> Cause:
     if own.orphan:
-        return Cause("missing", own.output, detail="the file is there without its record")
+        return Cause("missing", own.output, detail=f"{own.orphan} is there without its record")
     if own.claim is not None and own.claim_is_dead:
         return Cause("missing", own.output, detail=f"{own.claim.holder()} is gone; the next run takes over")
     return Cause("missing", own.output)
@@ -332,6 +344,8 @@ def _hold(causes: Sequence[Cause], *, own: StepFacts) -> str:
     for cause in causes:
         if cause.kind in ("unreadable", "waiting"):
             return cause.describe()
+        if cause.kind == "missing" and own.orphan and own.claim is None and not own.interrupted:
+            return f"{cause.describe()}: `morphseq adopt` gives it one, `morphseq reconcile --discard` puts it aside"
         if cause.kind == "file_changed":
             return f"{cause.describe()}: `morphseq reconcile` keeps or discards the edit"
         if cause.kind == "failed" and own.failure is not None and own.failure.request_key:
@@ -406,6 +420,7 @@ def encode_plan(plan: ExperimentPlan) -> dict[str, Any]:
                 "certain": verdict.certain,
                 "held": verdict.held,
                 "seconds": verdict.seconds,
+                "estimated_s": round(verdict.estimate.seconds, 1) if verdict.estimate is not None else None,
                 "causes": [cause.encode() for cause in verdict.causes],
             }
             for verdict in plan.verdicts

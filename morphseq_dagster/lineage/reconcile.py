@@ -6,19 +6,24 @@ hashes on suspicion; what is at work right now is left out and named.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from morphseq_dagster.contracts.image_set import read_file_entries
 from morphseq_dagster.errors import MorphseqError
 from morphseq_dagster.layout import COHORT, Layout
 from morphseq_dagster.lineage.content import Change, PictureChange, compare_pictures, is_cut_off
-from morphseq_dagster.lineage.inventory import Located, list_artifacts
+from morphseq_dagster.lineage.inventory import Located, list_artifacts, locate
+from morphseq_dagster.lineage.retirement import read_retired
 from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.storage.claims import holder_is_dead, read_claim
 from morphseq_dagster.storage.hashing import hash_file
 from morphseq_dagster.storage.records import Record, digest_listing, read_record
+
+_SHORT: Final = 12
+"""Characters of a hash that people are shown."""
 
 
 class Kind(StrEnum):
@@ -133,7 +138,53 @@ def reconcile(
             findings += [finding] if finding is not None else []
         if on_progress is not None:
             on_progress(number + 1, len(located))
+    findings += find_vanished(layout, located=located, experiments=experiments)
     return Reconciliation(tuple(findings), len(located) - len(busy), tuple(busy))
+
+
+def find_vanished(
+    layout: Layout, *, located: Collection[Located], experiments: Collection[str] | None = None
+) -> Iterator[Finding]:
+    """Yield the artifacts that are gone with their records, as a deleted folder takes both along.
+
+    What was made from them names them in its own record. Where nothing of that is left either, nothing is proven, and
+    the artifact is merely missing.
+
+    Parameters
+    ----------
+    layout
+        Paths of the data root.
+    located
+        What is there.
+    experiments
+        Names to look for; all when None.
+    """
+    names = {artifact.name for artifact in layout.artifacts}
+    there = {layout.relative(entry.primary) for entry in located}
+    proofs: dict[str, list[tuple[str, str]]] = {}
+    for witness in [*located, *_find_cohort(layout, located=located)]:
+        try:
+            record = read_record(layout, primary=witness.primary)
+        except (MorphseqError, OSError):
+            continue  # a finding of its own
+        for entry in record.inputs if record is not None else ():
+            if entry.sha256 and entry.path not in there and (entry.name in names or witness.experiment == COHORT):
+                proofs.setdefault(entry.path, []).append((witness.step, entry.sha256))
+    retired = read_retired(layout) if proofs else frozenset()
+    for path, made in sorted(proofs.items()):
+        lost = locate(layout, layout.absolute(path))
+        if lost is None or lost.has_record or lost.has_file or lost.experiment in retired:
+            continue
+        if (experiments is None or lost.experiment in experiments) and not _find_holder(layout, lost):
+            steps = ", ".join(dict.fromkeys(step for step, _ in made))
+            told = f"file and record are gone, but {steps} was made from version {made[0][1][:_SHORT]} of it"
+            yield Finding(Kind.DELETED, lost.experiment, lost.step, path, f"{told}; a run makes it again")
+
+
+def _find_cohort(layout: Layout, *, located: Collection[Located]) -> Iterator[Located]:
+    """The cohort's table is a witness of every experiment, also where only some are looked at."""
+    if not any(entry.experiment == COHORT for entry in located):
+        yield from list_artifacts(layout, experiments=(COHORT,))
 
 
 def examine(layout: Layout, entry: Located, *, hash_all: bool = False) -> Finding | None:
@@ -146,7 +197,8 @@ def examine(layout: Layout, entry: Located, *, hash_all: bool = False) -> Findin
     try:
         record = read_record(layout, primary=entry.primary)
         if record is None:
-            return find(Kind.NO_RECORD, "the file is there, its record is not", "adopt") if entry.has_file else None
+            told = "the file is there, its record is not"
+            return find(Kind.NO_RECORD, told, "adopt", "discard") if entry.has_file else None
         if (record.step, record.experiment, record.output.path) != (entry.step, entry.experiment, path):
             told = f"the record is that of {record.step} of {record.experiment} at {record.output.path}"
             return find(Kind.ORPHAN_RECORD, told, "discard")

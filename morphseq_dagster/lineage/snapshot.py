@@ -155,7 +155,7 @@ def _without_record(spec: StepSpec, *, own: StepFacts, cells: Mapping[str, Cell]
     if own.claim is not None:
         return Cell(spec.name, "interrupted", f"{own.claim.holder()} is gone; the next run takes over")
     if own.orphan:
-        return Cell(spec.name, "error", f"{own.output} is there without its record")
+        return Cell(spec.name, "error", f"{own.orphan} is there without its record")
     waiting = [name for name in spec.inputs if cells[name].state in ("missing", "failed", "error")]
     if waiting:
         return Cell(spec.name, "missing", f"waits for {', '.join(waiting)}")

@@ -14,4 +14,4 @@ class Slice(BaseModel):
     The slice is hashed as JSON, which has no word for them.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -5,16 +5,33 @@ Holds names, versions, inputs and descriptions. Raise a step's version whenever 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from morphseq_dagster.layout import ARTIFACTS
+from morphseq_dagster.layout import ARTIFACTS, Layout
 from morphseq_dagster.recipes import slices as recipes
+from morphseq_dagster.recipes.latents import DEFAULT_MODEL
 from morphseq_dagster.steps import registered_inputs as registered
 from morphseq_dagster.steps.contract import ExternalInput, Registry, StepSpec
 
 
 def _latent_model(recipe: dict[str, Any]) -> str:
     return str(recipe["model"])
+
+
+def _needs_weights(parameter: str, *, without: str) -> Callable[[Mapping[str, Any]], bool]:
+    """Tell whether a slice chooses another backend than the one that has no weights."""
+    return lambda recipe: recipe.get(parameter, without) != without
+
+
+def _find_nothing(layout: Layout, experiment: str) -> None:
+    """Weights lie where the machine's settings say."""
+    del layout, experiment
+
+
+def _weights(name: str, *, parameter: str, without: str) -> ExternalInput:
+    wanted = _needs_weights(parameter, without=without)
+    return ExternalInput(f"{name}_weights", _find_nothing, wanted=wanted, weights=name)
 
 
 _WORKBOOK = ExternalInput("plate_workbook", registered.find_plate_workbook, required=True)
@@ -95,6 +112,7 @@ _STEPS: Final = (
         group="segmentation",
         stage="sam2",
         recipe=recipes.GdinoRawRecipe,
+        externals=(_weights("gdino", parameter="backend", without="classical"),),
         kinds=frozenset({"opencv", "json"}),
         pool="gpu",
     ),
@@ -118,6 +136,7 @@ _STEPS: Final = (
         group="segmentation",
         stage="sam2",
         recipe=recipes.Sam2TracksRecipe,
+        externals=(_weights("sam2", parameter="backend", without="classical"),),
         kinds=frozenset({"opencv", "json"}),
         pool="gpu",
     ),
@@ -214,6 +233,7 @@ _STEPS: Final = (
         group="latents",
         stage="latents",
         recipe=recipes.LatentsRecipe,
+        externals=(_weights("latents", parameter="model", without=DEFAULT_MODEL),),
         kinds=frozenset({"csv"}),
         pool="gpu",
         variant=_latent_model,

@@ -24,6 +24,7 @@ from morphseq_dagster.steps.contract import StepRequest, StepResult
 from morphseq_dagster.storage.hashing import hash_bytes, hash_file
 from morphseq_dagster.storage.records import Backend, InputRead, WellState, read_record
 from morphseq_dagster.storage.staging import FolderStage, Staged, StagedUnit, Status, stage_bytes
+from morphseq_dagster.storage.weights import hash_weights
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,6 +111,17 @@ class Workbench:
             raise _changed(entry.path, expected=entry.sha256, found="no file")
         if path.is_file():
             self._compare(entry, hash_file(path))
+        return path
+
+    def weights(self, name: str) -> Path | None:
+        """File or folder of a model's weights, read whole and verified; None where the machine names none."""
+        entry = self.input(name)
+        if entry.sha256 is None:
+            return None
+        path = self.layout.absolute(entry.path)
+        if not path.exists():
+            raise _changed(entry.path, expected=entry.sha256, found="no file")
+        self._compare(entry, hash_weights(path))
         return path
 
     def picture(self, path: str, *, entry: FileEntry) -> bytes:

@@ -5,7 +5,9 @@ Holds look-ups only; opening a workspace touches no file.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -17,10 +19,11 @@ from morphseq_dagster.steps.requests import build_request, output_path
 
 @dataclass(frozen=True)
 class Workspace:
-    """One data root seen through one registry."""
+    """One data root seen through one registry, on a machine whose weights lie where it says."""
 
     data_root: Path
     registry: Registry
+    weights: Mapping[str, Path] = field(default_factory=dict)
 
     @cached_property
     def layout(self) -> Layout:
@@ -48,4 +51,12 @@ class Workspace:
             recipe=self.recipe(experiment),
             run_id=run_id,
             force=force,
+            weights=self.weights,
         )
+
+
+def load_registry(name: str) -> Registry:
+    """Import a registry by `module:attribute`."""
+    module, _, attribute = name.partition(":")
+    registry: Registry = getattr(importlib.import_module(module), attribute)
+    return registry

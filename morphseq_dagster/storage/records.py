@@ -94,7 +94,7 @@ class Record(_Frozen):
     """Everything known of how an artifact was made.
 
     `condition` says what became of the bytes since: `pruned` ones are gone by intent and count as there, `discarded`
-    ones are to be made again whatever lies on the disk.
+    ones are to be made again whatever lies on the disk. `environment` is the hash of packages and code that computed.
     """
 
     schema_version: int = RECORD_SCHEMA
@@ -118,6 +118,7 @@ class Record(_Frozen):
     warnings: tuple[str, ...] = ()
     run_id: str
     place: str
+    environment: str = ""
     host: str
     pid: int
     started_at: str
@@ -287,5 +288,8 @@ def _read(path: Path, model: type[_Model]) -> _Model | None:
             expected=f"a {model.__name__.lower()} of schema {RECORD_SCHEMA}",
             found=f"{error.error_count()} problems, the first: {error.errors()[0]['msg']}",
             where=str(path),
-            remedy="remove the damaged record; the step then runs again",
+            remedy="`morphseq reconcile --discard` gives the file up, a run then makes it again; or remove the damaged "
+            "record, and `morphseq adopt` checks the file and gives it a new one"
+            if model is Record
+            else "remove the file",
         ) from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from morphseq_dagster.errors import report
@@ -38,9 +38,15 @@ def write_words(layout: Layout, experiment: str, *, words: Mapping[str, str]) ->
 
 
 def run_chain(
-    workspace: Workspace, experiment: str, *, run_id: str = "chain", force: bool = False
+    workspace: Workspace,
+    experiment: str,
+    *,
+    run_id: str = "chain",
+    force: bool = False,
+    steps: Collection[str] | None = None,
+    replace_foreign: bool = False,
 ) -> dict[str, tuple[Record, bool]]:
-    """Run every step in this process; tell each step's record and whether nothing had changed.
+    """Run every step in this process, or those named; tell each step's record and whether nothing had changed.
 
     Raises
     ------
@@ -49,7 +55,16 @@ def run_chain(
     """
     done = {}
     for spec in workspace.registry.steps:
-        with open_session(spec, workspace=workspace, experiment=experiment, run_id=run_id, force=force) as session:
+        if steps is not None and spec.name not in steps:
+            continue
+        with open_session(
+            spec,
+            workspace=workspace,
+            experiment=experiment,
+            run_id=run_id,
+            force=force,
+            replace_foreign=replace_foreign,
+        ) as session:
             if session.memo is not None:
                 done[spec.name] = (session.memo, True)
                 continue

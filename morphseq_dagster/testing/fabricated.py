@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from morphseq_dagster.layout import Layout
-from morphseq_dagster.steps.contract import StepSpec
+from morphseq_dagster.layout import COHORT, Layout
+from morphseq_dagster.steps.contract import StepRequest, StepSpec
 from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.storage.hashing import hash_bytes
 from morphseq_dagster.storage.records import Record, WellState, describe_output, encode
@@ -59,6 +59,14 @@ def fabricate_experiment(
             fabricate_step(workspace, spec, experiment=experiment, wells=states)
 
 
+def fabricate_cohort(workspace: Workspace) -> Record:
+    """Write the cohort's table, of whatever content, with a record that answers for the final tables as they are."""
+    from morphseq_dagster.steps.cohort_final import SPEC, build_cohort_request  # pandas, which nothing else here needs
+
+    request = build_cohort_request(workspace.layout, run_id="fabricated")
+    return fabricate_step(workspace, SPEC, experiment=COHORT, request=request)
+
+
 def fabricate_step(
     workspace: Workspace,
     spec: StepSpec,
@@ -66,6 +74,7 @@ def fabricate_step(
     experiment: str,
     content: str = "",
     wells: Mapping[str, WellState] | None = None,
+    request: StepRequest | None = None,
 ) -> Record:
     """Write output and record of one step, answering the request that it would run with now.
 
@@ -77,9 +86,11 @@ def fabricate_step(
         Content of the output, by which its version differs.
     wells
         States of wells in the record of an image set.
+    request
+        What the record answers; the step's ordinary request when None.
     """
     layout = workspace.layout
-    request = workspace.request(spec, experiment=experiment)
+    request = request or workspace.request(spec, experiment=experiment)
     primary = layout.absolute(request.output)
     data = (content or f"{spec.name} of {experiment}").encode()
     folders = layout.folders(spec.name, experiment=experiment)

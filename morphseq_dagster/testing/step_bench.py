@@ -65,10 +65,10 @@ class StepBench:
     def request(self, step: str, *, recipe: dict[str, Any] | None = None) -> StepRequest:
         """Make the request of a step; registered files that were not given are absent."""
         spec = REGISTRY.spec(step)
-        externals = [e.name for e in spec.externals]
+        values = spec.recipe.model_validate(recipe or {}).model_dump(mode="json")
+        externals = [e.name for e in spec.wanted_externals(values)]
         inputs = [self._inputs[name] for name in spec.inputs]
         inputs += [self._inputs.get(name, InputRead(name=name, path="", sha256=None)) for name in externals]
-        values = spec.recipe.model_validate(recipe or {}).model_dump(mode="json")
         variant = spec.variant(values) if spec.variant is not None else ""
         output = self.layout.primary(step, experiment=self.experiment, variant=variant)
         return StepRequest(

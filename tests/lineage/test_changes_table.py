@@ -7,10 +7,9 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import cv2
 import openpyxl
@@ -22,87 +21,23 @@ from morphseq_dagster.lineage.adopt.campaign import Campaign
 from morphseq_dagster.lineage.cohort import compare_manifest, read_manifest
 from morphseq_dagster.lineage.mending import discard, keep
 from morphseq_dagster.lineage.plan import plan_experiments
-from morphseq_dagster.places.place import ProcessPlace
-from morphseq_dagster.places.session import finish, open_session, run_session
-from morphseq_dagster.steps.cohort_final import SPEC, build_cohort_request
-from morphseq_dagster.steps.contract import ExternalInput, Registry, StepSpec
+from morphseq_dagster.steps.cohort_final import SPEC
 from morphseq_dagster.steps.registry import REGISTRY
-from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.storage.durable import host_name
 from morphseq_dagster.storage.records import encode, read_record
+from morphseq_dagster.testing.change_scene import EXPERIMENT, Scene, own, run_step
 from morphseq_dagster.testing.changes import ALL_STEPS, CHANGES, COHORT_STEP, Change, draw_table
 from morphseq_dagster.testing.experiments import (
-    FRAMES_EXPERIMENT,
     FRAMES_WELLS,
     edit_workbook,
     make_small_frames,
     workbook_path,
 )
 
-EXPERIMENT = FRAMES_EXPERIMENT
 OTHER = "20250530_other"
 RENAMED = "20250529_renamed"
 WELLS: tuple[WellPlan, ...] = FRAMES_WELLS[:2]
 DEAD_PROCESS = 2**22 + 1  # above the largest number that Linux gives
-
-
-@dataclass
-class Scene:
-    """A data root on which one change is made, and which experiment is looked at then."""
-
-    root: Path
-    registry: Registry = REGISTRY
-    experiment: str = EXPERIMENT
-    left_out: tuple[str, ...] = ()
-
-    @property
-    def workspace(self) -> Workspace:
-        return Workspace(self.root, self.registry)
-
-    def output(self, step: str) -> Path:
-        return self.workspace.output(step, experiment=EXPERIMENT)
-
-    @property
-    def raw(self) -> Path:
-        return self.workspace.layout.raw_folder("Frames", experiment=self.experiment)
-
-    def picture(self) -> Path:
-        return own(min(self.raw.glob("*.png")))
-
-    def replace_step(self, name: str, **values: Any) -> None:  # noqa: ANN401 - fields of a step
-        steps = tuple(replace(spec, **values) if spec.name == name else spec for spec in self.registry.steps)
-        self.registry = Registry(steps, self.registry.artifacts)
-
-    def write_recipe(self, text: str, *, name: str = EXPERIMENT) -> None:
-        path = self.root / "recipes" / f"{name}.toml"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text)
-
-    def run(self) -> list[str]:
-        """Run every step and the cohort; return what computed."""
-        specs = [spec for spec in self.registry.steps if spec.name not in self.left_out]
-        computed = [spec.name for spec in specs if run_step(self.workspace, spec, self.experiment)]
-        request = partial(build_cohort_request, self.workspace.layout, run_id="table")
-        return computed + [SPEC.name] * run_step(self.workspace, SPEC, COHORT, make_request=request)
-
-
-def run_step(workspace: Workspace, spec: StepSpec, experiment: str, **options: Any) -> bool:  # noqa: ANN401
-    """Run one step through the session; tell whether it computed."""
-    with open_session(spec, workspace=workspace, experiment=experiment, run_id="table", **options) as session:
-        if session.memo is not None:
-            return False
-        finish(workspace.layout, outcome=run_session(session, spec=spec, place=ProcessPlace()))
-    return True
-
-
-def own(path: Path) -> Path:
-    """Part a file from the baseline that it is a link to, so that it may be changed in place."""
-    status = path.stat()
-    copy = path.with_name(path.name + ".own")
-    copy.write_bytes(path.read_bytes())
-    os.utime(copy, ns=(status.st_atime_ns, status.st_mtime_ns))
-    copy.replace(path)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -246,24 +181,43 @@ def _(scene: Scene) -> None:
     scene.write_recipe("# the defaults, written out\n[gdino_detections]\niou_threshold   =  0.50\n\n[snips]\n")
 
 
-def _weights(layout: Any, experiment: str) -> Path:  # noqa: ANN401 - the layout
-    del experiment
-    return Path(layout.data_root / "weights.bin")
+def _use_weights(scene: Scene) -> None:
+    """Have the classical detector want the weights that the registry names for the neural ones, and run with them."""
+    (external,) = scene.registry.spec("gdino_raw").externals
+    scene.replace_step("gdino_raw", externals=(replace(external, wanted=None),))
+    scene.weights = {external.weights: scene.root.parent / "weights.pt"}
+    scene.weights[external.weights].write_bytes(b"1")
+    assert "gdino_raw" in scene.run()
 
 
 @makes("weights")
 def _(scene: Scene) -> None:
-    scene.replace_step("gdino_raw", externals=(ExternalInput("detector_weights", _weights),))
-    (scene.root / "weights.bin").write_bytes(b"1")
-    scene.run()
-    (scene.root / "weights.bin").write_bytes(b"2")
+    _use_weights(scene)
+    (path,) = scene.weights.values()
+    path.write_bytes(b"2")
 
 
 @makes("weights_touched")
 def _(scene: Scene) -> None:
-    MAKERS["weights"](scene)
-    scene.run()
-    os.utime(scene.root / "weights.bin")
+    _use_weights(scene)
+    (path,) = scene.weights.values()
+    os.utime(path)
+
+
+@makes("weights_moved")
+def _(scene: Scene) -> None:
+    _use_weights(scene)
+    ((name, path),) = scene.weights.items()
+    scene.weights = {name: path.rename(path.with_name("elsewhere.pt"))}
+
+
+@makes("weights_not_wanted")
+def _(scene: Scene) -> None:
+    path = scene.root.parent / "weights.pt"
+    path.write_bytes(b"1")
+    names = [e.weights for spec in scene.registry.steps for e in spec.externals if e.weights]
+    assert names
+    scene.weights = dict.fromkeys(names, path)
 
 
 @makes("version")
@@ -380,6 +334,7 @@ def _(scene: Scene) -> None:
 def _(scene: Scene) -> None:
     path = scene.output("built_metadata")
     scene.workspace.layout.record(path).unlink()
+    discard(scene.workspace, path)
 
 
 @makes("record_lost_and_adopted")

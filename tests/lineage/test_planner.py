@@ -264,3 +264,12 @@ class TestScans:
         assert len(calls) == 1
         assert Scans(workspace.layout).check("o", fingerprint="g", size=1, judge=lambda: "changed") == "changed"
         assert Scans(workspace.layout, budget_bytes=0).check("p", fingerprint="f", size=1, judge=judge) is None
+
+
+def test_a_publication_that_was_cut_off_may_be_all_there_is_to_do(workspace: Workspace) -> None:
+    write_words(workspace.layout, EXPERIMENT, words={"A01": "fish"})
+    journal = workspace.layout.journal("letters", experiment=EXPERIMENT)
+    write_durably(journal, b"{}")
+    found = plan(workspace)
+    assert kinds(found, "letters") == ["interrupted", "missing"]
+    assert [verdict.certain for verdict in found.pending] == [False, True, True]

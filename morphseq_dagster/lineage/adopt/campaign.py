@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
 
+from morphseq_dagster.contracts.catalog import ContractFinder, find_contract
 from morphseq_dagster.errors import MorphseqError
 from morphseq_dagster.layout import COHORT, Layout
 from morphseq_dagster.lineage.adopt.context import Context, Converted
@@ -89,12 +90,15 @@ class Campaign:
         Publish; otherwise only say what would be done.
     without_inputs
         Adopt although something before it is missing; it is stale as soon as that appears.
+    find
+        Looks contracts up.
     """
 
     workspace: Workspace
     root: Path
     apply: bool = False
     without_inputs: bool = False
+    find: ContractFinder = find_contract
     splits: dict[str, tuple[Split, Path]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -128,7 +132,7 @@ class Campaign:
         except MorphseqError as error:
             yield Outcome(experiment, "", "refused", str(error))
             return
-        context = Context(self.layout, self.root, experiment)
+        context = Context(self.layout, self.root, experiment, find=self.find)
         state = _State({}, set())
         specs = self.workspace.registry.steps
         wanted = {spec.name for spec in specs if self._sources(spec, experiment=experiment, recipe=recipe)}
@@ -162,10 +166,14 @@ class Campaign:
             record = read_record(self.layout, primary=primary)
         except MorphseqError:
             record = None  # a damaged record is replaced
-        if record is not None and self._stands(record):
+        if record is not None and (record.condition == "pruned" or self._stands(record)):
             state.versions[name] = artifact_input(name, record=record)
-            context.ready[name] = primary.read_bytes()
+            if record.condition == "published":
+                context.ready[name] = primary.read_bytes()
             return Outcome(experiment, name, "recorded", record.origin)
+        if record is not None and primary.is_file():
+            # What a record contradicts was changed by somebody: adopting it would declare that valid unasked.
+            return Outcome(experiment, name, "refused", _contradiction(record))
         if not sources:
             return None
         missing = [entry for entry in spec.inputs if entry not in state.versions and entry not in state.coming]
@@ -233,9 +241,12 @@ class Campaign:
         with hold_claim(layout.claim(spec.name, experiment=experiment), run_id=self._run_id, patience_s=_PATIENCE_S):
             roll_forward(layout, step=spec.name, experiment=experiment)
             inputs = [state.versions.get(name) or InputRead(name=name, path="", sha256=None) for name in spec.inputs]
-            for external in spec.externals:
+            weights = self.workspace.weights
+            for external in spec.wanted_externals(recipe.slice(spec.name)):
                 try:
-                    inputs.append(read_external(external.name, spec=spec, layout=layout, experiment=experiment))
+                    inputs.append(
+                        read_external(external.name, spec=spec, layout=layout, experiment=experiment, weights=weights)
+                    )
                 except MorphseqError:
                     inputs.append(InputRead(name=external.name, path="", sha256=None))
             request = StepRequest(
@@ -257,15 +268,19 @@ class Campaign:
         if missing:
             return Outcome(experiment, name, "blocked", f"{', '.join(missing)} is not there")
         try:
-            for external in spec.externals:
-                read_external(external.name, spec=spec, layout=self.layout, experiment=experiment)
+            for external in spec.wanted_externals(recipe.slice(spec.name)):
+                weights = self.workspace.weights
+                read_external(external.name, spec=spec, layout=self.layout, experiment=experiment, weights=weights)
         except MorphseqError as error:
             return Outcome(experiment, name, "blocked", f"{error.expected}: {error.found}")
         if not self.apply:
             state.coming.add(name)
             return Outcome(experiment, name, "make", "a light step that the tree lacks")
         try:
-            with open_session(spec, workspace=self.workspace, experiment=experiment, run_id=self._run_id) as session:
+            # What lies there was looked at and cannot be adopted.
+            with open_session(
+                spec, workspace=self.workspace, experiment=experiment, run_id=self._run_id, replace_foreign=True
+            ) as session:
                 record = session.memo
                 if record is None:
                     record = finish(self.layout, outcome=run_session(session, spec=spec, place=ProcessPlace()))
@@ -287,6 +302,13 @@ class _State:
 
     versions: dict[str, InputRead]
     coming: set[str]
+
+
+def _contradiction(record: Record) -> str:
+    """Say why a file is not taken although it is there."""
+    if record.condition == "discarded":
+        return f"{record.output.path} was discarded; its step makes it again"
+    return f"{record.output.path} is not what its record says: `morphseq reconcile` keeps or discards the edit"
 
 
 def find_experiments(campaign: Campaign, *, known: Iterable[str]) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from morphseq_dagster.contracts.catalog import ContractFinder, find_contract
 from morphseq_dagster.contracts.document import parse_document
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.layout import Layout
@@ -64,12 +65,15 @@ class Context:
         Name.
     ready
         Content of artifacts that are recorded or converted, by step.
+    find
+        Looks contracts up.
     """
 
     layout: Layout
     root: Path
     experiment: str
     ready: dict[str, bytes] = field(default_factory=dict)
+    find: ContractFinder = find_contract
 
     def document(self, step: str, model: type[_Model]) -> _Model | None:
         """Document of an artifact that is recorded or converted already; None when there is none."""

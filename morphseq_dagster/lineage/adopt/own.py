@@ -31,7 +31,7 @@ def take_own(context: Context, *, step: str, primary: Path) -> Converted:
     """
     data = primary.read_bytes()
     where = context.layout.relative(primary)
-    document = check_bytes(data, artifact=step, experiment=context.experiment, where=where)
+    document = check_bytes(data, artifact=step, experiment=context.experiment, where=where, find=context.find)
     files: dict[Path, Path] = {}
     version = ""
     warnings: tuple[str, ...] = ()

@@ -9,7 +9,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from morphseq_dagster.contracts.catalog import find_contract
 from morphseq_dagster.contracts.document import encode_document
 from morphseq_dagster.contracts.organized_frames import OrganizedFrames
 from morphseq_dagster.contracts.table import TableContract
@@ -57,7 +56,7 @@ def convert(context: Context, *, step: str, source: Source, sha256: str = "") ->
     if step in pictures:
         return pictures[step](context, source)
     digest = sha256 or hash_file(source.path)
-    if isinstance(find_contract(step), TableContract):
+    if isinstance(context.find(step), TableContract):
         return _convert_table(context, step=step, source=source, sha256=digest)
     return _convert_document(context, step=step, source=source, sha256=digest)
 
@@ -113,7 +112,7 @@ def _read_json(context: Context, source: Source) -> dict[str, Any]:
 
 
 def _convert_table(context: Context, *, step: str, source: Source, sha256: str) -> Converted:
-    contract = find_contract(step)
+    contract = context.find(step)
     if not isinstance(contract, TableContract):
         raise TypeError(f"{step} is no table")
     path = source.path if source.piece is None else source.piece / f"{context.experiment}.csv"

@@ -14,7 +14,8 @@ from morphseq_dagster.lineage.adopt.context import Converted
 from morphseq_dagster.steps.contract import StepRequest, StepSpec
 from morphseq_dagster.storage.checkpoints import clear_checkpoints
 from morphseq_dagster.storage.commit import commit
-from morphseq_dagster.storage.durable import host_name, is_temporary, link_or_copy, make_folder
+from morphseq_dagster.storage.durable import host_name, is_temporary
+from morphseq_dagster.storage.foreign import keep_aside
 from morphseq_dagster.storage.hashing import hash_bytes, hash_file
 from morphseq_dagster.storage.records import AdoptedFrom, Record, describe_output
 from morphseq_dagster.storage.staging import FolderStage, Staged, stage_bytes
@@ -114,7 +115,7 @@ def _put_aside(layout: Layout, *, primary: Path, folders: tuple[Path, ...], conv
     """Keep a second name of every file that the publication replaces and does not carry on."""
     if not folders:
         if primary.is_file() and hash_file(primary) != hash_bytes(converted.data):
-            _keep(layout, primary)
+            keep_aside(layout, primary)
         return
     carried = {_identity(source) for source in converted.files.values()}
     for folder in folders:
@@ -124,19 +125,7 @@ def _put_aside(layout: Layout, *, primary: Path, folders: tuple[Path, ...], conv
                 ours = name.endswith((RECORD_SUFFIX, FAILURE_SUFFIX)) or is_temporary(path)
                 same = path == primary and hash_bytes(converted.data) == hash_file(path)
                 if not (ours or same or _identity(path) in carried):
-                    _keep(layout, path)
-
-
-def _keep(layout: Layout, path: Path) -> None:
-    target = layout.put_aside(layout.relative(path))
-    number = 0
-    while target.exists():
-        if hash_file(target) == hash_file(path):
-            return
-        number += 1
-        target = target.with_name(f"{path.name}.{number}")
-    make_folder(target.parent)
-    link_or_copy(path, target)
+                    keep_aside(layout, path)
 
 
 def _identity(path: Path) -> tuple[int, int]:

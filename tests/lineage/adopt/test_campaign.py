@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from morphseq_dagster.contracts.image_set import ImageSetManifest
 from morphseq_dagster.lineage.adopt.campaign import Campaign, Outcome, find_experiments
-from morphseq_dagster.lineage.mending import refresh
+from morphseq_dagster.lineage.mending import discard, refresh
+from morphseq_dagster.lineage.plan import plan_experiments
 from morphseq_dagster.lineage.reconcile import reconcile
 from morphseq_dagster.steps.workspace import Workspace
-from morphseq_dagster.storage.records import read_record
+from morphseq_dagster.storage.records import encode, read_record
+from morphseq_dagster.testing.chain import open_toy, run_chain, write_words
 from morphseq_dagster.testing.experiments import (
     FRAMES_EXPERIMENT,
     STEPS,
@@ -20,7 +23,9 @@ from morphseq_dagster.testing.experiments import (
     run_experiment,
 )
 from morphseq_dagster.testing.older_tree import OlderForm, copy_inputs, merge_documents, write_older_tree
+from morphseq_dagster.testing.toy import LENGTHS, Summary
 
+TOY = "20240418"
 EXP, SECOND = FRAMES_EXPERIMENT, "20250529_ctrl_extras"
 HEAVY = ("ff_images", "organized_frames", "gdino_raw", "sam2_tracks", "exported_masks", "sam2_metadata")
 NEWER = OlderForm()
@@ -325,3 +330,43 @@ def test_latents_of_other_snips_are_refused(finished: Workspace, lab: Workspace)
     outcome = {outcome.step: outcome for outcome in run(lab, apply=True)}["latents"]
     assert outcome.action == "refused"
     assert "1 snips are missing" in outcome.detail
+
+
+def run_toy(workspace: Workspace) -> dict[str, str]:
+    contracts = {"letters": ImageSetManifest, "lengths": LENGTHS, "summary": Summary}
+    return actions(list(Campaign(workspace, workspace.data_root, apply=True, find=contracts.get).run([TOY])))
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Workspace:
+    workspace = open_toy(tmp_path / "root")
+    write_words(workspace.layout, TOY, words={"A01": "fish", "A02": "egg"})
+    run_chain(workspace, TOY)
+    return workspace
+
+
+def test_an_edit_that_nobody_declared_is_not_adopted(toy: Workspace) -> None:
+    path = toy.output("lengths", experiment=TOY)
+    path.write_bytes(path.read_bytes().replace(b"A01,4", b"A01,5"))
+    assert run_toy(toy) == {"letters": "recorded", "lengths": "refused", "summary": "recorded"}
+    assert next(plan_experiments(toy, experiments=[TOY])).closure == ("lengths", "summary")
+
+
+def test_an_edit_that_was_given_up_is_not_adopted(toy: Workspace) -> None:
+    path = toy.output("lengths", experiment=TOY)
+    path.write_bytes(path.read_bytes().replace(b"A01,4", b"A01,5"))
+    discard(toy, path)
+    assert run_toy(toy)["lengths"] == "refused"
+    assert run_chain(toy, TOY)["lengths"][1] is False
+    assert b"A01,4" in path.read_bytes()
+
+
+def test_what_was_removed_to_save_space_does_not_block_what_comes_after_it(toy: Workspace) -> None:
+    path = toy.output("lengths", experiment=TOY)
+    record = read_record(toy.layout, primary=path)
+    assert record is not None
+    toy.layout.record(path).write_bytes(encode(record.model_copy(update={"condition": "pruned"})))
+    path.unlink()
+    toy.layout.record(toy.output("summary", experiment=TOY)).unlink()
+    assert run_toy(toy) == {"letters": "recorded", "lengths": "recorded", "summary": "adopt"}
+    assert next(plan_experiments(toy, experiments=[TOY])).closure == ()

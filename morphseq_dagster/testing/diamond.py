@@ -1,0 +1,125 @@
+"""Diamond registry: the toy steps, and what they lack of the real ones' shapes.
+
+`letters` feeds `lengths` and `mirrors`, which meet again in `sentence`; `summary` hangs on `lengths` alone. `mirrors`
+publishes two folders as one unit and reads a file of the whole lab that may be absent, as weights are. Used where every
+way of becoming stale must be walked many times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from morphseq_dagster.contracts.document import DocumentPart
+from morphseq_dagster.contracts.image_set import FileEntry, ImageSetManifest
+from morphseq_dagster.layout import Artifact, Layout
+from morphseq_dagster.steps.contract import ExternalInput, Registry, StepRequest, StepResult, StepSpec
+from morphseq_dagster.steps.wells import WellTask, run_wells
+from morphseq_dagster.steps.workbench import Account, Workbench
+from morphseq_dagster.storage.checkpoints import WellPayload
+from morphseq_dagster.storage.hashing import hash_bytes
+from morphseq_dagster.testing.toy import LENGTHS, TOY_REGISTRY, Summary
+
+DIAMOND: Final = "morphseq_dagster.testing.diamond:DIAMOND_REGISTRY"
+"""Name of the registry as runner and settings want it."""
+_ARTIFACTS: Final = (
+    *TOY_REGISTRY.artifacts,
+    Artifact(
+        "mirrors",
+        "image_set",
+        "mirrors/forward/{exp}/mirrors_manifest_{exp}.json",
+        ("mirrors/forward/{exp}", "mirrors/backward/{exp}"),
+    ),
+    Artifact("sentence", "document", "tables/sentence_{exp}.json"),
+)
+
+
+class Sentence(DocumentPart):
+    """Words read backwards, in the order of their wells, and how many letters were counted."""
+
+    words: tuple[str, ...]
+    letters: int
+
+
+CONTRACTS: Final[Mapping[str, Any]] = {
+    "letters": ImageSetManifest,
+    "lengths": LENGTHS,
+    "mirrors": ImageSetManifest,
+    "summary": Summary,
+    "sentence": Sentence,
+}
+"""Contracts by artifact, as who checks files from outside wants them."""
+
+
+def weights_file(layout: Layout, experiment: str) -> Path:
+    """Registered input of the whole lab: what `mirrors` adds to every word; absent, it adds nothing."""
+    del experiment
+    return layout.data_root / "mirror_weights.txt"
+
+
+def run_mirrors(request: StepRequest) -> StepResult:
+    """Write every word forwards into one folder and backwards into another."""
+    bench = Workbench(request, artifacts=_ARTIFACTS)
+    manifest = bench.document("letters", ImageSetManifest)
+    path = bench.external("mirror_weights")
+    added = path.read_text() if path is not None else ""
+    folders = bench.layout.folders("mirrors", experiment=bench.experiment)
+    pictures = {Path(name).stem: (name, entry) for name, entry in manifest.files.items()}
+
+    def compute(task: WellTask) -> WellPayload:
+        name, entry = pictures[task.well]
+        word = bench.picture(name, entry=entry).decode()
+        return WellPayload({}, {"forward.txt": word.encode(), "backward.txt": (word[::-1] + added).encode()})
+
+    def restore(task: WellTask) -> WellPayload | None:
+        paths = {name: folder / f"{task.well}.txt" for name, folder in zip(_NAMES, folders, strict=True)}
+        return WellPayload({}, dict(paths)) if all(path.is_file() for path in paths.values()) else None
+
+    tasks = [WellTask(well, [entry.sha256, added]) for well, (_, entry) in pictures.items()]
+    run = run_wells(bench, tasks=tasks, compute=compute, restore=restore, max_failed_share=0.0)
+    files = {
+        folder / f"{well}.txt": Path(str(payload.files[name]))
+        for well, payload in run.payloads.items()
+        for name, folder in zip(_NAMES, folders, strict=True)
+    }
+    entries = {
+        bench.layout.relative(target): FileEntry(sha256=hash_bytes(p.read_bytes()), size=p.stat().st_size)
+        for target, p in sorted(files.items())
+    }
+    made = ImageSetManifest(experiment_id=bench.experiment, files=entries)
+    account = Account(wells=run.states, counts={"computed": run.computed})
+    return bench.stage_images(files, manifest=made, folders=folders, account=account)
+
+
+def run_sentence(request: StepRequest) -> StepResult:
+    """Join what came by both ways."""
+    bench = Workbench(request, artifacts=_ARTIFACTS)
+    table = bench.table("lengths", LENGTHS)
+    manifest = bench.document("mirrors", ImageSetManifest)
+    texts = {name: bench.picture(name, entry=entry).decode() for name, entry in manifest.files.items()}
+    words = tuple(text for name, text in sorted(texts.items()) if "/backward/" in name)
+    return bench.stage_document(Sentence(words=words, letters=int(table["letters"].sum())))
+
+
+_NAMES: Final = ("forward.txt", "backward.txt")
+_HERE: Final = "morphseq_dagster.testing.diamond"
+_LETTERS, _LENGTHS, _SUMMARY = TOY_REGISTRY.steps
+DIAMOND_REGISTRY: Final = Registry(
+    steps=(
+        _LETTERS,
+        _LENGTHS,
+        StepSpec(
+            "mirrors",
+            1,
+            f"{_HERE}:run_mirrors",
+            ("letters",),
+            "Words forwards and backwards.",
+            "toy",
+            externals=(ExternalInput("mirror_weights", weights_file),),
+        ),
+        _SUMMARY,
+        StepSpec("sentence", 1, f"{_HERE}:run_sentence", ("lengths", "mirrors"), "What came by both ways.", "toy"),
+    ),
+    artifacts=_ARTIFACTS,
+)
