@@ -13,13 +13,16 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from benchmarks.bulk import measure_bulk
+from benchmarks.dagster_slurm import measure_dagster_slurm
 from benchmarks.measure import ROOT, Line
+from benchmarks.parking import measure_parking
 from benchmarks.runs import measure_demo, measure_places, measure_real
 from benchmarks.staleness import measure_staleness
 from benchmarks.status import measure_status
 from benchmarks.storage import measure_storage
 
-NAMES = ("real", "demo", "places", "status", "staleness", "storage")
+NAMES = ("real", "demo", "places", "status", "staleness", "storage", "bulk", "dagster_slurm", "parking")
 _RESULTS = ROOT / "benchmarks" / "results"
 
 
@@ -33,9 +36,10 @@ def main() -> int:
     if unknown := set(chosen) - set(NAMES):
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
     shared = Path(os.environ.get("MORPHSEQ_SHARED", ROOT.parent / "shared"))
-    if "real" in chosen and not shared.is_dir():
-        print(f"real: left out, {shared} is not there (MORPHSEQ_SHARED names another folder)", file=sys.stderr)
-        chosen = tuple(name for name in chosen if name != "real")
+    for needy in ("real", "bulk", "dagster_slurm", "parking"):
+        if needy in chosen and not shared.is_dir():
+            print(f"{needy}: left out, {shared} is not there (MORPHSEQ_SHARED names another folder)", file=sys.stderr)
+            chosen = tuple(name for name in chosen if name != needy)
     lines: list[Line] = []
     with tempfile.TemporaryDirectory(dir=options.scratch) as name:
         scratch = Path(name)
@@ -46,6 +50,9 @@ def main() -> int:
             "status": lambda: measure_status(scratch, repeats=options.repeats),
             "staleness": lambda: measure_staleness(scratch, repeats=options.repeats),
             "storage": lambda: measure_storage(scratch, repeats=options.repeats),
+            "bulk": lambda: measure_bulk(scratch, shared=shared),
+            "dagster_slurm": lambda: measure_dagster_slurm(scratch, shared=shared),
+            "parking": lambda: measure_parking(scratch, shared=shared),
         }
         for benchmark in chosen:
             print(f"{benchmark} ...", file=sys.stderr, flush=True)

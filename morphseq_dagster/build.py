@@ -10,11 +10,13 @@ from morphseq_dagster.assets.cohort import cohort_final
 from morphseq_dagster.assets.factory import IO_MANAGER_KEY, make_assets
 from morphseq_dagster.assets.freshness import make_freshness_check
 from morphseq_dagster.io_managers.artifacts import ArtifactIOManager
+from morphseq_dagster.jobs.bulk import make_bulk_job
 from morphseq_dagster.jobs.materialize_stale import make_stale_job
 from morphseq_dagster.jobs.report_staleness import REPORT_JOB, report_staleness
 from morphseq_dagster.places.outcome import DEFAULT_REGISTRY
 from morphseq_dagster.places.runner import load_registry
 from morphseq_dagster.resources.workspace import WorkspaceResource
+from morphseq_dagster.sensors.jobs import make_jobs_sensor
 from morphseq_dagster.sensors.new_experiments import make_sensor
 from morphseq_dagster.sensors.reconcile import make_reconcile_sensor
 from morphseq_dagster.sensors.staleness import make_launch_sensor, make_report_sensor
@@ -33,11 +35,12 @@ def build_definitions(settings: MachineSettings, *, registry: str = DEFAULT_REGI
         selection=dg.AssetSelection.assets(*(asset.key for asset in assets)),
         description="The whole way of one experiment.",
     )
-    jobs: list[Any] = [pipeline]
+    jobs: list[Any] = [pipeline, make_bulk_job(lambda: build_definitions(settings, registry=registry))]
     checks: list[dg.AssetChecksDefinition] = []
     sensors = [
         make_sensor(PIPELINE_JOB),
         make_reconcile_sensor(lambda: build_definitions(settings, registry=registry).resolve_asset_graph()),
+        make_jobs_sensor(lambda: build_definitions(settings, registry=registry).resolve_asset_graph()),
     ]
     if registry == DEFAULT_REGISTRY:  # other registries have no final table to merge or to judge
         jobs.append(

@@ -6,12 +6,16 @@ before they get here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import dagster as dg
 
 from morphseq_dagster.identifiers import check_experiment
 
+BULK_JOB = "bulk"
+"""The job of one run over many experiments; its configuration names them."""
+BULK_OP = "walk"
 _PARTITION_TAG = "dagster/partition"
 _UNFINISHED = (
     dg.DagsterRunStatus.QUEUED,
@@ -36,8 +40,18 @@ def find_busy(instance: dg.DagsterInstance) -> dict[str, str]:
     """Experiments with a run that is queued or under way, each with that run in words."""
     records = instance.get_run_records(dg.RunsFilter(statuses=list(_UNFINISHED)))
     runs = [record.dagster_run for record in records]
-    return {
-        run.tags[_PARTITION_TAG]: f"run {run.run_id} is {run.status.value.lower()}"
-        for run in runs
-        if _PARTITION_TAG in run.tags
-    }
+    return {name: f"run {run.run_id} is {run.status.value.lower()}" for run in runs for name in _experiments_of(run)}
+
+
+def bulk_config(experiments: Sequence[str], *, steps: Sequence[str] = (), force: bool = False) -> dict[str, Any]:
+    """Configuration of a run of the job `bulk`."""
+    named = {"experiments": list(experiments), "steps": list(steps), "force": force}
+    return {"ops": {BULK_OP: {"config": named}}}
+
+
+def _experiments_of(run: dg.DagsterRun) -> tuple[str, ...]:
+    """Experiments that a run works on: its partition, or those that its configuration names."""
+    if run.job_name == BULK_JOB:
+        config: Any = run.run_config
+        return tuple(config["ops"][BULK_OP]["config"]["experiments"])
+    return (run.tags[_PARTITION_TAG],) if _PARTITION_TAG in run.tags else ()

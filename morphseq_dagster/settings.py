@@ -24,7 +24,7 @@ from morphseq_dagster.slurm.job import Environment, Resources, check_path
 from morphseq_dagster.slurm.ssh import SshAddress
 
 PlaceName = Literal["process", "subprocess", "slurm"]
-_CLOSED = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+_CLOSED = ConfigDict(extra="forbid", frozen=True)
 
 
 class ResourceSettings(BaseModel):
@@ -123,16 +123,20 @@ class SlurmSettings(BaseModel):
 
     model_config = _CLOSED
 
-    transport: Literal["local", "ssh"] = "local"
-    """`local` on a submit host itself, `ssh` from anywhere else."""
+    transport: Literal["local", "ssh", "dagster_slurm"] = "local"
+    """`local` on a submit host itself, `ssh` from anywhere else, or a login described by dagster-slurm's objects."""
     ssh: SshSettings | None = None
-    """The login node, for transport ssh."""
+    """The login node, for transports ssh and dagster_slurm."""
+    resource: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$")
+    """In place of ssh for transport dagster_slurm: module:attribute of a `SlurmResource`; its queue is the default."""
     commands: str = ""
     """Folder of sbatch and its kin, where a login shell does not find them."""
     python: str = sys.executable
     """Python of the environment on the nodes."""
     data_root: str = ""
     """The data root as the nodes see it, where that differs."""
+    environment: Literal["same", "recorded", "any"] = "same"
+    """Packages and code that a job must find: those where it was asked for, those recorded on the cluster, or any."""
     preamble: str | None = None
     """Shell file that a job reads first (modules of the site), as the nodes see it."""
     variables: dict[str, str] = Field(default_factory=dict)
@@ -143,6 +147,8 @@ class SlurmSettings(BaseModel):
     """For single steps."""
     experiments: dict[str, SlurmExperimentSettings] = Field(default_factory=dict)
     """For single experiments."""
+    max_jobs: int = Field(default=200, ge=1)
+    """Most jobs that a run over many experiments has submitted at once."""
     requeue: bool = True
     """Whether the scheduler may start a job again by itself after a node was lost."""
     warn_s: int = Field(default=120, ge=0, le=65535)
@@ -153,28 +159,37 @@ class SlurmSettings(BaseModel):
     """Seconds for which nobody knows of a job before it counts as lost."""
     settle_s: float = Field(default=30, ge=0)
     """Seconds for a completed job's result to come into sight."""
+    orphans: Literal["keep", "cancel"] = "keep"
+    """Whether the reconciler leaves jobs at work whose run failed or was killed, for the next run, or cancels them."""
+    orphans_after_s: float = Field(default=1800, ge=0)
+    """Seconds after the end of the run for which they are left at work nevertheless."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if (self.transport == "ssh") != (self.ssh is not None):
-            raise ValueError("the section ssh belongs to the transport ssh")
+        given = (self.ssh is not None, self.resource is not None)
+        taken = {"local": {(False, False)}, "ssh": {(True, False)}, "dagster_slurm": {(True, False), (False, True)}}
+        if given not in taken[self.transport]:
+            raise ValueError("transport ssh needs the section ssh, dagster_slurm that or a resource, local neither")
+        # dagster-slurm never leaves users to the SSH configuration.
+        if self.transport == "dagster_slurm" and self.ssh and (not self.ssh.user or "@" not in (self.ssh.jump or "@")):
+            raise ValueError("transport dagster_slurm needs ssh.user, and the user of ssh.jump")
         try:
             for path in (self.commands, self.python, self.data_root):
                 check_path(path or "/")
-            self.environment()
+            self.surroundings()
         except PermanentError as error:
             raise ValueError(error.found) from error
         return self
 
-    def environment(self) -> Environment:
+    def surroundings(self) -> Environment:
         """Surroundings of every job."""
         return Environment(preamble=self.preamble, variables=self.variables)
 
-    def resources_of(self, step: str, *, experiment: str) -> Resources:
-        """Resources of one step of one experiment: the narrowest section wins, value by value."""
+    def resources_of(self, step: str, *, experiment: str, base: Resources | None = None) -> Resources:
+        """Resources of one step of one experiment, over a base: the narrowest section wins, value by value."""
         special = self.experiments.get(experiment, SlurmExperimentSettings())
         layers = [self.resources, self.steps.get(step), special.resources, special.steps.get(step)]
-        found = Resources()
+        found = base or Resources()
         for layer in layers:
             found = layer.over(found) if layer is not None else found
         return found
@@ -183,7 +198,7 @@ class SlurmSettings(BaseModel):
 class PlacesSettings(BaseModel):
     """Where steps run: one entry per step, beside the sections of experiments and clusters."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="allow", frozen=True)
     __pydantic_extra__: dict[str, PlaceName]
 
     experiments: dict[str, dict[str, PlaceName]] = Field(default_factory=dict)
@@ -197,6 +212,32 @@ class PlacesSettings(BaseModel):
         return dict(self.__pydantic_extra__)
 
 
+class WeightsSettings(BaseModel):
+    """Where the weights of models lie on this machine: a file each, or a folder of several.
+
+    Their content enters results and keys, their place does not. On a cluster the nodes must see them under the same
+    path, unless they lie below the data root.
+    """
+
+    model_config = _CLOSED
+
+    gdino: Path | None = None
+    """Weights of the detector."""
+    sam2: Path | None = None
+    """Weights of the segmenter."""
+    latents: Path | None = None
+    """Weights of the latent model."""
+
+    @field_validator("gdino", "sam2", "latents")
+    @classmethod
+    def _make_absolute(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser().absolute()
+
+    def named(self) -> dict[str, Path]:
+        """Those that are named."""
+        return {name: path for name in WeightsSettings.model_fields if (path := getattr(self, name)) is not None}
+
+
 class MachineSettings(BaseSettings):
     """Settings of one machine."""
 
@@ -206,7 +247,6 @@ class MachineSettings(BaseSettings):
         toml_file="morphseq.toml",
         extra="ignore",
         frozen=True,
-        use_attribute_docstrings=True,
     )
 
     data_root: Path = Field(default=Path("data_root"))
@@ -215,6 +255,10 @@ class MachineSettings(BaseSettings):
     """Where steps run unless `places` says otherwise."""
     places: PlacesSettings = Field(default_factory=lambda: PlacesSettings.model_validate({}))
     """Place per step, and the cluster."""
+    cpus: int | None = Field(default=None, ge=1, le=4096)
+    """Processors for the wells of a step on this machine; without it well after well. A cluster's jobs have theirs."""
+    weights: WeightsSettings = WeightsSettings()
+    """Where the weights of models lie."""
     register_partitions: bool = False
     """Whether loading the definitions registers experiments whose raw folder is there."""
     report_every_s: int = Field(default=120, ge=5)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.places.place import ProcessPlace, SubprocessPlace, make_place
 from morphseq_dagster.places.errand import make_job
+from morphseq_dagster.places.place import ProcessPlace, SubprocessPlace, make_place
 from morphseq_dagster.places.slurm import SlurmPlace
 from morphseq_dagster.settings import MachineSettings, SlurmSettings, load_settings
 from morphseq_dagster.steps.contract import StepRequest
@@ -81,6 +81,12 @@ def test_narrowest_section_wins_value_by_value(here: Path) -> None:
         ('[places.slurm]\ntransport = "ssh"', "ssh"),
         ('[places.slurm]\nssh = { host = "x" }', "ssh"),
         ('[places.slurm]\ntransport = "ssh"\nssh = { host = "-oProxyCommand=id" }', "host"),
+        ('[places.slurm]\ntransport = "ssh"\nresource = "lab:slurm"', "resource"),
+        ('[places.slurm]\ntransport = "dagster_slurm"', "resource"),
+        ('[places.slurm]\ntransport = "dagster_slurm"\nresource = "lab:x"\nssh = { host = "x" }', "resource"),
+        ('[places.slurm]\ntransport = "dagster_slurm"\nresource = "lab:x;id"', "resource"),
+        ('[places.slurm]\ntransport = "dagster_slurm"\nssh = { host = "x" }', "ssh.user"),
+        ('[places.slurm]\ntransport = "dagster_slurm"\nssh = { host = "x", user = "me", jump = "y" }', "ssh.jump"),
     ],
 )
 def test_wrong_values_are_refused_by_name_when_the_settings_are_read(here: Path, text: str, named: str) -> None:

@@ -12,8 +12,10 @@ import dagster as dg
 
 from morphseq_dagster.assets.description import describe_hit, describe_result, failure_of, output_tags
 from morphseq_dagster.errors import MorphseqError
+from morphseq_dagster.launchers.worker import leave, may_park
 from morphseq_dagster.partitions import EXPERIMENTS
 from morphseq_dagster.places.session import discard_unpublished, open_session, run_session
+from morphseq_dagster.places.slurm import ParkedRun
 from morphseq_dagster.resources.workspace import WorkspaceResource
 from morphseq_dagster.steps.contract import Registry, StepRequest, StepSpec
 from morphseq_dagster.steps.progress import Progress, listening
@@ -64,14 +66,15 @@ def run_step(
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Run one step inside its claim, which outlasts the yield: the IO manager commits before the claim is released."""
     workspace = resource.open()
-    force = _is_forced(context, spec.name)
+    run_id, force = context.run.run_id, _is_forced(context, spec.name)
     try:
         with open_session(
             spec,
             workspace=workspace,
             experiment=experiment,
-            run_id=context.run.run_id,
+            run_id=run_id,
             force=force,
+            repeated=may_park(run_id) and _has_succeeded(context),
             on_wait=lambda claim: context.log.info(f"waiting for {claim.holder()}"),
             make_request=make_request,
         ) as session:
@@ -82,13 +85,22 @@ def run_step(
                 yield describe_hit(session.memo, workspace=workspace)
                 return
             with listening(lambda progress: _log(context, progress)):
-                outcome = run_session(session, spec=spec, place=resource.place_of(spec.name, experiment=experiment))
+                place = resource.place_of(spec.name, experiment=experiment, run_id=run_id)
+                outcome = run_session(session, spec=spec, place=place)
             try:
                 yield describe_result(outcome, workspace=workspace, tags=output_tags(session.request))
             finally:
                 discard_unpublished(workspace.layout, outcome=outcome)
+    except ParkedRun as parked:
+        leave(parked, instance=context.instance, run=context.run, step_key=str(context.op_handle))
     except MorphseqError as error:
         raise failure_of(error) from error
+
+
+def _has_succeeded(context: dg.AssetExecutionContext) -> bool:
+    """Whether a process of this run before this one has finished the step."""
+    events = context.instance.all_logs(context.run.run_id, of_type=dg.DagsterEventType.STEP_SUCCESS)
+    return any(entry.step_key == str(context.op_handle) for entry in events)
 
 
 def _is_forced(context: dg.AssetExecutionContext, step: str) -> bool:

@@ -8,13 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any, Final
 
 import dagster as dg
-from dagster import AssetKey, AssetMaterialization, AssetRecordsFilter, DagsterInstance, EventLogRecord
+from dagster import AssetKey, AssetMaterialization, AssetRecordsFilter, DagsterInstance
 
 from morphseq_dagster.assets.description import describe_record
+from morphseq_dagster.assets.provenance import (
+    CODE_TAG,
+    NEVER_SEEN,
+    USER_PROVIDED_TAG,
+    VERSION_TAG,
+    says_the_same,
+    tags_of,
+    version_tags,
+)
 from morphseq_dagster.errors import MorphseqError
 from morphseq_dagster.layout import COHORT
 from morphseq_dagster.lineage.inventory import Located, list_artifacts
@@ -27,11 +35,6 @@ ORIGIN_TAG: Final = "morphseq/origin"
 REPORT_TAG: Final = "morphseq/reported"
 FILE_MISSING: Final = "file-missing"
 """Code version of a tombstone: Dagster then shows the partition as unsynced, and its descendants as they are."""
-_VERSION: Final = "dagster/data_version"
-_USER_PROVIDED: Final = "dagster/data_version_is_user_provided"
-_CODE: Final = "dagster/code_version"
-_NEVER_SEEN: Final = "-1"
-"""Pointer to before the first event: whatever version the input has now is news to the artifact."""
 _PAGE: Final = 1000
 _UNFINISHED: Final = (
     dg.DagsterRunStatus.QUEUED,
@@ -118,14 +121,14 @@ def report_missing(instance: DagsterInstance, *, workspace: Workspace, record: R
     key, partition = AssetKey(record.step), None if record.experiment == COHORT else record.experiment
     wanted: Any = AssetRecordsFilter(key, asset_partitions=[partition]) if partition is not None else key
     newest = instance.fetch_materializations(wanted, limit=1).records
-    tags = dict(_tags_of(newest[0])) if newest else {_VERSION: record.data_version, _USER_PROVIDED: "true"}
+    tags = dict(tags_of(newest[0])) if newest else {VERSION_TAG: record.data_version, USER_PROVIDED_TAG: "true"}
     instance.report_runless_asset_event(
         AssetMaterialization(
             asset_key=key,
             partition=partition,
             description=f"{record.output.path} is gone; its step makes it again",
             metadata=describe_record(record, workspace=workspace),
-            tags={**tags, _CODE: FILE_MISSING, REPORT_TAG: "missing"},
+            tags={**tags, CODE_TAG: FILE_MISSING, REPORT_TAG: "missing"},
         )
     )
 
@@ -172,7 +175,7 @@ class _Reporter:
             return
         tags = self._tags(record)
         if missing:
-            tags |= {_CODE: FILE_MISSING, REPORT_TAG: "missing"}
+            tags |= {CODE_TAG: FILE_MISSING, REPORT_TAG: "missing"}
         partition = None if entry.experiment == COHORT else entry.experiment
         if self._is_known(entry.step, partition=partition, tags=tags):
             self._counts["known"] += 1
@@ -193,24 +196,10 @@ class _Reporter:
 
     def _tags(self, record: Record) -> dict[str, str]:
         """Tags as a run would have left them, plus where the artifact came from."""
-        tags = {
-            _VERSION: record.data_version,
-            _USER_PROVIDED: "true",
-            _CODE: str(record.step_version),
-            ORIGIN_TAG: record.origin,
-            REPORT_TAG: "record",
-            "morphseq/recipe": record.recipe_hash[:32],
-        }
         read = {entry.name: entry.sha256 for entry in record.inputs}
-        if record.experiment != COHORT:
-            tags |= {f"morphseq/in.{name}": (version or "absent")[:32] for name, version in read.items()}
-        for key in sorted(self._graph.get(AssetKey(record.step)).parent_keys):
-            name = key.path[-1]
-            versions = [read.get(name)] if record.experiment != COHORT else [v for _, v in sorted(read.items()) if v]
-            text = "".join(version or "" for version in versions)
-            tags[f"dagster/input_data_version/{name}"] = sha256(text.encode()).hexdigest()
-            tags[f"dagster/input_event_pointer/{name}"] = self._pointer(record, name=name, read=read)
-        return tags
+        names = sorted(key.path[-1] for key in self._graph.get(AssetKey(record.step)).parent_keys)
+        pointers = {name: self._pointer(record, name=name, read=read) for name in names}
+        return version_tags(record, pointers=pointers) | {ORIGIN_TAG: record.origin, REPORT_TAG: "record"}
 
     def _pointer(self, record: Record, *, name: str, read: Mapping[str, str | None]) -> str:
         """Storage id of the input's newest event, if the artifact was made from the version that event carries."""
@@ -222,16 +211,15 @@ class _Reporter:
             newest = self._instance.fetch_materializations(AssetKey(name), limit=1).records
             self._inputs[name] = (newest[0].storage_id if newest else 0, _latest_tags(self._instance, step=name))
         pointer, known = self._inputs[name]
-        news = any(known.get(partition, {}).get(_VERSION) != version for partition, version in wanted.items())
-        return _NEVER_SEEN if news else str(pointer)
+        news = any(known.get(partition, {}).get(VERSION_TAG) != version for partition, version in wanted.items())
+        return NEVER_SEEN if news else str(pointer)
 
     def _is_known(self, step: str, *, partition: str | None, tags: Mapping[str, str]) -> bool:
         """Whether the newest event of an artifact says what its record says; pointers differ and do not matter."""
         if step not in self._told:
             self._told[step] = _latest_tags(self._instance, step=step)
         told = self._told[step].get(partition, {})
-        compared = [name for name in tags if name in (_VERSION, _CODE) or name.startswith("morphseq/in.")]
-        return bool(told) and all(told.get(name) == tags[name] for name in compared)
+        return says_the_same(told, tags)
 
 
 def _latest_tags(instance: DagsterInstance, *, step: str) -> dict[str | None, Mapping[str, str]]:
@@ -241,15 +229,10 @@ def _latest_tags(instance: DagsterInstance, *, step: str) -> dict[str | None, Ma
     while True:
         page = instance.fetch_materializations(AssetKey(step), limit=_PAGE, cursor=cursor)
         for record in page.records:
-            found.setdefault(record.partition_key, _tags_of(record))
+            found.setdefault(record.partition_key, tags_of(record))
         if not page.has_more:
             return found
         cursor = page.cursor
-
-
-def _tags_of(record: EventLogRecord | None) -> Mapping[str, str]:
-    materialization = record.asset_materialization if record is not None else None
-    return (materialization.tags or {}) if materialization is not None else {}
 
 
 def _is_chosen(workspace: Workspace, entry: Located) -> bool:

@@ -1,109 +1,150 @@
-"""`morphseq jobs`: every cluster job without a verdict - state, reason, age of the answer, node, experiment, step."""
+"""`morphseq jobs`: every cluster job without a verdict - state, reason, age of the answer, node, experiment, step.
+
+Holds the list and its words; what becomes of jobs whose run has ended is `morphseq_dagster.places.orphans`.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import typer
 
 from morphseq_dagster.cli.messages import printable
-from morphseq_dagster.cli.options import DEFAULT_REGISTRY, Call, DataRoot, RegistryName, Verbose, open_call
-from morphseq_dagster.errors import MorphseqError
-from morphseq_dagster.slurm.client import Client
-from morphseq_dagster.slurm.commands import Row
-from morphseq_dagster.slurm.folder import VOID, Attempt, JobRoot
+from morphseq_dagster.cli.options import DEFAULT_REGISTRY, Call, DataRoot, RegistryName, Verbose, open_call, refuse_call
+from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.places.orphans import Deed, Orphan, Survey
+from morphseq_dagster.slurm.folder import VOID, JobRoot
 
 _HEAD = ("STEP", "EXPERIMENT", "JOB", "ATTEMPT", "STATE", "REASON", "NODE", "AGE")
+_PLANS = {
+    Deed.TOLD: "stays",
+    Deed.KEPT: "stays at work",
+    Deed.WAITS: "stays for now",
+    Deed.DONE: "would be closed as done",
+    Deed.CLOSED: "would be closed",
+    Deed.CANCELLED: "would be cancelled",
+}
+_DEEDS = {**_PLANS, Deed.DONE: "done", Deed.CLOSED: "closed", Deed.CANCELLED: "cancelled"}
 
 
 @dataclass(frozen=True)
-class _Line:
-    step: str
-    experiment: str
-    attempt: Attempt
-    state: str
-    reason: str
-    node: str
+class _Done:
+    """What was seen, at what time, and what came of it."""
+
+    survey: Survey
+    answered_at: float
+    orphans: Sequence[Orphan]
+    reported: int = 0
 
 
-def jobs(data_root: DataRoot = None, verbose: Verbose = False, registry: RegistryName = DEFAULT_REGISTRY) -> None:
-    """Show the cluster jobs at work, and those whose end nobody saw. Exit code 1 when the cluster is mute."""
+def jobs(
+    reconcile: Annotated[
+        bool,
+        typer.Option("--reconcile", help="Close, report or cancel jobs whose run has ended, as places.slurm says."),
+    ] = False,
+    data_root: DataRoot = None,
+    verbose: Verbose = False,
+    registry: RegistryName = DEFAULT_REGISTRY,
+) -> None:
+    """Show the cluster jobs at work, and what becomes of those whose run has ended. Exit code 1: no answer."""
     call = open_call(data_root, registry=registry)
-    client = _connect(call)
-    root = JobRoot(call.workspace.layout.jobs) if client is None else client.root
-    found = list(root.open_attempts())
-    if not found:
+    if reconcile and call.settings.places.slurm is None:
+        refuse_call(
+            PermanentError(
+                expected="a cluster",
+                found="no section places.slurm",
+                where="morphseq.toml",
+                remedy="name the cluster whose jobs these are",
+            )
+        )
+    if next(JobRoot(call.workspace.layout.jobs).open_attempts(), None) is None:
         print("no jobs")
         raise typer.Exit(0)
-    asked_at = time.time()
-    rows, trouble = _ask(client, attempts=[attempt for _, _, attempt in found])
-    lines = [_describe(group, attempt, rows=rows) for group, _, attempt in found]
-    print("\n".join(_draw(lines, folders=verbose)))
-    if trouble:
-        print(f"the cluster could not be asked: {printable(trouble)}")
+    done = _look_after(call, reconcile=reconcile)
+    print("\n".join(_draw(done.survey.orphans, folders=verbose)))
+    if done.survey.trouble:
+        print(f"the cluster could not be asked: {printable(done.survey.trouble)}")
     else:
-        print(f"as the cluster said {time.time() - asked_at:.0f} s ago")
-    raise typer.Exit(1 if trouble else 0)
+        print(f"as the cluster said {time.time() - done.answered_at:.0f} s ago")
+    for line in _tell(done.orphans, reconciled=reconcile):
+        print(printable(line))
+    if done.reported:
+        print(f"told Dagster of {done.reported} artifacts")
+    raise typer.Exit(1 if done.survey.trouble else 0)
 
 
-def _connect(call: Call) -> Client | None:
-    """Client of the cluster in the settings; None when they name none."""
+def _look_after(call: Call, *, reconcile: bool) -> _Done:
+    """Survey the jobs and, if asked, do what follows; the instance knows their runs."""
+    from morphseq_dagster.build import build_definitions
+    from morphseq_dagster.cli.launch import open_instance
+    from morphseq_dagster.sensors.jobs import report_done, settle_cluster, survey_cluster
+
     settings = call.settings.places.slurm
-    if settings is None:
-        return None
-    from morphseq_dagster.places.connection import connect
-
-    return connect(settings, data_root=call.workspace.layout.data_root)[0]
-
-
-def _ask(client: Client | None, *, attempts: list[Attempt]) -> tuple[dict[str, Row], str]:
-    """Ask about all jobs in one question, by token; the reason when there is no answer."""
-    if client is None:
-        return {}, "the machine settings have no section places.slurm"
-    try:
-        reply = client.scheduler.queue(jobs=[attempt.job for attempt in attempts if attempt.job])
-    except MorphseqError as error:
-        return {}, error.found
-    found = {attempt.token: reply.of_job(attempt.job or "", name=attempt.token) for attempt in attempts}
-    return {token: row for token, row in found.items() if isinstance(row, Row)}, ""
+    with open_instance() as (instance, lasting):
+        survey = survey_cluster(instance, workspace=call.workspace, settings=settings)
+        answered_at = time.time()
+        if not reconcile or settings is None:
+            return _Done(survey, answered_at, survey.orphans)
+        orphans = settle_cluster(workspace=call.workspace, settings=settings, survey=survey)
+        if not lasting:
+            return _Done(survey, answered_at, orphans)
+        told = report_done(
+            instance,
+            orphans=orphans,
+            graph=lambda: build_definitions(call.settings, registry=call.registry).resolve_asset_graph(),
+            workspace=call.workspace,
+        )
+    return _Done(survey, answered_at, orphans, told.reported)
 
 
-def _describe(group: tuple[str, ...], attempt: Attempt, *, rows: dict[str, Row]) -> _Line:
-    row = rows.get(attempt.token)
-    step, experiment = (*group, "", "")[:2]
-    if row is not None:
-        return _Line(step, experiment, attempt, row.state, row.reason or "", row.node)
-    start, end = attempt.record("start"), attempt.record("end")
-    if end is not None:
-        state = f"ended with code {end.get('rc')}"
-    elif attempt.owner() == VOID:
-        state = "given up"
-    else:
-        state = "started" if start is not None else "unknown"
-    return _Line(step, experiment, attempt, state, "", str((start or {}).get("node", "")))
+def _tell(orphans: Sequence[Orphan], *, reconciled: bool) -> Iterator[str]:
+    """Say what becomes of each job whose run is not at it, and how to have it done."""
+    words = _DEEDS if reconciled else _PLANS
+    for orphan in orphans:
+        name = f"{orphan.experiment} {orphan.step}, job {orphan.attempt.job or '?'}"
+        if orphan.deed in words:
+            yield f"{name}: {words[orphan.deed]} ({orphan.words})"
+        elif orphan.run.state in ("canceled", "over"):
+            yield f"{name}: left alone ({orphan.words})"
+    if not reconciled and any(orphan.deed in (Deed.DONE, Deed.CLOSED, Deed.CANCELLED) for orphan in orphans):
+        yield "`morphseq jobs --reconcile` does so"
 
 
-def _draw(lines: list[_Line], *, folders: bool) -> Iterator[str]:
+def _draw(orphans: Sequence[Orphan], *, folders: bool) -> Iterator[str]:
     cells = [
         (
-            line.step,
-            line.experiment,
-            line.attempt.job or "?",
-            str(line.attempt.number),
-            line.state,
-            line.reason or "-",
-            line.node or "-",
-            _age(line.attempt.age_s),
+            orphan.step,
+            orphan.experiment,
+            orphan.attempt.job or "?",
+            str(orphan.attempt.number),
+            *_describe(orphan),
+            _age(orphan.attempt.age_s),
         )
-        for line in lines
+        for orphan in orphans
     ]
     widths = [max(len(row[i]) for row in (_HEAD, *cells)) for i in range(len(_HEAD))]
     for number, row in enumerate((_HEAD, *cells)):
         yield "  ".join(printable(text).ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
         if folders and number:
-            yield f"  {lines[number - 1].attempt.folder}"
+            yield f"  {orphans[number - 1].attempt.folder}"
+
+
+def _describe(orphan: Orphan) -> tuple[str, str, str]:
+    """State, reason and node: as the scheduler says, or else as the files tell."""
+    row = orphan.row
+    if row is not None:
+        return row.state, row.reason or "-", row.node or "-"
+    start, end = orphan.attempt.record("start"), orphan.attempt.record("end")
+    if end is not None:
+        state = f"ended with code {end.get('rc')}"
+    elif orphan.attempt.owner() == VOID:
+        state = "given up"
+    else:
+        state = "started" if start is not None else "unknown"
+    return state, "-", str((start or {}).get("node", "")) or "-"
 
 
 def _age(seconds: float) -> str:

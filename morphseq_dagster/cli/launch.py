@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,14 +23,14 @@ from morphseq_dagster.assets.factory import FORCE_TAG
 from morphseq_dagster.build import PIPELINE_JOB, build_definitions
 from morphseq_dagster.cli.options import Call
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.partitions import register_experiments
+from morphseq_dagster.launchers.run_states import PROCESS_TAG
+from morphseq_dagster.partitions import BULK_JOB, bulk_config, register_experiments
+from morphseq_dagster.places.campaign import Failed, Item, Made, following
 from morphseq_dagster.steps.progress import Progress, listening
 from morphseq_dagster.storage.claims import process_start
 from morphseq_dagster.storage.durable import host_name
 
 HOME_VARIABLE: Final = "DAGSTER_HOME"
-PROCESS_TAG: Final = "morphseq/process"
-"""Host, process and its start, so that a run whose process was killed can be told from one at work."""
 _QUIET: Final = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 _TALKATIVE: Final = {"loggers": {"console": {"config": {"log_level": "INFO"}}}}
 
@@ -162,6 +162,46 @@ class Launcher:
             )
         return self._run(job, experiment="", steps=(), tags={}, on_event=on_event, on_progress=on_progress)
 
+    def run_bulk(
+        self,
+        chains: Mapping[str, Sequence[str]],
+        *,
+        steps: Sequence[str],
+        force: bool = False,
+        on_item: Callable[[Item], None],
+    ) -> tuple[Outcome, ...]:
+        """Run many experiments as one run of the job `bulk`; an outcome each, in their order.
+
+        Parameters
+        ----------
+        chains
+            Experiment to the steps that are pending, for the outcomes: the run plans anew.
+        steps, force
+            Steps that were asked for, and whether they run although nothing changed.
+        on_item
+            Called with everything that was made, stands or failed, as it happens.
+        """
+        register_experiments(self._instance, chains)
+        started = time.monotonic()
+        heard: dict[str, list[tuple[Item, float]]] = {experiment: [] for experiment in chains}
+
+        def hear(item: Item) -> None:
+            heard[item.experiment].append((item, time.monotonic() - started))
+            on_item(item)
+
+        with following(hear):
+            result = self._definitions.resolve_job_def(BULK_JOB).execute_in_process(
+                run_config={**self._config, **bulk_config(tuple(chains), steps=steps, force=force)},
+                instance=self._instance,
+                raise_on_error=False,
+                tags={PROCESS_TAG: describe_process()},
+            )
+        lost = not result.success and not any(isinstance(i, Failed) for items in heard.values() for i, _ in items)
+        return tuple(
+            _summarise_items(experiment, items=heard[experiment], steps=steps, lost=lost)
+            for experiment, steps in chains.items()
+        )
+
     def select(self, selection: str) -> tuple[str, ...]:
         """Steps of the pipeline that a selection in Dagster's language names, in order.
 
@@ -241,6 +281,20 @@ def _summarise(
     tried = {event.step for event in events}
     untried = tuple(step for step in steps if step not in tried)
     return Outcome(experiment, having("made"), having("standing"), failed, untried, seconds)
+
+
+def _summarise_items(
+    experiment: str, *, items: Sequence[tuple[Item, float]], steps: Sequence[str], lost: bool
+) -> Outcome:
+    """Sum up one experiment of a bulk run; `lost` says that the run failed without naming an experiment."""
+    tried = {item.step for item, _ in items}
+    failed = tuple((item.step, str(item.error)) for item, _ in items if isinstance(item, Failed))
+    untried = tuple(step for step in steps if step not in tried)
+    if untried and not failed and lost:
+        failed = (("", "the run failed; the log of Dagster says why (--verbose)"),)
+    made = tuple(item.step for item, _ in items if isinstance(item, Made))
+    standing = tuple(step for step in steps if step in tried and step not in (*made, *(step for step, _ in failed)))
+    return Outcome(experiment, made, standing, failed, untried, max((seconds for _, seconds in items), default=0.0))
 
 
 def _translate(entry: EventLogEntry) -> StepEvent | None:

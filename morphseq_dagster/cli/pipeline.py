@@ -84,8 +84,13 @@ def pipeline(
         _set_model(call, experiments=choice.experiments, model=model_name, dry_run=dry_run)
     plans, broken = _plan(call, experiments=choice.experiments, steps=steps, forced=own if force else frozenset())
     failures = len(choice.refused) + len(broken)
+    from morphseq_dagster.cli.bulk import run_bulk, wants_bulk
+
+    bulk = wants_bulk(call, plans=plans)
     if dry_run:
-        _tell_plans(plans, total=len(steps))
+        _tell_plans(plans, total=len(steps), bulk=bulk)
+    elif bulk:
+        failures += run_bulk(call, plans=plans, steps=own, force=force, verbose=verbose)
     else:
         forced = [spec.name for spec in call.workspace.registry.steps if spec.name in own] if force else []
         failures += run_plans(call, plans=plans, forced=forced, verbose=verbose)
@@ -195,7 +200,7 @@ def _plan(
     return plans, broken
 
 
-def _tell_plans(plans: Mapping[str, Sequence[Verdict]], *, total: int) -> None:
+def _tell_plans(plans: Mapping[str, Sequence[Verdict]], *, total: int, bulk: bool) -> None:
     from morphseq_dagster.lineage.costs import describe_cost, estimate_cost
 
     for experiment, plan in plans.items():
@@ -208,4 +213,5 @@ def _tell_plans(plans: Mapping[str, Sequence[Verdict]], *, total: int) -> None:
             print(f"  {verdict.step:<22}{printable(verdict.reason)}{doubt}")
     if len(plans) > 1 and any(plans.values()):
         every = [verdict for plan in plans.values() for verdict in plan]
-        print(f"in all: {len(every)} steps, {describe_cost(estimate_cost(every))}")
+        way = "one run over all" if bulk else "one run each"
+        print(f"in all: {len(every)} steps, {describe_cost(estimate_cost(every))}, {way}")

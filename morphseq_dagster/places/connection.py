@@ -20,9 +20,11 @@ from morphseq_dagster.slurm.client import Client, Patience
 from morphseq_dagster.slurm.commands import Scheduler
 from morphseq_dagster.slurm.errors import UnreachableError
 from morphseq_dagster.slurm.folder import JobRoot
+from morphseq_dagster.slurm.job import Resources
 from morphseq_dagster.slurm.local import LocalTransport
 from morphseq_dagster.slurm.poller import Poller
 from morphseq_dagster.slurm.ssh import SshTransport
+from morphseq_dagster.slurm.transport import Transport
 
 _T = TypeVar("_T")
 _LOG = logging.getLogger(__name__)
@@ -34,18 +36,53 @@ _CONNECTING = threading.Lock()
 
 def connect(settings: SlurmSettings, *, data_root: Path) -> tuple[Client, Poller]:
     """Client and poller of a cluster and a data root: one of each, and one login, per process."""
-    connection = [settings.transport, settings.ssh and settings.ssh.model_dump(), settings.commands]
+    connection = [settings.transport, settings.resource, settings.ssh and settings.ssh.model_dump(), settings.commands]
     patience = Patience(grace_s=settings.grace_s, lost_s=settings.lost_s, settle_s=settings.settle_s)
     there = settings.data_root or str(data_root)
     name = json.dumps([connection, str(data_root), there, patience.__dict__])
     with _CONNECTING:
         if name not in _CONNECTIONS:
-            transport = LocalTransport() if settings.ssh is None else SshTransport(settings.ssh.address())
-            scheduler = Scheduler(transport, folder=settings.commands)
+            scheduler = Scheduler(make_transport(settings), folder=settings.commands)
             root = JobRoot(Layout(data_root).jobs, there=str(Layout(Path(there)).jobs))
             client = Client(scheduler, root=root, patience=patience)
             _CONNECTIONS[name] = (client, Poller(client))
         return _CONNECTIONS[name]
+
+
+def close_connections() -> None:
+    """Log out everywhere and watch nothing any more, before a process ends without the usual ceremony."""
+    with _CONNECTING:
+        for client, poller in _CONNECTIONS.values():
+            poller.close()
+            client.scheduler.close()
+        _CONNECTIONS.clear()
+
+
+def make_transport(settings: SlurmSettings) -> Transport:
+    """Make the way to the submit host that the settings choose; what has to be imported for it is imported now.
+
+    Raises
+    ------
+    PermanentError
+        When the packages of the chosen transport are not installed, or its values do not fit.
+    """
+    if settings.transport == "dagster_slurm":
+        from morphseq_dagster.resources import dagster_slurm
+
+        if settings.resource is not None:
+            return dagster_slurm.DagsterSlurmTransport(dagster_slurm.load_resource(settings.resource).ssh)
+        if settings.ssh is not None:
+            return dagster_slurm.DagsterSlurmTransport(dagster_slurm.connection_of(settings.ssh.address()))
+    return LocalTransport() if settings.ssh is None else SshTransport(settings.ssh.address())
+
+
+def default_resources(settings: SlurmSettings) -> Resources:
+    """Resources of a job of which the settings say nothing: those of the queue in a named resource, if there is one."""
+    if settings.resource is None:
+        return Resources()
+    from morphseq_dagster.resources import dagster_slurm
+
+    return dagster_slurm.resources_of(dagster_slurm.load_resource(settings.resource).queue)
 
 
 class Contact:

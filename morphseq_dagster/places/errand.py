@@ -8,14 +8,17 @@ waits, and how, is the business of the callers (`slurm` waits for one).
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from morphseq_dagster.errors import MorphseqError, PermanentError, TransientError, restore
 from morphseq_dagster.layout import Layout
-from morphseq_dagster.places.connection import connect, say
+from morphseq_dagster.places.connection import connect, default_resources, say
+from morphseq_dagster.places.environment import expected_file, store_description
 from morphseq_dagster.places.execution import Committed, fail_request
+from morphseq_dagster.places.orphans import note_adoption
 from morphseq_dagster.places.outcome import SLURM, read_outcome
 from morphseq_dagster.settings import SlurmSettings
 from morphseq_dagster.slurm.client import Done, Live, Verdict, outcomes_of_run, resources_of
@@ -27,6 +30,7 @@ from morphseq_dagster.slurm.poller import Watch
 from morphseq_dagster.slurm.retry import RetryPolicy, plan_retry
 from morphseq_dagster.slurm.usage import collect_facts
 from morphseq_dagster.steps.contract import StepRequest
+from morphseq_dagster.storage.claims import name_attempt
 from morphseq_dagster.storage.commit import roll_forward
 from morphseq_dagster.storage.records import Record, encode, read_record
 
@@ -71,6 +75,8 @@ class Errand:
         self._settings = settings
         self._client, self._poller = connect(settings, data_root=self.layout.data_root)
         self._group = (request.step, request.experiment)
+        if settings.environment == "same":
+            store_description(self.layout)
         self._job = make_job(settings, request=request, registry=registry)
         self._before = self._read()
         self._attempt: Attempt | None = None
@@ -90,20 +96,24 @@ class Errand:
             self._client.await_cancelled(others)
             roll_forward(self.layout, step=self.request.step, experiment=self.request.experiment)
 
-    def ensure(self) -> Live | Done:
+    def ensure(self, *, wait: bool = True) -> Live | Done:
         """Submit the job, take over the one that works on this request, or find the result.
 
         Raises
         ------
         UnreachableError
             When the cluster does not answer: call again.
+        UndecidedError
+            When an earlier submission's fate is not known yet and the caller does not `wait`: call again.
         RejectedError
             When the scheduler does not take the job.
         """
         found = self._client.ensure(
-            self._job, done=self.is_done, run_id=self.request.run_id, on_attempt=self._note_attempt
+            self._job, done=self.is_done, run_id=self.request.run_id, on_attempt=self._note_attempt, wait=wait
         )
         if isinstance(found, Live):
+            if found.adopted:
+                note_adoption(found.attempt, run_id=self.request.run_id)
             verb = "taken over" if found.adopted else "submitted"
             number, token, folder = found.attempt.number, found.attempt.token, found.attempt.folder
             say(f"job {found.job} {verb} (attempt {number}, {token}) in {folder}")
@@ -155,14 +165,7 @@ class Errand:
 
     def cancel(self) -> None:
         """Cancel the job, if one may be there; never raises for lack of contact."""
-        attempt = self._attempt
-        if attempt is None or attempt.is_closed:
-            return
-        try:
-            self._client.cancel([attempt])
-            self._client.await_cancelled([attempt], done=self.is_done)
-        except UnreachableError as error:
-            say(f"the job of {attempt.folder} may still be there: {error.found}; `morphseq jobs` shows it")
+        cancel_errands([self])
 
     def record_failure(self, error: BaseException) -> BaseException:
         """Record why the request failed, unless the runner did; the error to raise."""
@@ -185,6 +188,8 @@ class Errand:
 
     def _note_attempt(self, attempt: Attempt) -> None:
         self._attempt = attempt
+        claim = self.layout.claim(self.request.step, experiment=self.request.experiment)
+        name_attempt(claim, attempt=self.layout.relative(attempt.folder))
 
     def _find_record(self) -> Record | None:
         """Finish what a job that is over had begun to publish; its record, if it answers."""
@@ -229,6 +234,21 @@ class Errand:
         )
 
 
+def cancel_errands(errands: Sequence[Errand]) -> None:
+    """Cancel the jobs of errands to one cluster, all in one call; never raises for lack of contact."""
+    working = {e._attempt: e for e in errands if e._attempt is not None and not e._attempt.is_closed}
+    if not working:
+        return
+    client = errands[0]._client
+    try:
+        client.cancel(list(working))
+        client.await_cancelled(list(working), done=lambda attempt: working[attempt].is_done())
+    except UnreachableError as error:
+        for attempt in working:
+            if not attempt.is_closed:
+                say(f"the job of {attempt.folder} may still be there: {error.found}; `morphseq jobs` shows it")
+
+
 def make_job(settings: SlurmSettings, *, request: StepRequest, registry: str) -> JobSpec:
     """Describe the job of a request.
 
@@ -246,10 +266,22 @@ def make_job(settings: SlurmSettings, *, request: StepRequest, registry: str) ->
     return JobSpec(
         group=(request.step, request.experiment),
         key=key,
-        command=(*runner, "--registry", registry, "--place", SLURM, *files),
+        command=(*runner, "--registry", registry, "--place", SLURM, *files, *_surroundings(settings, request=request)),
         request=encode(sent),
-        resources=settings.resources_of(request.step, experiment=request.experiment),
-        environment=settings.environment(),
+        resources=settings.resources_of(request.step, experiment=request.experiment, base=default_resources(settings)),
+        environment=settings.surroundings(),
         requeue=settings.requeue,
         warn_s=settings.warn_s,
     )
+
+
+def _surroundings(settings: SlurmSettings, *, request: StepRequest) -> tuple[str, ...]:
+    """Tell the runner which environment it must find, and which preamble it comes after."""
+    found: tuple[str, ...] = ()
+    name = expected_file(settings.environment, layout=Layout(Path(request.data_root)))
+    if name is not None:
+        there = Layout(Path(settings.data_root or request.data_root))
+        found += ("--environment", str(there.environments / name))
+    if settings.preamble is not None:
+        found += ("--preamble", settings.preamble)
+    return found

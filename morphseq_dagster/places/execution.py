@@ -12,11 +12,14 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from morphseq_dagster.errors import MorphseqError, PermanentError, report
 from morphseq_dagster.layout import Layout
-from morphseq_dagster.slurm.usage import JobFacts
+from morphseq_dagster.places.allocation import Allocation, use_threads
+from morphseq_dagster.places.environment import describe_environment
 from morphseq_dagster.steps.contract import StepRequest, StepSpec
+from morphseq_dagster.steps.crew import WorkerLostError, employing
 from morphseq_dagster.storage.checkpoints import clear_checkpoints
 from morphseq_dagster.storage.commit import commit
 from morphseq_dagster.storage.durable import host_name, write_durably
@@ -32,7 +35,12 @@ from morphseq_dagster.storage.records import (
 )
 from morphseq_dagster.storage.staging import Staged
 
+if TYPE_CHECKING:  # the runner, which starts once per job, has no use for the scheduler's client
+    from morphseq_dagster.slurm.usage import JobFacts
+
 _LOG = logging.getLogger(__name__)
+HERE: Final = "process"
+"""Name of the place that is the calling process."""
 
 
 @dataclass(frozen=True)
@@ -65,22 +73,32 @@ class Committed:
     job: JobFacts | None = None
 
 
-def execute_body(spec: StepSpec, *, request: StepRequest, place: str) -> Executed:
+def execute_body(spec: StepSpec, *, request: StepRequest, place: str, allocation: Allocation | None = None) -> Executed:
     """Run a step's body in this process and time it; a failure is recorded before it is raised.
+
+    Parameters
+    ----------
+    spec, request, place
+        What runs, on what, and the place's name for the record.
+    allocation
+        What was given to this process; None leaves its thread pools alone and computes well after well.
 
     Raises
     ------
     PermanentError
         When the code here is another version than the request asks for.
+    WorkerLostError
+        When a worker died; recorded by whoever started this process, where that is not the caller's own.
     """
     try:
-        return _execute(spec, request=request, place=place)
+        return _execute(spec, request=request, place=place, allocation=allocation)
     except BaseException as error:
-        fail_request(request.layout(), request=request, error=error)
+        if not (isinstance(error, WorkerLostError) and place != HERE):
+            fail_request(request.layout(), request=request, error=error)
         raise
 
 
-def _execute(spec: StepSpec, *, request: StepRequest, place: str) -> Executed:
+def _execute(spec: StepSpec, *, request: StepRequest, place: str, allocation: Allocation | None) -> Executed:
     if spec.version != request.version:
         raise PermanentError(
             expected=f"version {request.version} of step {request.step}",
@@ -89,7 +107,11 @@ def _execute(spec: StepSpec, *, request: StepRequest, place: str) -> Executed:
             remedy="install the same release at every place",
         )
     started_at, clock, cpu = _now(), time.monotonic(), _cpu_seconds()
-    result = spec.load()(request)
+    body = spec.load()
+    if allocation is not None:
+        use_threads(allocation)
+    with employing(allocation.crew(spec) if allocation is not None else None):
+        result = body(request)
     return Executed(
         request=request,
         staged=result.staged,
@@ -225,6 +247,7 @@ def _make_record(layout: Layout, *, executed: Executed) -> Record:
         warnings=staged.warnings,
         run_id=request.run_id,
         place=executed.place,
+        environment=describe_environment().hash,
         host=host_name(),
         pid=os.getpid(),
         started_at=executed.started_at,

@@ -14,7 +14,8 @@ from typing import Protocol
 
 from morphseq_dagster.errors import PermanentError, TransientError, restore
 from morphseq_dagster.layout import Layout
-from morphseq_dagster.places.execution import Committed, Executed, execute_body, fail_request
+from morphseq_dagster.places.allocation import read_allocation
+from morphseq_dagster.places.execution import HERE, Committed, Executed, execute_body, fail_request
 from morphseq_dagster.places.outcome import DEFAULT_REGISTRY, SLURM, find_new_record, read_outcome, relay_line
 from morphseq_dagster.settings import SlurmSettings
 from morphseq_dagster.steps.contract import StepRequest, StepSpec
@@ -33,13 +34,22 @@ class Place(Protocol):
 
 
 class ProcessPlace:
-    """The calling process: no start-up cost, no isolation."""
+    """The calling process: no start-up cost, no isolation.
 
-    name = "process"
+    Parameters
+    ----------
+    cpus
+        Processors for the wells of a step; None computes well after well and leaves the thread pools alone.
+    """
+
+    name = HERE
+
+    def __init__(self, *, cpus: int | None = None) -> None:
+        self._allocation = None if cpus is None else read_allocation(cpus=cpus)
 
     def run(self, spec: StepSpec, *, request: StepRequest) -> Executed | Committed:
         """Run the body; the caller commits."""
-        return execute_body(spec, request=request, place=self.name)
+        return execute_body(spec, request=request, place=self.name, allocation=self._allocation)
 
 
 class SubprocessPlace:
@@ -49,12 +59,15 @@ class SubprocessPlace:
     ----------
     registry
         `module:attribute` of the registry that the runner looks the step up in.
+    cpus
+        Processors for the wells of a step; None computes well after well and leaves the thread pools alone.
     """
 
     name = "subprocess"
 
-    def __init__(self, *, registry: str = DEFAULT_REGISTRY) -> None:
+    def __init__(self, *, registry: str = DEFAULT_REGISTRY, cpus: int | None = None) -> None:
         self._registry = registry
+        self._cpus = cpus
 
     def run(self, spec: StepSpec, *, request: StepRequest) -> Executed | Committed:
         """Run the request in a child that commits; relay its progress and its error.
@@ -68,6 +81,7 @@ class SubprocessPlace:
         request_path, outcome_path = folder / f"{stem}.request.json", folder / f"{stem}.outcome.json"
         command = [sys.executable, "-m", "morphseq_dagster.places.runner", str(request_path)]
         command += ["--registry", self._registry, "--outcome", str(outcome_path), "--parent", str(os.getpid())]
+        command += ["--cpus", str(self._cpus or 0)]
         try:
             write_durably(request_path, encode(request))
             with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as child:
@@ -92,16 +106,26 @@ class SubprocessPlace:
         return Committed(request, record)
 
 
-def make_place(name: str, *, registry: str = DEFAULT_REGISTRY, slurm: SlurmSettings | None = None) -> Place:
-    """Make the place of a name; the cluster's settings belong to `slurm`."""
-    if name == "process":
-        return ProcessPlace()
+def make_place(
+    name: str,
+    *,
+    registry: str = DEFAULT_REGISTRY,
+    slurm: SlurmSettings | None = None,
+    park: bool = False,
+    cpus: int | None = None,
+) -> Place:
+    """Make the place of a name.
+
+    The cluster's settings, and whether to leave its jobs at work, belong to `slurm`; processors to the two others.
+    """
+    if name == HERE:
+        return ProcessPlace(cpus=cpus)
     if name == "subprocess":
-        return SubprocessPlace(registry=registry)
+        return SubprocessPlace(registry=registry, cpus=cpus)
     if name == SLURM and slurm is not None:
         from morphseq_dagster.places.slurm import SlurmPlace
 
-        return SlurmPlace(slurm, registry=registry)
+        return SlurmPlace(slurm, registry=registry, park=park)
     raise PermanentError(
         expected="process, subprocess, or slurm with a section places.slurm",
         found=repr(name),

@@ -15,12 +15,16 @@ import signal
 import sys
 from pathlib import Path
 
-from morphseq_dagster.errors import TransientError, report
-from morphseq_dagster.places.execution import execute_body, publish, read_request
+from morphseq_dagster.errors import PermanentError, TransientError, report
+from morphseq_dagster.places.allocation import read_allocation
+from morphseq_dagster.places.environment import describe_environment, refuse_difference
+from morphseq_dagster.places.execution import execute_body, fail_request, publish, read_request
 from morphseq_dagster.places.outcome import DEFAULT_REGISTRY, RunnerOutcome
 from morphseq_dagster.steps.contract import Registry
+from morphseq_dagster.steps.crew import WorkerLostError, peak_of_crews_mb
 from morphseq_dagster.steps.progress import Progress, listening
 from morphseq_dagster.storage.durable import write_durably
+from morphseq_dagster.storage.hashing import hash_file
 from morphseq_dagster.storage.records import encode
 
 _PR_SET_PDEATHSIG = 1
@@ -34,27 +38,39 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--outcome", type=Path, help="file for the record or the error")
     parser.add_argument("--usage", type=Path, help="file for peak memory and processor time")
     parser.add_argument("--place", default="subprocess", help="name of the place, for the record")
+    parser.add_argument("--environment", type=Path, help="description of the environment that this one must be")
+    parser.add_argument("--preamble", type=Path, help="shell file that was read before, to be told with the usage")
+    parser.add_argument(
+        "--cpus", type=int, help="processors; what was given or all unless named, 0 for well after well"
+    )
     parser.add_argument("--parent", type=int, help="end when this process ends: it holds the claim")
     options = parser.parse_args(arguments)
     if options.parent is not None:
         _end_with(options.parent)
     signal.signal(signal.SIGUSR1, _stop_in_time)
     request = read_request(options.request)
+    try:
+        if options.environment is not None:
+            refuse_difference(options.environment)
+    except PermanentError as error:
+        fail_request(request.layout(), request=request, error=error)
+        return _leave(RunnerOutcome(error=report(error)), options=options)
     registry = load_registry(options.registry)
     layout = registry.layout(Path(request.data_root))
     try:
         with listening(_print_progress):
-            executed = execute_body(registry.spec(request.step), request=request, place=options.place)
+            executed = execute_body(
+                registry.spec(request.step),
+                request=request,
+                place=options.place,
+                allocation=None if options.cpus == 0 else read_allocation(cpus=options.cpus),
+            )
         outcome = RunnerOutcome(record=publish(layout, executed=executed))
+    except WorkerLostError as error:
+        return _end_like(error, options=options)
     except Exception as error:  # noqa: BLE001 - whatever a step raises is recorded and told to the caller
         outcome = RunnerOutcome(error=report(error))
-        print(outcome.error.message if outcome.error else "", file=sys.stderr)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # the outcome is written whatever comes now
-    if options.usage is not None:
-        write_durably(options.usage, json.dumps(_measure()).encode())
-    if options.outcome is not None:
-        write_durably(options.outcome, encode(outcome))
-    return 0 if outcome.error is None else 1
+    return _leave(outcome, options=options)
 
 
 def load_registry(name: str) -> Registry:
@@ -80,11 +96,47 @@ def _stop_in_time(number: int, frame: object) -> None:
     )
 
 
+def _leave(outcome: RunnerOutcome, *, options: argparse.Namespace) -> int:
+    """Write down how it ended; the exit code says so as well."""
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # the outcome is written whatever comes now
+    if outcome.error is not None:
+        print(outcome.error.message, file=sys.stderr)
+    _write_usage(options)
+    if options.outcome is not None:
+        write_durably(options.outcome, encode(outcome))
+    return 0 if outcome.error is None else 1
+
+
+def _end_like(error: WorkerLostError, *, options: argparse.Namespace) -> int:
+    """End as the worker did and without an outcome, so that a crash or a kill is seen as what it is."""
+    print(error, file=sys.stderr, flush=True)
+    _write_usage(options)
+    if error.code < 0:
+        number = -error.code
+        if number != signal.SIGKILL:
+            signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    return error.code or 1
+
+
+def _write_usage(options: argparse.Namespace) -> None:
+    if options.usage is None:
+        return
+    told: dict[str, float | str] = {**_measure(), "environment": describe_environment().hash}
+    if options.preamble is not None and options.preamble.is_file():
+        told["preamble"] = hash_file(options.preamble)
+    write_durably(options.usage, json.dumps(told).encode())
+
+
 def _measure() -> dict[str, float]:
-    """Peak memory of the largest process and processor time of all, this one and its ended children."""
+    """Peak memory and processor time of this process, its workers and its other ended children.
+
+    The peaks of workers are added up, which is what they use when all are at it together; of others the largest counts.
+    """
     uses = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    peaks_mb = [use.ru_maxrss / 1024 for use in uses]  # Linux counts in KiB
     return {
-        "max_rss_mb": round(max(use.ru_maxrss for use in uses) / 1024, 1),  # Linux counts in KiB
+        "max_rss_mb": round(max(*peaks_mb, peaks_mb[0] + peak_of_crews_mb()), 1),
         "cpu_s": round(sum(use.ru_utime + use.ru_stime for use in uses), 3),
     }
 

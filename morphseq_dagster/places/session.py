@@ -14,7 +14,7 @@ from morphseq_dagster.errors import MorphseqError, PermanentError, report, resto
 from morphseq_dagster.identifiers import check_experiment
 from morphseq_dagster.layout import COHORT, Layout
 from morphseq_dagster.places.attempts import find_attempts, recall_job, refuse_beside_jobs
-from morphseq_dagster.places.execution import Committed, Executed, note_failure, publish, verify
+from morphseq_dagster.places.execution import Committed, Executed, fail_request, note_failure, publish, verify
 from morphseq_dagster.places.outcome import SLURM
 from morphseq_dagster.places.place import Place
 from morphseq_dagster.steps.contract import StepRequest, StepSpec
@@ -22,6 +22,7 @@ from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.storage.checkpoints import clear_checkpoints
 from morphseq_dagster.storage.claims import Claim, hold_claim
 from morphseq_dagster.storage.commit import is_interrupted, roll_forward
+from morphseq_dagster.storage.foreign import find_foreign, put_aside
 from morphseq_dagster.storage.records import (
     MAX_WELL_TRIES,
     OutputVerdict,
@@ -52,6 +53,8 @@ def open_session(
     experiment: str,
     run_id: str,
     force: bool = False,
+    repeated: bool = False,
+    replace_foreign: bool = False,
     on_wait: Callable[[Claim], None] | None = None,
     make_request: Callable[[], StepRequest] | None = None,
 ) -> Iterator[Session]:
@@ -63,6 +66,11 @@ def open_session(
         What runs, where, and on whose behalf.
     force
         Run although nothing changed.
+    repeated
+        The run has finished this step already, in a process before this one: its result stands, also when it was
+        forced or has wells left to try.
+    replace_foreign
+        Put aside what lies at the artifact's place without a record, instead of refusing to run; `force` does too.
     on_wait
         Called with the holder when the step is at work elsewhere.
     make_request
@@ -73,7 +81,8 @@ def open_session(
     MorphseqError
         When the request cannot be made (an input is missing); recorded as the step's failure.
     PermanentError
-        When the experiment's name is none: it becomes part of paths.
+        When the experiment's name is none: it becomes part of paths. When the result would replace files that no
+        record accounts for.
     TransientError
         When the operating system refuses something inside the block, with its remedy.
     """
@@ -81,8 +90,9 @@ def open_session(
         check_experiment(experiment)
     layout = workspace.layout
     claim = layout.claim(spec.name, experiment=experiment)
+    force = force and not repeated
     try:
-        with hold_claim(claim, run_id=run_id, on_wait=on_wait or _log_wait):
+        with hold_claim(claim, run_id=run_id, on_wait=on_wait or _log_wait, over_silent=True):
             if not find_attempts(layout, step=spec.name, experiment=experiment):
                 # Else a cluster job may be publishing right now; its place rolls forward when the job has ended.
                 roll_forward(layout, step=spec.name, experiment=experiment)
@@ -96,19 +106,29 @@ def open_session(
                 output = layout.relative(workspace.output(spec, experiment=experiment))
                 note_failure(layout, output=output, step=spec.name, experiment=experiment, run_id=run_id, error=error)
                 raise
-            memo = None if force else find_answer(layout, request=request)
+            memo = None if force else find_answer(layout, request=request, again=not repeated)
             if memo is not None and memo.condition == "pruned" and _is_needed(workspace, request=request):
                 memo = None
+            recalled = _recall(layout, request=request, memo=memo)
+            memo = memo if recalled is None else recalled.record
             if memo is not None:
                 _forget_attempts(layout, request=request)
-            yield Session(request, memo, recalled=_recall(layout, request=request, memo=memo))
+            else:
+                _clear_place(layout, request=request, replace=force or replace_foreign)
+            yield Session(request, memo, recalled=recalled)
     except OSError as error:
         raise restore(report(error)) from error
 
 
 def _recall(layout: Layout, *, request: StepRequest, memo: Record | None) -> Committed | None:
-    job = None if memo is None else recall_job(layout, record=memo, run_id=request.run_id)
-    return None if memo is None or job is None else Committed(request, memo, job=job)
+    """Recall what a job of this run published; it was asked for just now, hence forced or not it is the answer."""
+    record = memo or read_record(layout, primary=layout.absolute(request.output))
+    if record is None or record.request_key != request.key:
+        return None
+    job = recall_job(layout, record=record, run_id=request.run_id)
+    if job is None or (memo is None and compare_output(layout, record=record) is not OutputVerdict.AS_RECORDED):
+        return None
+    return Committed(request, record, job=job)
 
 
 def _forget_attempts(layout: Layout, *, request: StepRequest) -> None:
@@ -117,8 +137,34 @@ def _forget_attempts(layout: Layout, *, request: StepRequest) -> None:
     clear_checkpoints(layout.checkpoints(request.step, experiment=request.experiment))
 
 
-def find_answer(layout: Layout, *, request: StepRequest, thorough: bool = False) -> Record | None:
-    """Find the record that answers a request: same key, output as recorded, no well left to try again.
+def _clear_place(layout: Layout, *, request: StepRequest, replace: bool) -> None:
+    """Refuse to replace files that no record accounts for, or put them aside.
+
+    What a crash left is none of these: its publication has been rolled forward, or a job's journal still stands.
+    """
+    step, experiment, primary = request.step, request.experiment, layout.absolute(request.output)
+    foreign = list(find_foreign(layout, step=step, experiment=experiment, primary=primary))
+    if not foreign or is_interrupted(layout, step=step, experiment=experiment):
+        return
+    if find_attempts(layout, step=step, experiment=experiment):
+        return
+    if replace:
+        for path in foreign:
+            _LOG.info("%s lay there without a record, it is kept as %s", path, put_aside(layout, path))
+        return
+    error = PermanentError(
+        expected=f"an empty place for the result of {step}, or one with a record",
+        found=f"{len(foreign)} files without a record, the first: {layout.relative(foreign[0])}",
+        where=request.output,
+        remedy=f"`morphseq adopt --experiments {experiment}` checks them and gives them a record; "
+        f"`morphseq reconcile --discard {request.output}` puts them aside, and so does --force",
+    )
+    fail_request(layout, request=request, error=error)
+    raise error
+
+
+def find_answer(layout: Layout, *, request: StepRequest, thorough: bool = False, again: bool = True) -> Record | None:
+    """Find the record that answers a request: same key, output as recorded, no well left to try `again`.
 
     An edit by hand that was declared valid answers every request; what was pruned counts as there.
 
@@ -132,8 +178,8 @@ def find_answer(layout: Layout, *, request: StepRequest, thorough: bool = False)
         return None
     if record.origin == "external_edit" and record.condition == "published":
         return _find_edit(layout, record=record, thorough=thorough)
-    again = any(well.transient and well.tries < MAX_WELL_TRIES for well in record.wells.values())
-    if again or record.request_key != request.key:
+    left = any(well.transient and well.tries < MAX_WELL_TRIES for well in record.wells.values())
+    if (left and again) or record.request_key != request.key:
         return None
     stands = record.condition == "pruned" or (
         compare_output(layout, record=record, thorough=thorough) is OutputVerdict.AS_RECORDED

@@ -78,9 +78,9 @@ class SlurmPlace:
         ParkedRun
             When the job is at work and this place parks.
         """
-        errand = Errand(self._settings, registry=self._registry, request=request)
+        errand = self.errand(request)
         try:
-            with _termination_raises():
+            with termination_raises():
                 return self._run(errand)
         except ParkedRun:
             raise
@@ -90,6 +90,15 @@ class SlurmPlace:
             if known is error:
                 raise
             raise known from None
+
+    @property
+    def max_jobs(self) -> int:
+        """Most jobs at once of a run over many experiments."""
+        return self._settings.max_jobs
+
+    def errand(self, request: StepRequest) -> Errand:
+        """Make the errand of a request, for callers who wait in their own way."""
+        return Errand(self._settings, registry=self._registry, request=request)
 
     def _run(self, errand: Errand) -> Committed:
         """Submit or take over, wait, try again where the table allows it."""
@@ -113,7 +122,9 @@ class SlurmPlace:
                 status = tell_status(watch, before=status)
                 contact.tell(status.trouble)
                 if self._park and (status.state in ACTIVE or status.trouble):
-                    raise ParkedRun(live, request=errand.request)
+                    errand.forget(watch)
+                    if not watch.ended.is_set():  # else the end was seen at the last moment
+                        raise ParkedRun(live, request=errand.request)
         finally:
             errand.forget(watch)
             relay.pump(last=True)
@@ -132,7 +143,7 @@ def tell_status(watch: Watch, *, before: Status | None) -> Status:
 
 
 @contextmanager
-def _termination_raises() -> Iterator[None]:
+def termination_raises() -> Iterator[None]:
     """Let TERM interrupt the wait as Ctrl-C does, unless somebody (Dagster) has made other arrangements."""
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield

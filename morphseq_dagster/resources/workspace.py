@@ -5,11 +5,13 @@ Holds the translation from configuration to objects only.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import dagster as dg
 
-from morphseq_dagster.places.outcome import DEFAULT_REGISTRY
+from morphseq_dagster.launchers.worker import may_park, note_site
+from morphseq_dagster.places.outcome import DEFAULT_REGISTRY, SLURM
 from morphseq_dagster.places.place import Place, make_place
 from morphseq_dagster.places.runner import load_registry
 from morphseq_dagster.settings import MachineSettings, PlacesSettings
@@ -23,6 +25,10 @@ class WorkspaceResource(dg.ConfigurableResource[Workspace]):
     place: str = "process"
     places: str = "{}"
     """Section `places` of the machine settings, as JSON: place per step and experiment, and the cluster."""
+    weights: str = "{}"
+    """Where weights lie, by name, as JSON."""
+    cpus: int | None = None
+    """Processors for the wells of a step on this machine."""
     registry: str = DEFAULT_REGISTRY
 
     @classmethod
@@ -32,16 +38,22 @@ class WorkspaceResource(dg.ConfigurableResource[Workspace]):
             data_root=str(settings.data_root),
             place=settings.place,
             places=settings.places.model_dump_json(),
+            weights=json.dumps({name: str(path) for name, path in settings.weights.named().items()}),
+            cpus=settings.cpus,
             registry=registry,
         )
 
     def open(self) -> Workspace:
         """Open the workspace."""
-        return Workspace(Path(self.data_root), load_registry(self.registry))
+        weights = {name: Path(path) for name, path in json.loads(self.weights).items()}
+        return Workspace(Path(self.data_root), load_registry(self.registry), weights)
 
-    def place_of(self, step: str, *, experiment: str = "") -> Place:
-        """Place where a step of an experiment runs."""
+    def place_of(self, step: str, *, experiment: str = "", run_id: str = "") -> Place:
+        """Place where a step of an experiment runs; a run whose process may leave does not wait for its jobs."""
         places = PlacesSettings.model_validate_json(self.places)
         special = places.experiments.get(experiment, {})
         name = special.get(step, places.steps.get(step, self.place))
-        return make_place(name, registry=self.registry, slurm=places.slurm)
+        park = name == SLURM and places.slurm is not None and may_park(run_id)
+        if park and places.slurm is not None:
+            note_site(run_id, data_root=Path(self.data_root), slurm=places.slurm)
+        return make_place(name, registry=self.registry, slurm=places.slurm, park=park, cpus=self.cpus)

@@ -12,13 +12,16 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 from morphseq_dagster.slurm.commands import Row, Scheduler, Sighting
-from morphseq_dagster.slurm.errors import RejectedError, UnreachableError
+from morphseq_dagster.slurm.errors import RejectedError, UndecidedError, UnreachableError
 from morphseq_dagster.slurm.folder import VOID, Attempt, JobRoot
 from morphseq_dagster.slurm.job import JobSpec, Resources
+from morphseq_dagster.slurm.member import is_wanted, judge_untouched, row_of_member
 from morphseq_dagster.slurm.outcome import End, Evidence, Finding, Outcome, classify, is_active
 from morphseq_dagster.slurm.records import write_whole
 from morphseq_dagster.slurm.script import write_script
@@ -26,6 +29,7 @@ from morphseq_dagster.slurm.script import write_script
 _LOG_TAIL: Final = 4096
 _LOOK_EVERY_S: Final = 2.0
 _TICK_S: Final = 0.05
+_WRITERS: Final = 16
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,11 @@ class Live:
     attempt: Attempt
     job: str
     adopted: bool = False
+
+    @cached_property
+    def name(self) -> str:
+        """Name of the job, as the scheduler knows it."""
+        return self.attempt.name
 
 
 @dataclass(frozen=True)
@@ -101,6 +110,7 @@ class Client:
     def __init__(self, scheduler: Scheduler, *, root: JobRoot, patience: Patience | None = None) -> None:
         self.scheduler, self.root = scheduler, root
         self.patience = patience or Patience()
+        self._silent: dict[str, float] = {}
 
     def ensure(
         self,
@@ -109,6 +119,7 @@ class Client:
         done: Callable[[], bool],
         run_id: str = "",
         on_attempt: Callable[[Attempt], None] | None = None,
+        wait: bool = True,
     ) -> Live | Done:
         """Make sure that a job works on a request, unless it is done.
 
@@ -122,11 +133,15 @@ class Client:
             On whose behalf; an attempt of another run that has ended already is closed, and a new one begun.
         on_attempt
             Called with an attempt before its job is submitted or looked for, so that an interrupted caller can cancel.
+        wait
+            Wait while nobody can tell whether an attempt's job was submitted.
 
         Raises
         ------
         UnreachableError
             Nobody answers: call again. Nothing was submitted twice.
+        UndecidedError
+            Nobody can tell yet, and the caller does not wait: call again.
         RejectedError
             The scheduler does not take the job.
         PermanentError
@@ -144,7 +159,7 @@ class Client:
                     return self._submit(spec, attempt=attempt, script=script, run_id=run_id)
                 continue
             told(newest)
-            job = self._settle(newest)
+            job = self._settle(newest, wait=wait)
             if job is None:
                 continue
             live = Live(spec, newest, job, adopted=True)
@@ -162,6 +177,14 @@ class Client:
         """
         if attempt.job is not None:
             return attempt.job
+        pack = attempt.pack
+        if pack is not None:
+            # Its members come together, and one answer is for all of them. A given up pack gets no job.
+            if pack.owner() == VOID or time.monotonic() - self._silent.get(pack.token, -_LOOK_EVERY_S) < _LOOK_EVERY_S:
+                return None
+            job = self.find(pack)
+            self._silent[pack.token] = time.monotonic()
+            return job
         row = self.scheduler.queue(names=[attempt.token]).of_name(attempt.token)
         source = "squeue"
         if not isinstance(row, Row):
@@ -176,28 +199,37 @@ class Client:
 
     def look(self, lives: Sequence[Live]) -> dict[str, Look]:
         """Ask about jobs, by token: all in one squeue, and sacct once for those that it does not show at work."""
-        reply = self.scheduler.queue(jobs=[live.job for live in lives])
-        looks = {live.attempt.token: Look(reply.of_job(live.job, name=live.attempt.token)) for live in lives}
+        reply = self.scheduler.queue(jobs=list(dict.fromkeys(live.job for live in lives)))
+        looks = {
+            live.attempt.token: Look(_own_row(live.attempt, reply.of_job(live.job, name=live.name), name=live.name))
+            for live in lives
+        }
         for live in lives:
             row = looks[live.attempt.token].queue
             if isinstance(row, Row) and not is_active(row):
-                _save(live.attempt, row=row)
+                save_sighting(live.attempt, row=row)
         over = [live for live in lives if not isinstance(looks[live.attempt.token].queue, Row)]
         if not over:
             return looks
         with contextlib.suppress(UnreachableError):
             oldest = max(live.attempt.age_s for live in over)
-            accounts = self.scheduler.account(jobs=[live.job for live in over], since_s=oldest + 3600)
+            jobs = list(dict.fromkeys(live.job for live in over))
+            accounts = self.scheduler.account(jobs=jobs, since_s=oldest + 3600)
             if accounts is not None:
                 for live in over:
                     token = live.attempt.token
-                    looks[token] = Look(looks[token].queue, accounts.of_job(live.job, name=token))
+                    looks[token] = Look(looks[token].queue, accounts.of_job(live.job, name=live.name))
         return looks
 
     def judge(self, live: Live, *, done: bool, look: Look | None, odd_s: float = 0.0) -> Verdict | None:
         """Say how a job ended and close its attempt; None while it has not ended or nobody can tell."""
         attempt, queue = live.attempt, None if look is None else look.queue
         seen = attempt.record("seen") or {}
+        life = _life_of(look)
+        pack = None if look is None or done else attempt.pack
+        log = tail_of_log(attempt)
+        if pack is not None and not (isinstance(queue, Row) and queue.name == attempt.token):
+            log += b"\n" + tail_of_log(pack)  # why the allocation ended stands in its own log
         finding = classify(
             Evidence(
                 done=done,
@@ -205,38 +237,48 @@ class Client:
                 account=None if look is None else look.account,
                 accounting=self.scheduler.has_accounting is not False,
                 seen=(str(seen["state"]), seen.get("reason")) if str(seen.get("job")) == live.job else None,
-                end=read_end(attempt, job=live.job),
-                log=tail_of_log(attempt),
+                end=read_end(attempt, job=live.job, life=life),
+                log=log,
                 odd_s=odd_s,
                 lost_s=self.patience.lost_s,
                 settle_s=self.patience.settle_s,
                 again=live.spec.requeue,
+                began=life == 0 or int((attempt.record("start") or {}).get("restart", 0)) >= life,
             )
         )
+        if finding is not None and pack is not None:
+            finding = judge_untouched(attempt, finding=finding)
         return None if finding is None else self._close(live, finding=finding, node=_node(attempt, queue))
 
     def cancel(self, attempts: Sequence[Attempt], *, why: str = "cancelled by the caller") -> None:
         """Cancel what works on attempts: no job begins any more, running ones are told to stop.
 
         The wish is written first. A job whose number is not known, or that cannot be told now, meets it when it starts.
+        The allocation of a pack finds the wish by itself, and is told to stop when nobody wants any of its members.
 
         Raises
         ------
         UnreachableError
             When the scheduler could not be told.
         """
-        jobs = []
-        for attempt in attempts:
+
+        def wish(attempt: Attempt) -> str | None:
             if attempt.is_closed:
-                continue
+                return None
             attempt.write("cancel", t=time.time(), why=why)
             attempt.give_up()
-            job = attempt.job or self.find(attempt)
-            if job is not None:
-                jobs.append(job)
+            return None if attempt.pack is not None else attempt.job or self.find(attempt)
+
+        # Each wish is flushed to the disk, which takes flushes that come together as one.
+        with ThreadPoolExecutor(min(_WRITERS, max(1, len(attempts)))) as pool:
+            jobs = [job for job in pool.map(wish, attempts) if job is not None]
+        packs = {pack.folder: pack for attempt in attempts if (pack := attempt.pack) is not None}
+        jobs += [job for pack in packs.values() if not is_wanted(pack) and (job := wish(pack)) is not None]
         self.scheduler.cancel(jobs)
 
-    def await_cancelled(self, attempts: Sequence[Attempt], *, done: Callable[[], bool] = lambda: False) -> None:
+    def await_cancelled(
+        self, attempts: Sequence[Attempt], *, done: Callable[[Attempt], bool] = lambda _: False
+    ) -> None:
         """Give cancelled jobs some seconds to write their end, then close their attempts.
 
         Raises
@@ -246,16 +288,20 @@ class Client:
         """
         deadline = time.monotonic() + self.patience.files_s
         waiting = [attempt for attempt in attempts if not attempt.is_closed]
+        packs = {pack.folder: pack for attempt in waiting if (pack := attempt.pack) is not None}
+        waiting += [pack for pack in packs.values() if pack.record("cancel") is not None]
         while waiting:
-            by_job = {attempt.job: attempt for attempt in waiting if attempt.job is not None}
-            rows = self.scheduler.queue(jobs=[job for job in by_job if job]) if by_job else None
+            jobs = list(dict.fromkeys(job for attempt in waiting if (job := attempt.job) is not None))
+            rows = self.scheduler.queue(jobs=jobs) if jobs else None
             still = []
             for attempt in waiting:
-                row = rows.of_job(attempt.job, name=attempt.token) if rows is not None and attempt.job else None
+                job, name = attempt.job, attempt.name
+                row = None if rows is None or job is None else rows.of_job(job, name=name)
+                row = None if row is None else _own_row(attempt, row, name=name)
                 if isinstance(row, Row) and is_active(row):
                     still.append(attempt)
                     continue
-                kind = Outcome.DONE if done() else Outcome.CANCELLED
+                kind = Outcome.DONE if done(attempt) else Outcome.CANCELLED
                 state, reason = (row.state, row.reason) if isinstance(row, Row) else ("", None)
                 attempt.close(kind=kind.value, job=attempt.job or "", state=state, reason=reason or "")
             waiting = still
@@ -270,9 +316,12 @@ class Client:
                 time.sleep(0.1)
 
     def _submit(self, spec: JobSpec, *, attempt: Attempt, script: str, run_id: str) -> Live:
-        """Write everything, the intent last, then submit; the answer's number is written at once."""
-        write_whole(attempt.path("request.json"), spec.request)
-        write_whole(attempt.path("job.sh"), script.encode())
+        """Write everything, the intent last, then submit; the answer's number is written at once.
+
+        The intent's own flush of the folder makes the names of the files before it last too.
+        """
+        write_whole(attempt.path("request.json"), spec.request, sync_entry=False)
+        write_whole(attempt.path("job.sh"), script.encode(), sync_entry=False)
         attempt.write(
             "intent",
             t=time.time(),
@@ -291,21 +340,18 @@ class Client:
         attempt.write("job", job=submitted.job, cluster=submitted.cluster, t=time.time(), found="sbatch")
         return Live(spec, attempt, submitted.job)
 
-    def _settle(self, attempt: Attempt) -> str | None:
+    def _settle(self, attempt: Attempt, *, wait: bool) -> str | None:
         """Find the job of an open attempt, or give the attempt up when its grace is over; None then."""
         looked = float("-inf")
         while not attempt.is_closed:
             if attempt.owner() == VOID:
-                job = None if attempt.record("cancel") is None else self.find(attempt)
-                if job is not None:
-                    self.scheduler.cancel([job])
+                self._cancel_again(attempt)
                 attempt.close(kind=_kind_of_void(attempt).value, state="", reason="given up before a job began", job="")
                 return None
             if attempt.job is not None:
                 if attempt.record("cancel") is None:
                     return attempt.job
-                # Whoever wished it away died before saying so to the scheduler.
-                self.scheduler.cancel([attempt.job])
+                self._cancel_again(attempt)
                 self.await_cancelled([attempt])
                 return None
             over = attempt.age_s >= self.patience.grace_s
@@ -316,10 +362,25 @@ class Client:
                     return job
                 if over:
                     # Winning the claim is what makes this safe: a job that comes late finds it taken and leaves.
-                    attempt.give_up()
+                    for given_up in (attempt, attempt.pack):
+                        if given_up is not None:
+                            given_up.give_up()
                     continue
+            if not wait:
+                raise UndecidedError(
+                    expected="to know whether the job was submitted",
+                    found=f"no word of it {attempt.age_s:.0f} s after the intent",
+                    where=str(attempt.folder),
+                    remedy=f"wait: it is given up after {self.patience.grace_s:g} s",
+                )
             time.sleep(_TICK_S)
         return None
+
+    def _cancel_again(self, attempt: Attempt) -> None:
+        """Say to the scheduler what somebody wished, who may have died before saying so."""
+        wish = attempt.record("cancel")
+        if wish is not None:
+            self.cancel([attempt], why=str(wish.get("why", "")))
 
     def _ended_for_another_run(self, live: Live, *, done: Callable[[], bool], run_id: str) -> bool:
         """Whether an adopted attempt ended before this run asked; it is closed then."""
@@ -360,12 +421,21 @@ class Client:
             time.sleep(_TICK_S / 5)
 
 
-def read_end(attempt: Attempt, *, job: str) -> End | None:
-    """Read the end record of a job's present life."""
+def read_end(attempt: Attempt, *, job: str, life: int = 0) -> End | None:
+    """Read the end record of a job's present life: the last that has begun, or that the scheduler counts."""
     end, start = attempt.record("end"), attempt.record("start") or {}
-    if end is None or str(end.get("job")) != job or int(end.get("restart", 0)) < int(start.get("restart", 0)):
+    present = max(life, int(start.get("restart", 0)))
+    if end is None or str(end.get("job")) != job or int(end.get("restart", 0)) < present:
         return None
     return End(code=int(end["rc"]), signal=str(end.get("signal", "")))
+
+
+def _own_row(attempt: Attempt, row: Row | Sighting, *, name: str) -> Row | Sighting:
+    """Row of an attempt; of a member of a pack, which shares its job, what the row of that job means for it."""
+    job = attempt.job
+    if name == attempt.token or job is None:
+        return row
+    return row_of_member(attempt, job=job, end=read_end(attempt, job=job), row=row)
 
 
 def tail_of_log(attempt: Attempt, *, size: int = _LOG_TAIL) -> bytes:
@@ -421,13 +491,19 @@ def _kind_of_void(attempt: Attempt) -> Outcome:
     return Outcome.VOID if attempt.record("cancel") is None else Outcome.CANCELLED
 
 
-def _save(attempt: Attempt, *, row: Row) -> None:
+def save_sighting(attempt: Attempt, *, row: Row) -> None:
     """Keep the reason of an end: the controller forgets it after some minutes, accounting never knew it."""
     seen = attempt.record("seen") or {}
     if (seen.get("state"), seen.get("reason")) == (row.state, row.reason):
         return
     with contextlib.suppress(OSError):  # a full disk costs the reason, not the job
         attempt.write("seen", job=row.job, state=row.state, reason=row.reason, node=row.node, t=time.time())
+
+
+def _life_of(look: Look | None) -> int:
+    """Times the scheduler has started a job again, as far as it says."""
+    rows = [] if look is None else [row for row in (look.queue, look.account) if isinstance(row, Row)]
+    return max((row.restarts or 0 for row in rows), default=0)
 
 
 def _node(attempt: Attempt, queue: Row | Sighting | None) -> str:

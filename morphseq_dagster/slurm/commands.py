@@ -145,6 +145,10 @@ class Scheduler:
         self.calls: Counter[str] = Counter()
         self.has_accounting: bool | None = None
 
+    def close(self) -> None:
+        """Let go of the connection, if there is one."""
+        self._transport.close()
+
     def submit(self, script: str) -> Submitted:
         """Hand a script in.
 

@@ -12,5 +12,9 @@ class UnreachableError(TransientError):
     """No answer: the scheduler, the accounting or the login node could not be asked. Proves nothing about any job."""
 
 
+class UndecidedError(TransientError):
+    """Whether a submission came through is not known yet: ask again later. Only for callers who do not wait."""
+
+
 class RejectedError(PermanentError):
     """The scheduler answered that it does not take the job."""

@@ -2,7 +2,8 @@
 
 Holds names, paths and the exclusive acts: make an attempt, win its claim, close it. `claim` is a symbolic link that
 can be made once only; its target is the number of the job that works, or `void` when a client gave the attempt up. A
-folder without `intent.json` is not void: its maker may still be writing.
+folder without `intent.json` is not void: its maker may still be writing. An attempt may be a member of a pack: the pack
+is an attempt too, one job runs it, and its file `members` names what that job takes one by one.
 """
 
 from __future__ import annotations
@@ -11,17 +12,20 @@ import contextlib
 import hashlib
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from morphseq_dagster.slurm.records import read_record, sync_folder, write_record
+from morphseq_dagster.slurm.records import read_record, sync_folder, write_record, write_whole
 
 INBOX: Final = "_ended"
 VOID: Final = "void"
+PACKS: Final = "_packs"
 _ATTEMPT: Final = re.compile(r"a([1-9][0-9]{0,5})")
 _KEY_IN_TOKEN: Final = 32
+_PACK: Final = re.compile(r"ms\.([0-9a-f]{32})\.[0-9a-f]{8}\.a1")
+_MEMBERS: Final = "members"
 
 
 @dataclass(frozen=True)
@@ -62,12 +66,51 @@ class Attempt:
 
     @property
     def job(self) -> str | None:
-        """Number of its job: as sbatch answered, or as the job itself said by its claim."""
+        """Number of its job: as sbatch answered, or as the job itself said by its claim; a member's is its pack's."""
         record = self.record("job")
         if record is not None and str(record.get("job", "")).isdigit():
             return str(record["job"])
         owner = self.owner()
-        return owner if owner is not None and owner != VOID else None
+        if owner is not None and owner != VOID:
+            return owner
+        pack = self.pack
+        return None if pack is None else pack.job
+
+    @property
+    def pack(self) -> Attempt | None:
+        """The pack that it is a member of; None for an attempt with a job of its own."""
+        match = _PACK.fullmatch(str((self.record("intent") or {}).get("pack", "")))
+        if match is None:
+            return None
+        root = self.inbox.parent
+        there = self.there.rsplit("/", len(self.folder.relative_to(root).parts))[0]
+        below = f"{PACKS}/{match[1]}/a1"
+        return Attempt(folder=root / below, there=f"{there}/{below}", number=1, token=match[0], inbox=self.inbox)
+
+    @property
+    def name(self) -> str:
+        """Name of its job, as the scheduler knows it."""
+        pack = self.pack
+        return self.token if pack is None else pack.token
+
+    def write_members(self, members: Sequence[Attempt]) -> None:
+        """Write down the members of a pack: token, and folder below the root."""
+        lines = [f"{member.token} {member.folder.relative_to(self.inbox.parent).as_posix()}\n" for member in members]
+        write_whole(self.path(_MEMBERS), "".join(lines).encode())
+
+    def members(self) -> list[Attempt]:
+        """Members of a pack, in the order in which they are taken; none of any other attempt."""
+        try:
+            lines = self.path(_MEMBERS).read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        root, there = self.inbox.parent, self.there.rsplit("/", 3)[0]
+        found = []
+        for line in lines:
+            token, _, below = line.partition(" ")
+            number = int(token.rpartition(".a")[2])
+            found.append(Attempt(root / below, f"{there}/{below}", number, token, self.inbox))
+        return found
 
     @property
     def is_closed(self) -> bool:
@@ -98,11 +141,19 @@ class Attempt:
         return True
 
     def close(self, *, kind: str, **values: object) -> None:
-        """Write the verdict, once; the first one stands."""
+        """Write the verdict, once; the first one stands. The verdict on the last member closes its pack."""
         if not self.is_closed:
             self.write("closed", kind=kind, t=time.time(), **values)
         with contextlib.suppress(FileNotFoundError):
             (self.inbox / self.token).unlink()
+        pack = self.pack
+        if pack is None:
+            return
+        members = pack.members()
+        # The last ones are the last to be taken, so that this looks at few.
+        if members and all(member.is_closed for member in reversed(members)):
+            kind = "done" if pack.record("cancel") is None else "cancelled"
+            pack.close(kind=kind, job=pack.job or "", state="", reason="each member has its verdict")
 
 
 class JobRoot:

@@ -15,8 +15,8 @@ from morphseq_dagster.slurm.errors import UnreachableError
 from morphseq_dagster.slurm.records import write_whole
 from morphseq_dagster.slurm.transport import Answer
 
-_KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER")
-_STEERING = ("SLURM_", "SBATCH_", "SQUEUE_", "SACCT_", "SCANCEL_")
+_KEPT = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "KRB5CCNAME", "SLURM_CONF", "SLURM_CONF_SERVER")
+"""What the scheduler's commands see: nothing that steers them (SBATCH_*, SLURM_*), nothing that a job could inherit."""
 
 
 class LocalTransport:
@@ -25,9 +25,8 @@ class LocalTransport:
     name = "local"
 
     def run(self, argv: Sequence[str], *, timeout_s: float, stdin: bytes = b"") -> Answer:
-        """Run a command here, without variables that would change what the scheduler's commands do or print."""
-        # Inside an allocation (or after an export) such variables win over the options in a job script.
-        environment = {k: v for k, v in os.environ.items() if k in _KEPT or not k.startswith(_STEERING)}
+        """Run a command here, with few of this process's variables."""
+        environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
         try:
             done = run_child(argv, timeout_s=timeout_s, stdin=stdin, environment=environment | {"LC_ALL": "C.UTF-8"})
         except FileNotFoundError as error:

@@ -78,7 +78,8 @@ class End:
     signal: str = ""
 
 
-_TERMED = "ended by TERM"
+_TERMED: Final = "ended by TERM"
+_NO_RESULT: Final = "the job ended with code 0 and left no result"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +106,8 @@ class Evidence:
         Seconds since both answered without a word of the job, or since it completed without a result.
     again
         Whether the scheduler may start the job again by itself.
+    began
+        False when the scheduler counts a life of the job that has left no start record.
     lost_s, settle_s, confirm_s
         Patience: with unknown jobs, with completed ones without a result, and with an end that may be the pause before
         the scheduler starts the job again.
@@ -121,6 +124,7 @@ class Evidence:
     lost_s: float = 60.0
     settle_s: float = 30.0
     again: bool = False
+    began: bool = True
     confirm_s: float = 3.0
 
 
@@ -163,6 +167,15 @@ def _of_silence(evidence: Evidence) -> Finding | None:
         return _of_state(evidence, state="", reason="")
     if (account is None and evidence.accounting) or evidence.odd_s < evidence.lost_s:
         return None
+    return _of_files(evidence)
+
+
+def _of_files(evidence: Evidence) -> Finding:
+    """Judge a job that nobody knows any more by what it left."""
+    if marked := _of_log(evidence.log):
+        return Finding(marked[0], "", marked[1])
+    if evidence.end is not None:
+        return Finding(Outcome.FAILED, "", _NO_RESULT)
     return Finding(Outcome.LOST, "", f"neither controller nor accounting has known the job for {evidence.lost_s:g} s")
 
 
@@ -182,7 +195,7 @@ def _of_state(evidence: Evidence, *, state: str, reason: str) -> Finding | None:
     if state in plain:
         return Finding(plain[state], state, reason)
     if state == "COMPLETED":
-        return Finding(Outcome.FAILED, state, "the job ended with code 0 and left no result")
+        return Finding(Outcome.FAILED, state, _NO_RESULT)
     outcome, why = _of_end(evidence)
     return Finding(outcome, state, ", ".join(part for part in (reason, why) if part))
 
@@ -191,9 +204,11 @@ def _pause_of(evidence: Evidence, *, state: str) -> float:
     """Seconds for which an end is not believed."""
     if state == "COMPLETED":
         return evidence.settle_s
+    if not evidence.began:
+        return evidence.settle_s  # its start may only be slow to come into sight
     marks = _MARK.findall(evidence.log)
     if marks and b"DUE TO JOB REQUEUE" in marks[-1]:
-        return evidence.lost_s  # shown as failed, or not at all, for a moment before it waits to be started again
+        return evidence.lost_s  # it is on its way back into the queue
     # A job that will be started again is ended by TERM and shown as failed before its log and its row say why.
     if evidence.again and state == "FAILED" and _of_end(evidence)[1] == _TERMED:
         return evidence.confirm_s
@@ -204,20 +219,24 @@ def _pause_of(evidence: Evidence, *, state: str) -> float:
 
 def _of_end(evidence: Evidence) -> tuple[Outcome, str]:
     """Tell the kind of a failure: the log's marks, then the end record, then the scheduler's codes."""
-    if marked := _of_log(evidence.log):
+    if evidence.began and (marked := _of_log(evidence.log)):
         return marked
-    if evidence.end is not None:
+    if evidence.began and evidence.end is not None:
         told = {
             "USR1": (Outcome.TIMEOUT, "ended after the warning before its time limit"),
             "TERM": (Outcome.KILLED, _TERMED),
         }
         return told.get(evidence.end.signal) or _of_code(evidence.end.code)
     rows = [row for row in (evidence.queue, evidence.account) if isinstance(row, Row) and (row.exit_code or row.signal)]
-    if not rows:
-        return Outcome.FAILED, "neither code nor end record"
-    code, number = rows[0].exit_code or 0, rows[0].signal
+    number = rows[0].signal if rows else None
     if number == _NO_FOLDER:
         return Outcome.CONFIG, "the node could not open the job's folder (0:53)"
+    if not evidence.began:
+        # As it is when a node takes the new life for the old one that it was told to end.
+        return Outcome.NODE, "started again by the scheduler, and never begun by the node"
+    if not rows:
+        return Outcome.FAILED, "neither code nor end record"
+    code = rows[0].exit_code or 0
     return _of_code(128 + number if number else code)
 
 

@@ -21,6 +21,8 @@ from morphseq_dagster.slurm.outcome import is_active
 _FILES_S: Final = (0.1, 2.0)
 _ASK_S: Final = (1.0, 15.0)
 _SLOWER: Final = 1.4
+_LEAST_S: Final = (0.025, 5.0)
+"""Shortest pause between two questions: this for each job that is watched, but no more than that."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Watch:
     verdict: Verdict | None = None
     error: BaseException | None = None
     odd_since: float | None = None
+    judging: threading.Lock = field(default_factory=threading.Lock)
 
     def wait(self, timeout_s: float) -> Verdict | None:
         """Wait some time for the verdict; None when there is none yet.
@@ -108,8 +111,8 @@ class Poller:
         return watch
 
     def forget(self, watch: Watch) -> None:
-        """Stop watching a job; it goes on."""
-        with self._lock:
+        """Stop watching a job; it goes on. A verdict there is when this returns, or nobody gives one afterwards."""
+        with watch.judging, self._lock:
             self._watches.pop(watch.live.attempt.token, None)
 
     def close(self) -> None:
@@ -155,7 +158,7 @@ class Poller:
         return count
 
     def _watch_scheduler(self) -> None:
-        pause = self._ask_s[0]
+        pause, asked = self._ask_s[0], float("-inf")
         while not self._closed:
             watches = self._open()
             if not watches:
@@ -163,10 +166,12 @@ class Poller:
                 self._ask.clear()
                 pause = self._ask_s[0]
                 continue
-            # The newest word of several jobs that end at once is one question.
-            time.sleep(min(0.1, self._ask_s[0]))
-            changed = self._ask_scheduler(list(watches.values()))
-            pause = self._ask_s[0] if changed else min(self._ask_s[1], pause * _SLOWER)
+            # The newest word of several jobs that begin or end at once is one question, of many jobs one in seconds.
+            least = min(_LEAST_S[1], len(watches) * _LEAST_S[0])
+            time.sleep(max(min(0.1, self._ask_s[0]), asked + least - time.monotonic()))
+            changed = self._ask_scheduler(list(self._open().values()))
+            asked = time.monotonic()
+            pause = max(least, self._ask_s[0]) if changed else min(self._ask_s[1], pause * _SLOWER)
             if self._ask.wait(pause):
                 self._ask.clear()
                 pause = self._ask_s[0]
@@ -202,15 +207,17 @@ class Poller:
         return (before.state, before.reason) != (state, reason) or not active
 
     def _conclude(self, watch: Watch, *, look: Look | None, done: bool, odd_s: float = 0.0) -> None:
-        verdict = self._client.judge(watch.live, done=done, look=look, odd_s=odd_s)
-        if verdict is None:
-            return
-        with self._lock:
-            if self._watches.pop(watch.live.attempt.token, None) is None:
+        with watch.judging:
+            if watch.live.attempt.token not in self._open():
                 return
-        self._marked.pop(watch.live.attempt.token, None)
-        watch.verdict = verdict
-        watch.ended.set()
+            verdict = self._client.judge(watch.live, done=done, look=look, odd_s=odd_s)
+            if verdict is None:
+                return
+            with self._lock:
+                self._watches.pop(watch.live.attempt.token, None)
+            self._marked.pop(watch.live.attempt.token, None)
+            watch.verdict = verdict
+            watch.ended.set()
 
     @contextlib.contextmanager
     def _guarded(self, watch: Watch) -> Iterator[None]:

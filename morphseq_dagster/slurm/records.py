@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Replace a file's content in one step that survives a crash."""
+def write_whole(path: Path, data: bytes, *, sync_entry: bool = True) -> None:
+    """Replace a file's content in one step that survives a crash.
+
+    Without `sync_entry` the name survives only once the folder is flushed: for files before another one of the folder.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as handle:
@@ -25,7 +28,8 @@ def write_whole(path: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    if sync_entry:
+        sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 import shlex
 
 from morphseq_dagster.slurm.folder import INBOX, Attempt
-from morphseq_dagster.slurm.job import ATTEMPT, JobSpec, check_path
+from morphseq_dagster.slurm.job import ATTEMPT, JobSpec, Resources, check_path
 
 _KEPT = "PATH HOME USER LOGNAME SHELL LANG LC_ALL TMPDIR LD_LIBRARY_PATH CUDA_VISIBLE_DEVICES ROCR_VISIBLE_DEVICES"
 _THREADS = "OMP_NUM_THREADS OPENBLAS_NUM_THREADS MKL_NUM_THREADS NUMEXPR_NUM_THREADS OPENCV_FOR_THREADS_NUM"
 
 # In the order of the protocol. `ln` decides who works: the first one made stays. A job that was started again after a
 # lost node keeps its number and passes; it leaves when a verdict exists, since another attempt may be at work.
-_BODY = r"""
+PROTOCOL = r"""
 cd -- "$folder" || exit 72
 ln -s -n -- "$SLURM_JOB_ID" claim 2>/dev/null
 if [ "$(readlink claim)" != "$SLURM_JOB_ID" ]; then
@@ -96,8 +96,9 @@ def write_script(spec: JobSpec, *, attempt: Attempt) -> str:
     inbox = check_path(there.rsplit("/", len(spec.group) + 2)[0] + f"/{INBOX}")
     command = [argument.replace(ATTEMPT, there) for argument in spec.command]
     given = [f"{name}={value}" for name, value in sorted(spec.environment.variables.items())]
-    lines = ["#!/bin/bash", *(f"#SBATCH {option}" for option in _options(spec, attempt=attempt))]
-    lines += [f"folder={there}", f"inbox={inbox}", _BODY.strip("\n")]
+    options = batch_options(attempt, needs=spec.resources, requeue=spec.requeue, warn_s=spec.warn_s)
+    lines = ["#!/bin/bash", *(f"#SBATCH {option}" for option in options)]
+    lines += [f"folder={there}", f"inbox={inbox}", PROTOCOL.strip("\n")]
     if spec.environment.preamble is not None:
         lines.append(f". {check_path(spec.environment.preamble)} || exit 126")
     lines += [f"names='{_KEPT}'", f"threads='{_THREADS}'"]
@@ -105,20 +106,22 @@ def write_script(spec: JobSpec, *, attempt: Attempt) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _options(spec: JobSpec, *, attempt: Attempt) -> list[str]:
-    needs = spec.resources
+def batch_options(attempt: Attempt, *, needs: Resources, requeue: bool, warn_s: int) -> list[str]:
+    """Options of sbatch for an attempt's script."""
     found = [
         f"--job-name={attempt.token}",
         f"--output={attempt.there}/log.txt",
         # A job that is started again would cut the log of its first life.
         "--open-mode=append",
-        "--export=NONE",
+        # sbatch itself is started with few variables, and the command with those that the script lists. NONE would have
+        # the node's daemon start a login shell for every job, which takes seconds where profiles are long.
+        "--export=ALL",
         # A second job of one name waits for the first; a second `--dependency` would replace this one.
         "--dependency=singleton",
         "--nodes=1",
         "--ntasks=1",
         f"--cpus-per-task={needs.cpus}",
-        "--requeue" if spec.requeue else "--no-requeue",
+        "--requeue" if requeue else "--no-requeue",
     ]
     values = {
         "partition": needs.partition,
@@ -131,7 +134,7 @@ def _options(spec: JobSpec, *, attempt: Attempt) -> list[str]:
         "exclude": needs.exclude,
     }
     found += [f"--{name}={value}" for name, value in values.items() if value is not None]
-    warn_s = min(spec.warn_s, (needs.time_s or 0) // 4)
+    warn_s = min(warn_s, (needs.time_s or 0) // 4)
     if warn_s:
         found.append(f"--signal=B:USR1@{warn_s}")
     return found

@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, Protocol
 
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.slurm.child import as_answer, run_child
@@ -31,14 +32,40 @@ _OWN_FAILURE = 255
 _NO_COMMAND = 127
 _CHANNELS = 6
 """Commands at once: servers allow 10 sessions per connection unless told otherwise, and the master is one."""
-_STEADY = ("-u", "SQUEUE_FORMAT", "-u", "SQUEUE_FORMAT2", "-u", "SACCT_FORMAT", "-u", "SBATCH_EXPORT", "LC_ALL=C.UTF-8")
-"""Arguments of `env` that take away what a login shell may have set against us."""
+_TAKEN = (
+    *("SQUEUE_FORMAT", "SQUEUE_FORMAT2", "SACCT_FORMAT", "SBATCH_EXPORT", "SBATCH_GET_USER_ENV"),
+    *("BASH_ENV", "ENV", "LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONPATH", "PYTHONHOME", "TMPDIR"),
+)
+_STEADY = (*(part for name in _TAKEN for part in ("-u", name)), "LC_ALL=C.UTF-8")
+"""Arguments of `env` that take away what a login shell may have set against us, or a job could inherit."""
+LASTING_OPTIONS: Final = (
+    *("-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"),
+    *("-o", "ForwardAgent=no", "-o", "ForwardX11=no", "-o", "LogLevel=ERROR"),
+)
+"""Options of every connection: lost contact shows within seconds, nothing of ours is forwarded."""
 _REFUSALS = (
     "permission denied",
     "host key verification failed",
     "too many authentication failures",
     "no such identity",
 )
+
+
+class Login(Protocol):
+    """Where to log in and how, as arguments of `ssh`."""
+
+    @property
+    def host(self) -> str:
+        """Name of the login node."""
+        ...
+
+    def options(self) -> list[str]:
+        """Options of `ssh` for the login node, without the host and without the way there."""
+        ...
+
+    def route(self) -> list[str]:
+        """Options of `ssh` for the way to the login node: the jump host, if there is one."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,9 +103,7 @@ class SshAddress:
 
     def options(self) -> list[str]:
         """Options of `ssh` for this address, without the host."""
-        found = ["-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=10"]
-        found += ["-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3", "-o", "ForwardAgent=no"]
-        found += ["-o", "ForwardX11=no", "-o", "LogLevel=ERROR"]
+        found = ["-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", *LASTING_OPTIONS]
         if self.known_hosts is not None:
             found += ["-o", f"UserKnownHostsFile={self.known_hosts}"]
         if self.key is not None:
@@ -89,20 +114,24 @@ class SshAddress:
             found += ["-l", self.user]
         return found
 
+    def route(self) -> list[str]:
+        """Options of `ssh` for the way to the login node."""
+        return ["-J", self.jump] if self.jump is not None else []
+
 
 class SshTransport:
     """Commands on a login node over one shared connection.
 
     Parameters
     ----------
-    address
+    login
         Where to log in.
     """
 
     name = "ssh"
 
-    def __init__(self, address: SshAddress) -> None:
-        self._address = address
+    def __init__(self, login: Login) -> None:
+        self._login = login
         self._lock = threading.Lock()
         self._channels = threading.BoundedSemaphore(_CHANNELS)
         self._folder: tempfile.TemporaryDirectory[str] | None = None
@@ -112,17 +141,7 @@ class SshTransport:
     def run(self, argv: Sequence[str], *, timeout_s: float, stdin: bytes = b"") -> Answer:
         """Run a command there; its arguments are quoted for the remote shell."""
         with self._channels:
-            socket = self._connect()
-            command = ["ssh", *self._address.options(), "-o", f"ControlPath={socket}", "-o", "ControlMaster=no"]
-            # Without the shared connection ssh would quietly log in again, once per command.
-            command += [
-                "-o",
-                "ProxyCommand=false",
-                "-T",
-                self._address.host,
-                "--",
-                shlex.join(["env", *_STEADY, *argv]),
-            ]
+            command = [*self._channel(self._connect()), shlex.join(["env", *_STEADY, *argv])]
             done = run_child(command, timeout_s=timeout_s, stdin=stdin)
         if done is None:
             self._drop()
@@ -134,7 +153,7 @@ class SshTransport:
             raise PermanentError(
                 expected=f"the command {argv[0]}",
                 found=answer.err.strip() or "no such program",
-                where=f"login node {self._address.host}",
+                where=f"login node {self._login.host}",
                 remedy="name the folder of the scheduler's commands in places.slurm.commands",
             )
         return answer
@@ -145,14 +164,12 @@ class SshTransport:
         for argv, stdin in ((["tee", "--", temporary], data), (["mv", "-f", "--", temporary, path], b"")):
             answer = self.run(argv, timeout_s=60, stdin=stdin)
             if answer.code != 0:
-                raise OSError(f"{self._address.host}: {answer.err.strip()}")
+                raise OSError(f"{self._login.host}: {answer.err.strip()}")
 
     def get(self, path: str) -> bytes:
         """Read a file there."""
         with self._channels:
-            socket = self._connect()
-            command = ["ssh", *self._address.options(), "-o", f"ControlPath={socket}", "-o", "ControlMaster=no"]
-            command += ["-o", "ProxyCommand=false", "-T", self._address.host, "--", shlex.join(["cat", "--", path])]
+            command = [*self._channel(self._connect()), shlex.join(["cat", "--", path])]
             done = run_child(command, timeout_s=60, stdin=b"")
         if done is None or done[0] == _OWN_FAILURE:
             raise self._no_answer(f"the file {path} could not be fetched")
@@ -167,6 +184,13 @@ class SshTransport:
             if self._folder is not None:
                 self._folder.cleanup()
                 self._folder = None
+
+    def _channel(self, socket: str) -> list[str]:
+        """Begin of a command line through the shared connection."""
+        # Without the shared connection ssh would quietly log in again, once per command. First, because of options
+        # that are given twice ssh takes the first.
+        alone = ["-o", f"ControlPath={socket}", "-o", "ControlMaster=no", "-o", "ProxyCommand=false"]
+        return ["ssh", *alone, *self._login.options(), "-T", self._login.host, "--"]
 
     def _connect(self) -> str:
         """Log in unless that was done; return the socket of the shared connection."""
@@ -183,9 +207,9 @@ class SshTransport:
             return str(socket)
 
     def _log_in(self, socket: Path) -> None:
-        jump = ["-J", self._address.jump] if self._address.jump is not None else []
-        command = ["ssh", *self._address.options(), *jump, "-o", f"ControlPath={socket}", "-o", "ControlMaster=yes"]
-        command += ["-o", "ControlPersist=no", "-T", self._address.host, "--", "exec cat"]
+        shared = ["-o", f"ControlPath={socket}", "-o", "ControlMaster=yes", "-o", "ControlPersist=no"]
+        command = ["ssh", *shared, *self._login.route(), *self._login.options()]
+        command += ["-T", self._login.host, "--", "exec cat"]
         with tempfile.TemporaryFile() as said:
             self.logins += 1
             master = subprocess.Popen(
@@ -204,7 +228,7 @@ class SshTransport:
             raise PermanentError(
                 expected="to be let in",
                 found=text,
-                where=f"login node {self._address.host}",
+                where=f"login node {self._login.host}",
                 remedy="check key, agent, user and known host keys with an ordinary `ssh -o BatchMode=yes`",
             )
         raise self._no_answer(text or "no connection within 30 s")
@@ -231,6 +255,6 @@ class SshTransport:
         return UnreachableError(
             expected="an answer",
             found=found,
-            where=f"login node {self._address.host}",
+            where=f"login node {self._login.host}",
             remedy="wait: jobs go on without us, contact is sought again by itself",
         )

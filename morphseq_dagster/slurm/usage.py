@@ -16,7 +16,7 @@ from morphseq_dagster.slurm.job import Resources
 from morphseq_dagster.slurm.outcome import Outcome
 
 USAGE_FILE = "usage.json"
-"""Written by the command when it can: `max_rss_mb`, `cpu_s`."""
+"""Written by the command when it can: `max_rss_mb`, `cpu_s`, and the hashes `environment` and `preamble`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,8 @@ class JobFacts:
         GPUs given, as the node names them.
     log
         Path of the log.
+    environment, preamble
+        Hashes of the command's environment and of the preamble, where the command tells them.
     """
 
     job: str
@@ -58,11 +60,14 @@ class JobFacts:
     memory_mb: float | None
     gpus: str
     log: str
+    environment: str = ""
+    preamble: str = ""
 
 
 def collect_facts(attempt: Attempt, *, verdict: Verdict, account: Row | None = None) -> JobFacts:
     """Collect what an attempt's files, and accounting if it was asked, tell."""
-    job, intent = attempt.record("job") or {}, attempt.record("intent") or {}
+    intent = attempt.record("intent") or {}
+    job = (attempt.pack or attempt).record("job") or {}
     start, end, usage = attempt.record("start") or {}, attempt.record("end") or {}, attempt.record("usage") or {}
     run_s = _between(start, end)
     cpu_s = _first(_number(usage, "cpu_s"), _cpu_of(end), account.cpu_s if account is not None else None)
@@ -84,6 +89,8 @@ def collect_facts(attempt: Attempt, *, verdict: Verdict, account: Row | None = N
         memory_mb=resources.memory_mb,
         gpus=str(start.get("gpus", "")),
         log=str(attempt.path("log.txt")),
+        environment=str(usage.get("environment", "")),
+        preamble=str(usage.get("preamble", "")),
     )
 
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import pandas as pd
-
 from morphseq_dagster.contracts.cohort_final import CONTRACT
 from morphseq_dagster.contracts.embryo_latents_final import CONTRACT as FINAL
 from morphseq_dagster.errors import PermanentError
@@ -60,6 +58,8 @@ def build_cohort_request(layout: Layout, *, run_id: str) -> StepRequest:
 
 def run(request: StepRequest) -> StepResult:
     """Concatenate the members' tables."""
+    import pandas as pd  # the definitions import this module, and have no other use for it
+
     bench = Workbench(request)
     members = [entry for entry in request.inputs if entry.sha256 is not None]
     tables = [bench.table(entry.name, FINAL) for entry in members]

@@ -1,7 +1,8 @@
 """Wells: run a step's computation well by well, with checkpoints, reuse and isolation of failures.
 
-Holds the loop that all per-well steps share. An unchanged well is taken from the published artifact, a finished one
-from its checkpoint; a failing well becomes a state with its reason, and too many failing wells fail the step.
+Holds the loop that all per-well steps share, in this process or over the workers of a `crew`. An unchanged well is
+taken from the published artifact, a finished one from its checkpoint; a failing well becomes a state with its reason,
+and too many failing wells fail the step.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ import logging
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from morphseq_dagster.errors import ErrorReport, PermanentError, TransientError, report
+from morphseq_dagster.steps.crew import Crew, WellCall, current_crew, employ
 from morphseq_dagster.steps.progress import Progress, tell
 from morphseq_dagster.steps.workbench import Workbench
+from morphseq_dagster.steps.worker import current_service
 from morphseq_dagster.storage.checkpoints import WellPayload, load_checkpoint, save_checkpoint
 from morphseq_dagster.storage.hashing import hash_json
 from morphseq_dagster.storage.records import OutputVerdict, Record, WellState, compare_output, read_record
@@ -89,25 +93,81 @@ def run_wells(
         When more wells failed than tolerated, naming each with its reason.
     """
     published = _published(bench)
+    keys = {task.well: _key(bench, task) for task in tasks}
     payloads: dict[str, WellPayload] = {}
     states: dict[str, WellState] = {}
-    computed = 0
-    for number, task in enumerate(tasks):
-        key = _key(bench, task)
-        payload = None if bench.request.force else _reuse(bench, task, key=key, published=published, restore=restore)
-        if payload is None:
+
+    def work(task: WellTask) -> WellPayload | WellState:
+        try:
+            return save_checkpoint(_folder(bench, task), key=keys[task.well], payload=compute(task))
+        except Exception as error:  # noqa: BLE001 - whatever a well raises becomes its recorded reason
+            return _failed(error, bench=bench, task=task, key=keys[task.well], before=published)
+
+    service = current_service()
+    if service is not None:
+        by_name = {task.well: task for task in tasks}
+        service.serve(keys, work=lambda well: _state(work(by_name[well]), key=keys[well]))
+    crew = current_crew()
+    left: list[WellTask] = []
+    computed = done = 0
+    for task in tasks:
+        key = keys[task.well]
+        made: WellPayload | WellState | None = None
+        if not bench.request.force:
+            made = _reuse(bench, task, key=key, published=published, restore=restore)
+        if made is None:
             computed += 1
-            folder = bench.layout.checkpoints(bench.request.step, experiment=bench.experiment) / task.well
-            try:
-                payload = save_checkpoint(folder, key=key, payload=compute(task))
-            except Exception as error:  # noqa: BLE001 - whatever a well raises becomes its recorded reason
-                states[task.well] = _failed(error, bench=bench, task=task, key=key, before=published)
-        if payload is not None:
-            payloads[task.well] = payload
-            states[task.well] = WellState(key=key, status="ok")
-        tell(Progress(bench.request.step, number + 1, len(tasks), task.well))
+            if crew is not None:
+                left.append(task)
+                continue
+            made = work(task)
+        states[task.well] = _state(made, key=key)
+        if isinstance(made, WellPayload):
+            payloads[task.well] = made
+        done += 1
+        tell(Progress(bench.request.step, done, len(tasks), task.well))
+    if crew is not None and left:
+        states |= _share_out(bench, left, crew=crew, keys=keys, total=len(tasks))
+        payloads |= _collect(bench, [task for task in left if states[task.well].status == "ok"], keys=keys)
+        # Results stand in the order of the tasks, whoever made them and whenever.
+        states = {task.well: states[task.well] for task in tasks}
+        payloads = {task.well: payloads[task.well] for task in tasks if task.well in payloads}
     _refuse_too_many(bench, states, max_failed_share=max_failed_share)
     return WellRun(payloads, states, computed)
+
+
+def _share_out(
+    bench: Workbench, tasks: Sequence[WellTask], *, crew: Crew, keys: Mapping[str, str], total: int
+) -> dict[str, WellState]:
+    """Have wells computed by workers."""
+    states: dict[str, WellState] = {}
+    calls = [WellCall(task.well, keys[task.well]) for task in tasks]
+    for well, state in employ(crew, request=bench.request, calls=calls):
+        states[well] = state
+        tell(Progress(bench.request.step, total - len(tasks) + len(states), total, well))
+    return states
+
+
+def _collect(bench: Workbench, tasks: Sequence[WellTask], *, keys: Mapping[str, str]) -> dict[str, WellPayload]:
+    """Take what workers have left."""
+    found = {task.well: load_checkpoint(_folder(bench, task), key=keys[task.well]) for task in tasks}
+    payloads = {well: payload for well, payload in found.items() if payload is not None}
+    if lost := sorted(found.keys() - payloads.keys()):
+        raise TransientError(
+            expected="the results that workers have just stored",
+            found=f"none of {', '.join(lost)}",
+            where=str(bench.layout.checkpoints(bench.request.step, experiment=bench.experiment)),
+            remedy="run the step again; look whether the disk is whole",
+        )
+    return payloads
+
+
+def _state(made: WellPayload | WellState, *, key: str) -> WellState:
+    return made if isinstance(made, WellState) else WellState(key=key, status="ok")
+
+
+def _folder(bench: Workbench, task: WellTask) -> Path:
+    return bench.layout.checkpoints(bench.request.step, experiment=bench.experiment) / task.well
 
 
 def _key(bench: Workbench, task: WellTask) -> str:
@@ -145,8 +205,7 @@ def _reuse(
         payload = restore(task)
         if payload is not None:
             return payload
-    folder = bench.layout.checkpoints(bench.request.step, experiment=bench.experiment) / task.well
-    return load_checkpoint(folder, key=key)
+    return load_checkpoint(_folder(bench, task), key=key)
 
 
 def _failed(error: Exception, *, bench: Workbench, task: WellTask, key: str, before: Record | None) -> WellState:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,10 +76,48 @@ class Bench:
         live = _live(live)
         wait_for(lambda: live.attempt.record("start") is not None, timeout_s=timeout_s)
 
+    def start_again(self, live: Live | Done, *, timeout_s: float = 60) -> None:
+        """Let a job that the scheduler holds back after its first life start now; of itself it waits two minutes.
+
+        A node that is told to end a job refuses each start of the same second, for good: it cannot tell the new life
+        from the old one. Hence not before the next second after it has let go of the first life.
+        """
+        job = _live(live).job
+        question = ("squeue", "-h", "-j", job, "-o", "%T")
+        wait_for(lambda: self.cluster.ask(*question).strip() == "PENDING", timeout_s=timeout_s)
+        later = int(time.time()) + 2
+        wait_for(lambda: time.time() >= later)
+        self.cluster.ask("scontrol", "update", f"jobid={job}", "StartTime=now")
+
     def rows_of(self, token: str) -> int:
         """Rows of accounting that bear a token, doubles included."""
         out = self.cluster.ask("sacct", "-n", "-P", "-X", "-D", "-S", "now-3600", "--name", token, "-o", "JobIDRaw")
         return len(set(out.split()))
+
+    def flaws(self, specs: Sequence[JobSpec]) -> list[str]:
+        """Say what is wrong with requests that are done: each ran once, one row per job, no job, no half file left."""
+        wait_for(lambda: not self._left(specs), timeout_s=30)
+        attempts = {a.token: a for spec in specs for a in self.client.root.attempts(spec.group, key=spec.key)}
+        told = self.cluster.ask("sacct", "-n", "-P", "-X", "-D", "-S", "now-7200", "-o", "JobIDRaw,JobName")
+        rows = Counter(line.partition("|")[2] for line in set(told.split()))
+        found = [f"{token}: {rows[token]} rows" for token in attempts if rows[token] > 1]
+        for spec in specs:
+            name = spec.group[1]
+            if (count := self.executions(name)) != 1:
+                found.append(f"{name}: {count} executions")
+            if not self.done(name)():
+                found.append(f"{name}: no result")
+        for token, attempt in attempts.items():
+            records = [path for path in attempt.folder.glob("[!.]*.json") if path.name != "request.json"]
+            found += [f"{path}: half a record" for path in records if attempt.record(path.stem) is None]
+            closed = attempt.record("closed")
+            if closed is not None and closed["kind"] not in ("done", "void"):
+                found.append(f"{token}: closed as {closed['kind']}")
+        return found + [f"{path}: half a file" for path in self.root.glob("*.part")]
+
+    def _left(self, specs: Sequence[JobSpec]) -> set[str]:
+        tokens = {a.token for spec in specs for a in self.client.root.attempts(spec.group, key=spec.key)}
+        return tokens & set(self.cluster.ask("squeue", "-h", "-o", "%j").split())
 
     def queued(self) -> list[str]:
         """Numbers of all jobs of the cluster."""

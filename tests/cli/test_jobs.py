@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,13 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from morphseq_dagster.slurm.folder import JobRoot
+from morphseq_dagster.places.errand import Errand
+from morphseq_dagster.places.session import open_session
+from morphseq_dagster.settings import load_settings
+from morphseq_dagster.slurm.client import Live
+from morphseq_dagster.slurm.folder import Attempt, JobRoot
 from morphseq_dagster.steps.workspace import Workspace
+from morphseq_dagster.testing.chain import TOY
 from morphseq_dagster.testing.slurm_cluster import start_cluster
 
 EXPERIMENT = "20240418"
@@ -28,6 +34,25 @@ def leave_attempt(workspace: Workspace) -> None:
     root.begin(attempt)
     attempt.write("job", job="999999")
     attempt.write("start", job="999999", node="n7", restart=0)
+
+
+@dg.job
+def nothing() -> None:
+    pass
+
+
+def leave_job(workspace: Workspace, experiment: str, *, run_id: str, slow_s: float) -> Attempt:
+    """Submit a job that nobody waits for."""
+    recipe = workspace.layout.recipes(experiment)[1]
+    recipe.parent.mkdir(exist_ok=True)
+    recipe.write_text(f"[letters]\nslow_s = {slow_s}\n")
+    settings = load_settings().places.slurm
+    assert settings is not None
+    spec = workspace.registry.steps[0]
+    with open_session(spec, workspace=workspace, experiment=experiment, run_id=run_id) as session:
+        found = Errand(settings, registry=TOY, request=session.request).ensure()
+    assert isinstance(found, Live)
+    return found.attempt
 
 
 def test_without_jobs(workspace: Workspace, say: Callable[..., Any]) -> None:
@@ -90,3 +115,64 @@ def test_materialisation_tells_of_the_job(
     assert metadata["job/outcome"] == "done"
     assert metadata["job/node"] in ("n1", "n2")
     assert {"job/queue_s", "job/run_s", "job/cpu_efficiency", "job/max_rss_mb", "job/log"} <= metadata.keys()
+
+
+def test_reconcile_without_a_cluster_is_refused(workspace: Workspace, say: Callable[..., Any]) -> None:
+    leave_attempt(workspace)
+    assert say("jobs", "--reconcile").code == 2
+
+
+@pytest.mark.slurm
+def test_reconcile_does_what_the_list_announced(
+    workspace: Workspace,
+    say: Callable[..., Any],
+    add: Callable[..., Any],
+    shared: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster = start_cluster(shared / "slurm" / "local-slurm.sh", cpus="16", killwait="2", overmemorykill="1")
+    monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
+    write_settings(workspace)
+    text = (workspace.data_root.parent / "morphseq.toml").read_text()
+    (workspace.data_root.parent / "morphseq.toml").write_text(
+        text.replace("[places.slurm]", '[places.slurm]\nenvironment = "any"')
+    )
+    states = {
+        "20240401": dg.DagsterRunStatus.CANCELED,
+        "20240402": dg.DagsterRunStatus.FAILURE,
+        "20240403": dg.DagsterRunStatus.FAILURE,
+        "20240404": dg.DagsterRunStatus.STARTED,
+    }
+    attempts: dict[str, Attempt] = {}
+    with dg.DagsterInstance.get() as instance:
+        for experiment, status in states.items():
+            add(experiment)
+            run = instance.create_run_for_job(nothing, status=status)
+            slow_s = 0 if experiment == "20240403" else 60
+            attempts[experiment] = leave_job(workspace, experiment, run_id=run.run_id, slow_s=slow_s)
+    deadline = time.monotonic() + 60
+    while attempts["20240403"].record("end") is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    plan = say("jobs").out
+    lines = {experiment: [x for x in plan.splitlines() if x.startswith(experiment)] for experiment in states}
+    assert [len(found) for found in lines.values()] == [1, 1, 1, 0], "the run of the last one is there"
+    assert f"job {attempts['20240401'].job}: " in lines["20240401"][0]
+    assert "would be cancelled" in lines["20240401"][0]
+    assert "stays at work" in lines["20240402"][0]
+    assert "would be closed as done" in lines["20240403"][0]
+    assert not any(attempt.is_closed for attempt in attempts.values())
+
+    said = say("jobs", "--reconcile")
+    assert said.code == 0, said.err
+    assert "told Dagster of 1 artifacts" in said.out
+    kinds = {e: (attempt.record("closed") or {}).get("kind") for e, attempt in attempts.items()}
+    assert kinds == {"20240401": "cancelled", "20240402": None, "20240403": "done", "20240404": None}
+    with dg.DagsterInstance.get() as instance:
+        event = instance.get_latest_materialization_event(dg.AssetKey("letters"))
+    assert event is not None
+    assert event.asset_materialization is not None
+    assert event.asset_materialization.partition == "20240403"
+    assert event.run_id == "", "a materialisation without a run"
+    for experiment in ("20240402", "20240404"):
+        cluster.ask("scancel", attempts[experiment].job or "")

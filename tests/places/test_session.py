@@ -203,6 +203,19 @@ def test_transient_well_keeps_the_step_stale_for_a_stated_number_of_tries(worksp
     assert ran(workspace, force=True) == list(STEPS)
 
 
+@pytest.mark.parametrize("words", [{"A01": "fish"}, {"A01": "fish", "A02": "fin", "A03": "busy"}])
+def test_run_that_comes_to_a_finished_step_again_takes_it_as_it_is(workspace: Workspace, words: dict[str, str]) -> None:
+    write_words(workspace.layout, EXPERIMENT, words=words)
+    spec = workspace.registry.spec("letters")
+    for repeated, stands in ((False, False), (False, False), (True, True)):
+        with open_session(
+            spec, workspace=workspace, experiment=EXPERIMENT, run_id="run", force=True, repeated=repeated
+        ) as session:
+            assert (session.memo is not None) is stands
+            if session.memo is None:
+                finish(workspace.layout, outcome=run_session(session, spec=spec, place=ProcessPlace()))
+
+
 def test_permanently_failed_well_does_not_keep_the_step_stale(workspace: Workspace) -> None:
     write_words(workspace.layout, EXPERIMENT, words={"A01": "fish", "A02": "fail", "A03": "fin"})
     assert ran(workspace) == list(STEPS)

@@ -28,7 +28,7 @@ from morphseq_dagster.testing.slurm_cluster import LocalCluster, start_cluster
 
 EXPERIMENT = "20240418"
 WORDS = {"A01": "fish", "A02": "fin", "B03": "yolk"}
-QUICK = {"grace_s": 3, "lost_s": 10, "settle_s": 3}
+QUICK = {"environment": "any", "grace_s": 3, "lost_s": 10, "settle_s": 3}
 
 # A process that runs the first step at the cluster.
 CHILD = """

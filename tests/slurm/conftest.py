@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from morphseq_dagster.places.connection import make_transport
 from morphseq_dagster.testing.slurm_bench import Bench, wait_for
 from morphseq_dagster.testing.slurm_cluster import LocalCluster, start_cluster
 
@@ -22,9 +23,15 @@ def cluster(shared: Path) -> LocalCluster:
     return found
 
 
-@pytest.fixture(scope="session")
-def make_bench(cluster: LocalCluster) -> Callable[[Path], Bench]:
-    return lambda root: Bench(cluster, root, cluster.client(root / "jobs"))
+@pytest.fixture(
+    scope="session",
+    params=["local", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ssh", "dagster_slurm"))],
+)
+def make_bench(request: pytest.FixtureRequest, cluster: LocalCluster) -> Iterator[Callable[[Path], Bench]]:
+    """The whole suite over each transport; what must not wait for `--run-slow` is in `test_transports`."""
+    transport = make_transport(cluster.settings(request.param))
+    yield lambda root: Bench(cluster, root, cluster.client(root / "jobs", transport=transport))
+    transport.close()
 
 
 @pytest.fixture

@@ -389,3 +389,19 @@ def test_reason_of_an_end_is_kept_for_when_the_controller_forgets(fake: Cluster,
     verdict = client.judge(live, done=False, look=client.look([live])[live.attempt.token])
     assert verdict is not None
     assert (verdict.outcome, verdict.reason) == (Outcome.NODE, "NodeDown")
+
+
+def test_life_that_the_node_refused_is_a_matter_of_the_node_once_its_start_is_not_to_be_seen(
+    fake: Cluster, client: Client
+) -> None:
+    fake.answer("sbatch", out="12")
+    live = client.ensure(SPEC, done=never)
+    assert isinstance(live, Live)
+    live.attempt.write("start", job="12", node="n1", restart=0, gpus="", t=1.0)
+    live.attempt.write("end", job="12", rc=143, signal="TERM", node="n1", restart=0, cpu="", t=2.0)
+    fake.answer("squeue", out=f"12|{live.attempt.token}|FAILED|NonZeroExitCode|n1|256|1|\n")
+    look = client.look([live])[live.attempt.token]
+    assert client.judge(live, done=False, look=look) is None
+    verdict = client.judge(live, done=False, look=look, odd_s=0.2)
+    assert verdict is not None
+    assert (verdict.outcome, verdict.node) == (Outcome.NODE, "n1")

@@ -199,3 +199,35 @@ def test_end_that_the_scheduler_may_undo_is_believed_a_little_later() -> None:
     shown = Evidence(done=False, queue=row("FAILED", "NonZeroExitCode", 143), end=End(143, "TERM"), log=requeued)
     assert classify(shown) is None
     assert classify(Evidence(**{**shown.__dict__, "odd_s": 60})) is not None
+
+
+@pytest.mark.parametrize(
+    ("end", "log", "outcome"),
+    [
+        (None, MEMORY_MARK, Outcome.OOM),
+        (None, CANCELLED_MARK, Outcome.CANCELLED),
+        (End(0), b"", Outcome.FAILED),
+        (None, b"", Outcome.LOST),
+    ],
+)
+def test_files_tell_the_end_that_nobody_else_remembers(end: End | None, log: bytes, outcome: Outcome) -> None:
+    silent = Evidence(done=False, queue=EMPTY, accounting=False, end=end, log=log, odd_s=60, lost_s=60)
+    assert classify(Evidence(**{**silent.__dict__, "odd_s": 59})) is None
+    found = classify(silent)
+    assert found is not None
+    assert found.outcome is outcome
+
+
+def test_life_that_the_node_never_began_is_not_told_by_what_the_life_before_left() -> None:
+    requeued = mark("*** JOB 7 ON n1 CANCELLED AT 2026-01-01T00:00:00 DUE TO JOB REQUEUE ***")
+    shown = row("FAILED", "NonZeroExitCode", 1)
+    unbegun = Evidence(
+        done=False, queue=shown, end=End(143, "TERM"), log=requeued, again=True, began=False, settle_s=30
+    )
+    assert classify(Evidence(**{**unbegun.__dict__, "odd_s": 29})) is None, "its start may be slow to come into sight"
+    found = classify(Evidence(**{**unbegun.__dict__, "odd_s": 30}))
+    assert found is not None
+    assert found.outcome is Outcome.NODE
+    lost = classify(Evidence(**{**unbegun.__dict__, "odd_s": 30, "queue": row("FAILED", "JobLaunchFailure", 0, 53)}))
+    assert lost is not None
+    assert lost.outcome is Outcome.CONFIG

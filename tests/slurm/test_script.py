@@ -64,7 +64,7 @@ def test_script_asks_for_what_was_named_and_nothing_else(tmp_path: Path) -> None
             f"--job-name={node.attempt.token}",
             f"--output={node.attempt.folder}/log.txt",
             "--open-mode=append",
-            "--export=NONE",
+            "--export=ALL",
             "--dependency=singleton",
             "--nodes=1",
             "--ntasks=1",

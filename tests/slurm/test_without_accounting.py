@@ -1,60 +1,132 @@
-"""A cluster that keeps no accounts and forgets ended jobs within seconds."""
+"""Clusters that forget ended jobs within seconds, with accounts and without: each end is told all the same."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from morphseq_dagster.slurm.client import Live
+from morphseq_dagster.slurm.errors import RejectedError
+from morphseq_dagster.slurm.job import Resources
 from morphseq_dagster.slurm.outcome import Outcome
-from morphseq_dagster.testing.slurm_bench import Bench
-from morphseq_dagster.testing.slurm_cluster import start_cluster
+from morphseq_dagster.slurm.poller import Poller
+from morphseq_dagster.testing.slurm_bench import Bench, wait_for
+from morphseq_dagster.testing.slurm_cluster import LocalCluster, start_cluster
+from morphseq_dagster.testing.slurm_ends import Ending, begin_ends, begin_time_limits
 
 pytestmark = pytest.mark.slurm
+
+# Of these neither files nor log tell anything: where nobody watched and nobody keeps accounts, nobody can know.
+UNTOLD = ("no folder", "scancel pending")
+
+
+def start_forgetful(shared: Path, *, accounting: bool) -> LocalCluster:
+    script = shared / "slurm" / "local-slurm.sh"
+    if not script.is_file():
+        pytest.skip(f"no Slurm: {script} is not there")
+    flag = "1" if accounting else "0"
+    return start_cluster(script, accounting=flag, minjobage="5", killwait="2", cpus="16", overmemorykill="1")
+
+
+@pytest.fixture(scope="module")
+def clusters(shared: Path) -> dict[bool, LocalCluster]:
+    return {accounting: start_forgetful(shared, accounting=accounting) for accounting in (False, True)}
+
+
+@pytest.fixture(scope="module")
+def unwatched(
+    clusters: dict[bool, LocalCluster], tmp_path_factory: pytest.TempPathFactory
+) -> dict[bool, tuple[Bench, dict[str, Ending]]]:
+    """Jobs of which each has ended, or will within a minute, while the other tests run; nobody watches them."""
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        for accounting, cluster in clusters.items():
+            patch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
+            root = tmp_path_factory.mktemp("unwatched")
+            bench = Bench(cluster, root, cluster.client(root / "jobs"))
+            found[accounting] = (bench, begin_time_limits(bench) | begin_ends(bench))
+    return found
 
 
 @pytest.fixture
 def forgetful(
-    make_bench: Callable[[Path], Bench], shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    unwatched: object, clusters: dict[bool, LocalCluster], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Bench:
-    script = shared / "slurm" / "local-slurm.sh"
-    cluster = start_cluster(script, accounting="0", minjobage="5", killwait="2")
+    """Bench on the cluster without accounts."""
+    del unwatched
+    cluster = clusters[False]
     monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
-    found = make_bench(tmp_path)
-    found.cluster = cluster
-    found.client = cluster.client(tmp_path / "jobs")
+    return Bench(cluster, tmp_path, cluster.client(tmp_path / "jobs"))
+
+
+def watch_all(bench: Bench, ends: Mapping[str, Ending]) -> dict[str, Outcome]:
+    """Watch all jobs to their verdicts."""
+    poller = Poller(bench.client)
+    watches = {name: poller.watch(e.live, done=bench.done(e.live.spec.group[1])) for name, e in ends.items()}
+    found = {}
+    for name, watch in watches.items():
+        verdict = watch.wait(120)
+        assert verdict is not None, name
+        found[name] = verdict.outcome
+    poller.close()
     return found
 
 
-@pytest.mark.parametrize(
-    ("body", "outcome"),
-    [
-        ("", Outcome.DONE),
-        ("exit 7", Outcome.FAILED),
-        ("kill -SEGV $$", Outcome.CRASH),
-        ("kill -KILL $$", Outcome.KILLED),
-        ("exit 0", Outcome.FAILED),
-    ],
-)
-def test_ends_are_told_without_accounts(forgetful: Bench, body: str, outcome: Outcome) -> None:
-    assert forgetful.run(forgetful.spec("job", body)).outcome is outcome
+def test_each_end_is_told_without_accounts(forgetful: Bench) -> None:
+    ends = begin_ends(forgetful)
+    assert watch_all(forgetful, {name: end for name, end in ends.items() if name not in UNTOLD}) == {
+        name: end.outcome for name, end in ends.items() if name not in UNTOLD
+    }
     assert forgetful.client.scheduler.has_accounting is not True
+    for end in ends.values():
+        assert forgetful.executions(end.live.spec.group[1]) <= 1
 
 
-def test_ends_that_nobody_watched_are_told_after_the_controller_forgot_them(forgetful: Bench) -> None:
-    bodies = {"good": "", "bad": "exit 7", "ended": "sleep 60"}
-    lives = {name: forgetful.ensure(forgetful.spec(name, body)) for name, body in bodies.items()}
-    forgetful.until_running(lives["ended"])
-    forgetful.cluster.ask("scancel", lives["ended"].job)
-    deadline = time.monotonic() + 90
-    while forgetful.cluster.ask("squeue", "-h", "-t", "all", "-o", "%i").split():
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
-    ends = {name: forgetful.finish(live).outcome for name, live in lives.items()}
-    assert ends == {"good": Outcome.DONE, "bad": Outcome.FAILED, "ended": Outcome.CANCELLED}
+def test_ends_before_anything_ran_are_told_without_accounts_while_the_controller_knows_them(forgetful: Bench) -> None:
+    whole = Resources(cpus=16, exclude="n1", memory="64M", time="5")
+    first = forgetful.ensure(forgetful.spec("first", "sleep 100", resources=whole))
+    forgetful.until_running(first)
+    live = forgetful.ensure(forgetful.spec("job", resources=whole))
+    assert isinstance(live, Live)
+    poller = Poller(forgetful.client)
+    watch = poller.watch(live, done=forgetful.done("job"))
+    forgetful.cluster.ask("scancel", live.job)
+    verdict = watch.wait(60)
+    poller.close()
+    assert isinstance(first, Live)
+    forgetful.cluster.ask("scancel", first.job)
+    assert verdict is not None
+    assert verdict.outcome is Outcome.CANCELLED
+    assert forgetful.executions("job") == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [Resources(partition="nowhere"), Resources(memory="900G"), Resources(gpus="9"), Resources(constraint="purple")],
+    ids=["partition", "memory", "gpus", "constraint"],
+)
+def test_request_that_cannot_be_met_is_rejected_without_accounts(forgetful: Bench, change: Resources) -> None:
+    with pytest.raises(RejectedError, match="sbatch: error"):
+        forgetful.ensure(replace(forgetful.spec("job"), resources=change))
+
+
+def test_job_started_again_by_the_scheduler_is_one_attempt_without_accounts(forgetful: Bench) -> None:
+    body = f"[ -e {forgetful.root}/twice ] || {{ touch {forgetful.root}/twice; sleep 60; }}"
+    live = forgetful.ensure(forgetful.spec("job", body))
+    assert isinstance(live, Live)
+    poller = Poller(forgetful.client)
+    watch = poller.watch(live, done=forgetful.done("job"))
+    wait_for((forgetful.root / "twice").exists)
+    forgetful.cluster.ask("scontrol", "requeue", live.job)
+    forgetful.start_again(live)
+    verdict = watch.wait(60)
+    poller.close()
+    assert verdict is not None
+    assert verdict.outcome is Outcome.DONE
+    assert forgetful.executions("job") == 2
 
 
 def test_lost_answer_is_found_without_accounts(forgetful: Bench) -> None:
@@ -67,3 +139,22 @@ def test_lost_answer_is_found_without_accounts(forgetful: Bench) -> None:
     assert again.job == live.job
     assert forgetful.finish(again).outcome is Outcome.DONE
     assert forgetful.executions("job") == 1
+
+
+@pytest.mark.parametrize("accounting", [False, True], ids=["no accounts", "accounts"])
+def test_each_end_that_nobody_watched_is_told_after_the_controller_forgot_it(
+    unwatched: dict[bool, tuple[Bench, dict[str, Ending]]], accounting: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, ends = unwatched[accounting]
+    monkeypatch.setenv("SLURM_CONF", bench.cluster.environment["SLURM_CONF"])
+    jobs = ",".join(end.live.job for end in ends.values())
+    wait_for(
+        lambda: bench.cluster.ask("squeue", "-h", "-t", "all", "-j", jobs, "-o", "%i").split() == [], timeout_s=180
+    )
+    wanted = {name: end.outcome for name, end in ends.items()}
+    if not accounting:
+        wanted |= dict.fromkeys(UNTOLD, Outcome.LOST)
+    assert watch_all(bench, ends) == wanted
+    assert (bench.client.scheduler.has_accounting is True) is accounting
+    for name, end in ends.items():
+        assert bench.executions(end.live.spec.group[1]) == (name not in UNTOLD), name

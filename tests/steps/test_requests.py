@@ -59,8 +59,9 @@ def test_missing_upstream_names_the_artifact_and_the_command(workspace: Workspac
     path = workspace.output("lengths", experiment=EXPERIMENT)
     path.parent.mkdir(parents=True)
     path.write_text("well,letters,share\n")
-    with pytest.raises(PermanentError, match="without its record"):
+    with pytest.raises(PermanentError, match="without its record") as caught:
         key(workspace, "summary")
+    assert caught.value.remedy == f"morphseq adopt --experiments {EXPERIMENT}"
 
 
 def locate(layout: Layout, experiment: str) -> Path | None:

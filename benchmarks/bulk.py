@@ -1,0 +1,230 @@
+"""Many experiments at a cluster of this machine: one bulk run against bare `sbatch`, cancelling, taking over.
+
+Wall time counts here, since most of it is the scheduler's and the jobs'; it is told as a ratio to bare jobs of the same
+minute. As a program it is the measured process itself: `walk` makes a bulk run of the first step and says what it cost.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import ROOT, Line
+from morphseq_dagster.places.campaign import Campaign, Made
+from morphseq_dagster.places.connection import connect
+from morphseq_dagster.places.slurm import SlurmPlace
+from morphseq_dagster.settings import MachineSettings, SlurmSettings
+from morphseq_dagster.slurm.folder import Attempt, JobRoot
+from morphseq_dagster.steps.workspace import Workspace
+from morphseq_dagster.testing.relay import RELAY, RELAY_REGISTRY, word_file
+from morphseq_dagster.testing.slurm_cluster import LocalCluster, start_cluster
+
+MANY, CANCELLED, TAKEN_OVER, TRIES = 200, 50, 20, 5
+_STEP = "first"
+_NAME = "bulk"
+
+
+def measure_bulk(scratch: Path, *, shared: Path) -> list[Line]:
+    """Measure a bulk run of many partitions, its cancelling, its taking over, and one job alone."""
+    cluster = start_cluster(shared / "slurm" / "local-slurm.sh", cpus="16", killwait="2", overmemorykill="1")
+    os.environ["SLURM_CONF"] = cluster.environment["SLURM_CONF"]
+    lines = [_measure_one(cluster, scratch / "one")]
+    for transport in ("local", "ssh"):
+        lines += _measure_many(cluster, scratch / f"many_{transport}", transport=transport)
+    lines.append(_measure_cancel(cluster, scratch / "cancel"))
+    lines.append(_measure_adoption(scratch / "adopt"))
+    return lines
+
+
+def _measure_one(cluster: LocalCluster, folder: Path) -> Line:
+    """One job from claim to verified result, in turn with `sbatch --wait`."""
+    workspace, names = _make_root(folder, count=TRIES)
+    script = _write_bare(folder)
+    place = SlurmPlace(_settings(cluster, "local"), registry=RELAY)
+    bare, own = [], []
+    for name in names:
+        began = time.perf_counter()
+        subprocess.run(["sbatch", "--wait", str(script)], check=True, stdout=subprocess.DEVNULL)
+        bare.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        with Campaign(workspace, chains={name: (_STEP,)}, place_of=lambda *_: place, run_id="one") as campaign:
+            if not all(isinstance(item, Made) for item in campaign.items()):
+                raise RuntimeError("the job failed")
+        own.append(time.perf_counter() - began)
+    ratio = statistics.median(own) / statistics.median(bare)
+    note = f"{statistics.median(own):.2f} s against {statistics.median(bare):.2f} s, {TRIES} each"
+    return Line(_NAME, "one trivial job against sbatch --wait", ratio, "x", 1.0, note)
+
+
+def _measure_many(cluster: LocalCluster, folder: Path, *, transport: str) -> list[Line]:
+    workspace, names = _make_root(folder, count=MANY)
+    bare = _run_bare(folder)
+    said = _walk(workspace, names, settings=_settings(cluster, transport))
+    if said["events"] != MANY or said["versions"] != MANY:
+        raise RuntimeError(f"{said['events']} events with {said['versions']} versions, not {MANY}")
+    what = f"{MANY} partitions, transport {transport}"
+    note = f"{said['seconds']:.1f} s against {bare:.1f} s, {said['cpu_s']:.1f} CPU-s in the run's process"
+    lines = [
+        Line(_NAME, f"{what}, against as many sbatch", said["seconds"] / bare, "x", 7.5, note),
+        Line(_NAME, "  memory of its one process", said["memory_mib"], "MiB", 150),
+        Line(_NAME, "  calls of squeue", said["calls"].get("squeue", 0), "", 40),
+    ]
+    return lines if transport == "local" else [*lines, Line(_NAME, "  logins", said["logins"], "", 1)]
+
+
+def _measure_cancel(cluster: LocalCluster, folder: Path) -> Line:
+    """Seconds from TERM to the bulk run until the last of its jobs has left the queue."""
+    workspace, names = _make_root(folder, count=CANCELLED, slow_s=120)
+    child = _start(workspace, names, settings=_settings(cluster, "local"))
+    _until(lambda: _count(workspace, "job") == CANCELLED and _count(workspace, "start") >= CANCELLED // 2)
+    began = time.perf_counter()
+    child.send_signal(signal.SIGTERM)
+    jobs = {attempt.job for attempt in _attempts(workspace)}
+    while jobs & set(cluster.ask("squeue", "-h", "-o", "%i").split()):
+        pass
+    gone = time.perf_counter() - began
+    child.communicate()
+    return Line(_NAME, f"cancel of {CANCELLED} jobs, to the last one gone", gone, "s", 1.0)
+
+
+def _measure_adoption(folder: Path) -> Line:
+    """Submissions of a bulk run that finds the jobs of a killed one."""
+    workspace, names = _make_root(folder, count=TAKEN_OVER, slow_s=5)
+    settings = SlurmSettings.model_validate(_RESOURCES)
+    child = _start(workspace, names, settings=settings)
+    _until(lambda: _count(workspace, "job") == TAKEN_OVER)
+    child.kill()
+    child.communicate()
+    said = _walk(workspace, names, settings=settings)
+    if said["events"] != TAKEN_OVER:
+        raise RuntimeError(f"{said['events']} events, not {TAKEN_OVER}")
+    return Line(_NAME, f"taking over {TAKEN_OVER} jobs: submissions", said["calls"].get("sbatch", 0), "", 0)
+
+
+_RESOURCES: dict[str, Any] = {"resources": {"memory": "100M", "time": 10}}
+
+
+def _settings(cluster: LocalCluster, transport: str) -> SlurmSettings:
+    values: dict[str, Any] = {**_RESOURCES, "transport": transport}
+    if transport == "ssh":
+        address = cluster.address()
+        values["ssh"] = {name: getattr(address, name) for name in ("host", "port", "user", "key", "known_hosts")}
+    return SlurmSettings.model_validate(values)
+
+
+def _make_root(folder: Path, *, count: int, slow_s: float = 0.0) -> tuple[Workspace, list[str]]:
+    workspace = Workspace(folder / "root", RELAY_REGISTRY)
+    names = [f"2024{1 + number // 28:02d}{1 + number % 28:02d}" for number in range(count)]
+    for name in names:
+        path = word_file(workspace.layout, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{name}\n")
+    recipe = workspace.layout.recipes(names[0])[0]
+    recipe.parent.mkdir(exist_ok=True)
+    recipe.write_text(f"[{_STEP}]\nslow_s = {slow_s}\n")
+    return workspace, names
+
+
+def _write_bare(folder: Path) -> Path:
+    script = folder / "bare.sh"
+    memory = _RESOURCES["resources"]["memory"]
+    head = f"#!/bin/bash\n#SBATCH --mem={memory}\n#SBATCH --output={folder}/%j.log\n"
+    script.write_text(f"{head}{sys.executable} -c pass\n")
+    return script
+
+
+def _run_bare(folder: Path) -> float:
+    """Seconds that bare jobs take from the first submission to the last end."""
+    script = _write_bare(folder)
+    began = time.perf_counter()
+    for _ in range(MANY):
+        subprocess.run(["sbatch", str(script)], check=True, stdout=subprocess.DEVNULL)
+    while subprocess.run(["squeue", "-h", "-o", "%i"], check=True, capture_output=True).stdout.strip():
+        time.sleep(0.1)
+    return time.perf_counter() - began
+
+
+def _start(workspace: Workspace, names: Sequence[str], *, settings: SlurmSettings) -> subprocess.Popen[str]:
+    told = [str(workspace.data_root), settings.model_dump_json(), ",".join(names)]
+    command = [sys.executable, "-m", "benchmarks.bulk", *told]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def _walk(workspace: Workspace, names: Sequence[str], *, settings: SlurmSettings) -> dict[str, Any]:
+    child = _start(workspace, names, settings=settings)
+    out, err = child.communicate()
+    if child.returncode != 0:
+        raise RuntimeError(f"the bulk run failed:\n{err[-4000:]}")
+    said: dict[str, Any] = json.loads(out.splitlines()[-1])
+    return said
+
+
+def _attempts(workspace: Workspace) -> list[Attempt]:
+    return [attempt for _, _, attempt in JobRoot(workspace.layout.jobs).open_attempts()]
+
+
+def _count(workspace: Workspace, name: str) -> int:
+    return sum(attempt.record(name) is not None for attempt in _attempts(workspace))
+
+
+def _until(condition: Callable[[], bool], timeout_s: float = 120) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not so within {timeout_s} s")
+        time.sleep(0.1)
+
+
+def main(data_root: str, cluster: str, names: str) -> int:
+    """Make a bulk run of the first step; print what it cost as JSON."""
+    import dagster as dg
+
+    import morphseq_dagster
+    from morphseq_dagster.build import build_definitions
+    from morphseq_dagster.partitions import BULK_JOB, bulk_config, register_experiments
+
+    slurm = SlurmSettings.model_validate_json(cluster)
+    values = {"data_root": data_root, "place": "slurm", "places": {"slurm": slurm.model_dump()}}
+    settings = MachineSettings.model_validate(values)
+    home = Path(data_root).with_name("home")
+    home.mkdir(exist_ok=True)
+    shutil.copyfile(Path(morphseq_dagster.__file__).parent / "templates" / "dagster.yaml", home / "dagster.yaml")
+    experiments = names.split(",")
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        register_experiments(instance, experiments)
+        job = build_definitions(settings, registry=RELAY).resolve_job_def(BULK_JOB)
+        quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+        began = time.perf_counter()
+        result = job.execute_in_process(
+            instance=instance, run_config={**quiet, **bulk_config(experiments, steps=[_STEP])}, raise_on_error=False
+        )
+        seconds = time.perf_counter() - began
+        records = instance.fetch_materializations(dg.AssetKey(_STEP), limit=1000).records
+    told = [record.asset_materialization for record in records]
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    scheduler = connect(slurm, data_root=Path(data_root))[0].scheduler
+    said = {
+        "seconds": seconds,
+        "cpu_s": used.ru_utime + used.ru_stime,
+        "memory_mib": used.ru_maxrss / 1024,
+        "calls": dict(scheduler.calls),
+        "logins": getattr(scheduler._transport, "logins", 0),
+        "events": len(records),
+        "versions": len({(event.tags or {}).get("dagster/data_version") for event in told if event is not None}),
+    }
+    print(json.dumps(said))
+    return 0 if result.success else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,154 @@
+"""The job `bulk`: one run over many experiments, each of which walks its own chain of steps as a campaign.
+
+Holds the job: who is asked for, what is told to Dagster of each finished partition, and the word on failures at the
+end. The walking is `morphseq_dagster.places.campaign`.
+"""
+
+# Dagster reads the annotations of an op's body at run time, hence no postponed evaluation in this module.
+from collections.abc import Callable
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from morphseq_dagster.assets.description import describe_hit, describe_result, output_tags
+from morphseq_dagster.assets.provenance import find_newest, find_pointer, says_the_same, tags_of, version_tags
+from morphseq_dagster.assets.reporting import report_records
+from morphseq_dagster.lineage.plan import plan_experiments
+from morphseq_dagster.lineage.retirement import read_retired
+from morphseq_dagster.lineage.scans import Scans
+from morphseq_dagster.partitions import BULK_JOB, BULK_OP, EXPERIMENTS
+from morphseq_dagster.places.campaign import Campaign, Failed, Made, Standing
+from morphseq_dagster.places.slurm import termination_raises
+from morphseq_dagster.resources.workspace import WorkspaceResource
+from morphseq_dagster.steps.workspace import Workspace
+
+_NAMED_IN_TITLE = 20
+
+
+class BulkConfig(dg.Config):
+    """Whom to work on."""
+
+    experiments: list[str] = Field(description="Experiments, as registered; at least one.")
+    steps: list[str] = Field(
+        default=[], description="Steps to bring up to date, with everything stale before them; all when empty."
+    )
+    force: bool = Field(default=False, description="Compute the named steps although nothing changed.")
+
+
+def make_bulk_job(definitions: Callable[[], dg.Definitions]) -> dg.JobDefinition:
+    """Make the job.
+
+    Parameters
+    ----------
+    definitions
+        Gives the definitions, whose asset graph tells what stands but is not known to Dagster yet.
+    """
+
+    @dg.op(name=BULK_OP, description="Plans, then takes every experiment through what is stale.")
+    def walk(context: dg.OpExecutionContext, config: BulkConfig, workspace: WorkspaceResource) -> None:
+        opened = workspace.open()
+        names = _check(config, instance=context.instance, workspace=opened)
+        chosen = set(config.steps) or {spec.name for spec in opened.registry.steps}
+        forced = chosen if config.force else set()
+        failed: dict[str, str] = {}
+        chains: dict[str, tuple[str, ...]] = {}
+        plans = plan_experiments(
+            opened,
+            experiments=names,
+            steps=opened.registry.ancestors(chosen),
+            forced=forced,
+            scans=Scans(opened.layout),
+        )
+        for plan in plans:
+            if plan.problem:
+                failed[plan.experiment] = plan.problem
+                context.log.error(f"{plan.experiment}: {plan.problem}")
+            elif plan.pending:
+                chains[plan.experiment] = tuple(verdict.step for verdict in plan.pending)
+        context.log.info(
+            f"{len(chains)} of {len(names)} experiments have {sum(map(len, chains.values()))} steps to run, "
+            f"{len(names) - len(chains) - len(failed)} are up to date"
+        )
+        report_records(context.instance, graph=definitions().resolve_asset_graph(), workspace=opened, experiments=names)
+        campaign = Campaign(
+            opened,
+            chains=chains,
+            place_of=lambda step, experiment: workspace.place_of(step, experiment=experiment),
+            run_id=context.run_id,
+            forced=forced,
+        )
+        with termination_raises(), campaign:
+            for item in campaign.items():
+                if isinstance(item, Failed):
+                    failed[item.experiment] = f"{item.step}: {item.error}"
+                    context.log.error(f"{item.experiment} {failed[item.experiment]}")
+                else:
+                    _tell(context, item, workspace=opened)
+        if failed:
+            raise _failure(failed, total=len(names))
+
+    @dg.job(
+        name=BULK_JOB,
+        description="One run over many experiments: each walks its own chain of steps; on a cluster all wait in one "
+        "process. What failed is named at the end, the others are done.",
+        executor_def=dg.in_process_executor,
+    )
+    def bulk() -> None:
+        walk()
+
+    return bulk
+
+
+def _check(config: BulkConfig, *, instance: dg.DagsterInstance, workspace: Workspace) -> tuple[str, ...]:
+    """Check the configuration as a whole before anything starts; the experiments without doubles."""
+    names = tuple(dict.fromkeys(config.experiments))
+    known = set(instance.get_dynamic_partitions(str(EXPERIMENTS.name))) - read_retired(workspace.layout)
+    steps = {spec.name for spec in workspace.registry.steps}
+    problems = [] if names else ["no experiment is named"]
+    if unknown := [name for name in names if name not in known]:
+        problems.append(f"not registered, or retired: {', '.join(unknown)}")
+    if unknown := [name for name in config.steps if name not in steps]:
+        problems.append(f"no such steps: {', '.join(unknown)}")
+    if problems:
+        raise dg.Failure("; ".join(problems), allow_retries=False)
+    return names
+
+
+def _tell(context: dg.OpExecutionContext, item: Made | Standing, *, workspace: Workspace) -> None:
+    """Log the materialisation of one partition, unless it stands and Dagster knows it in this version."""
+    instance, record = context.instance, item.record
+    read = {entry.name: entry.sha256 for entry in record.inputs}
+    pointers = {
+        name: find_pointer(instance, name=name, experiment=item.experiment, version=read.get(name))
+        for name in workspace.registry.spec(item.step).inputs
+    }
+    tags = version_tags(record, pointers=pointers)
+    if isinstance(item, Standing):
+        newest = find_newest(instance, name=item.step, experiment=item.experiment)
+        if says_the_same(tags_of(newest), tags):
+            return
+    outcome = item.outcome if isinstance(item, Made) else item.recalled
+    described: dg.MaterializeResult[Any] = (
+        describe_hit(record, workspace=workspace)
+        if outcome is None
+        else describe_result(outcome, workspace=workspace, tags=output_tags(outcome.request))
+    )
+    context.log_event(
+        dg.AssetMaterialization(
+            asset_key=item.step,
+            partition=item.experiment,
+            metadata=described.metadata,
+            tags={**(described.tags or {}), **tags},
+        )
+    )
+
+
+def _failure(failed: dict[str, str], *, total: int) -> dg.Failure:
+    names = ", ".join(list(failed)[:_NAMED_IN_TITLE])
+    more = f" and {len(failed) - _NAMED_IN_TITLE} more" if len(failed) > _NAMED_IN_TITLE else ""
+    return dg.Failure(
+        f"{len(failed)} of {total} experiments failed: {names}{more}; the others are done",
+        metadata={name: dg.MetadataValue.text(text) for name, text in failed.items()},
+        allow_retries=False,
+    )

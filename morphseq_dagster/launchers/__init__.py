@@ -1,0 +1,1 @@
+"""Launchers: Dagster runs that leave no process behind while a cluster works for them."""

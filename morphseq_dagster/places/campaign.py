@@ -1,0 +1,362 @@
+"""Campaigns: many experiments at once in one process, each on its own way through its steps.
+
+Holds the loop: who may begin a step now, which jobs have ended, what stops where. A step at the cluster is an errand
+that is watched beside all others; a step of this machine runs right here, one after the other (so no two share a
+GPU), and what ended meanwhile is looked at between two of them. Nothing waits for anything else: a failed step ends its
+own experiment's way, a step that is at work elsewhere is tried again later. Knows no Dagster.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Final, NoReturn, Self
+
+from morphseq_dagster.errors import report, restore
+from morphseq_dagster.places.connection import Contact, say
+from morphseq_dagster.places.errand import Errand, cancel_errands
+from morphseq_dagster.places.execution import Committed, Executed
+from morphseq_dagster.places.place import Place
+from morphseq_dagster.places.session import discard_unpublished, finish, open_session, run_session
+from morphseq_dagster.places.slurm import SlurmPlace
+from morphseq_dagster.slurm.client import Live
+from morphseq_dagster.slurm.errors import UndecidedError, UnreachableError
+from morphseq_dagster.slurm.poller import Status, Watch
+from morphseq_dagster.steps.contract import StepSpec
+from morphseq_dagster.steps.workspace import Workspace
+from morphseq_dagster.storage.claims import Claim
+from morphseq_dagster.storage.records import Record, read_record
+
+_TICK_S: Final = 0.1
+_AGAIN_S: Final = 2.0
+_RECONNECT_S: Final = 5.0
+_SUMMARY_S: Final = 10.0
+
+
+@dataclass(frozen=True)
+class Made:
+    """A step that was made, published and verified; its claim is held until the next item is asked for."""
+
+    experiment: str
+    step: str
+    outcome: Executed | Committed
+    record: Record
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A step of which nothing had changed.
+
+    `recalled` is there when a job of this very run made it while no process of the run was there to be told.
+    """
+
+    experiment: str
+    step: str
+    record: Record
+    recalled: Committed | None = None
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A step that failed, with the steps after it that were not tried."""
+
+    experiment: str
+    step: str
+    error: Exception
+    untried: tuple[str, ...] = ()
+
+
+Item = Made | Standing | Failed
+_FOLLOWERS: ContextVar[tuple[Callable[[Item], None], ...]] = ContextVar("followers", default=())
+
+
+@contextmanager
+def following(follower: Callable[[Item], None]) -> Iterator[None]:
+    """Hear of every item of the campaigns inside a `with` block, beside whoever runs them."""
+    token = _FOLLOWERS.set((*_FOLLOWERS.get(), follower))
+    try:
+        yield
+    finally:
+        _FOLLOWERS.reset(token)
+
+
+class _BusyError(Exception):
+    """The claim is held elsewhere."""
+
+    def __init__(self, claim: Claim) -> None:
+        super().__init__(claim.holder())
+        self.claim = claim
+
+
+@dataclass(eq=False)
+class _Lane:
+    """One experiment's way: the steps to go, and how far the first of them is."""
+
+    experiment: str
+    steps: deque[str]
+    held: ExitStack = field(default_factory=ExitStack)
+    place: Place | None = None
+    errand: Errand | None = None
+    cleared: bool = False
+    live: Live | None = None
+    watch: Watch | None = None
+    not_before: float = 0.0
+    told: str = ""
+
+    def rest(self, *, told: str) -> None:
+        """Come back later; say why once."""
+        self.not_before = time.monotonic() + _AGAIN_S
+        if told != self.told:
+            self.told = told
+            say(f"{self.experiment} {self.steps[0]}: {told}")
+
+    def end(self, error: BaseException) -> None:
+        """Leave the first step undone; its job has been cancelled."""
+        with self.held:
+            if self.errand is None:
+                return
+            if self.watch is not None:
+                self.errand.forget(self.watch)
+            if not self.errand.is_done():
+                self.errand.record_failure(error)
+
+    def leave(self) -> None:
+        """Let go of the first step."""
+        self.held.close()
+        self.held = ExitStack()
+        self.steps.popleft()
+        self.place = self.errand = self.live = self.watch = None
+        self.cleared, self.not_before, self.told = False, 0.0, ""
+
+
+class Campaign:
+    """Many experiments on their way; a context, so that leaving it cancels what is still at work.
+
+    Parameters
+    ----------
+    workspace
+        Data root and registry.
+    chains
+        Experiment to the steps that it goes through, in order.
+    place_of
+        Place of a step of an experiment.
+    run_id
+        On whose behalf.
+    forced
+        Steps that run although nothing changed.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        *,
+        chains: Mapping[str, Sequence[str]],
+        place_of: Callable[[str, str], Place],
+        run_id: str,
+        forced: AbstractSet[str] = frozenset(),
+    ) -> None:
+        self._workspace = workspace
+        self._place_of = place_of
+        self._run_id = run_id
+        self._forced = forced
+        self._lanes = {name: _Lane(name, deque(steps)) for name, steps in chains.items() if steps}
+        self._out: dict[str, _Lane] = {}  # those with an errand; the order is that of submission
+        self._contact = Contact()
+        self._unheard = ""
+        self._silent_until = 0.0
+        self._summary: tuple[float, Counter[str]] = (time.monotonic(), Counter())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Cancel all jobs that are at work, in one call, and release every claim."""
+        with ExitStack() as ending:
+            for lane in self._lanes.values():
+                ending.callback(lane.end, error or RuntimeError("the campaign was left"))
+            cancel_errands([errand for lane in self._lanes.values() if (errand := lane.errand) is not None])
+        self._lanes.clear()
+        self._out.clear()
+
+    def items(self) -> Iterator[Item]:
+        """Walk every experiment's way to its end; yield what was made, stands or failed as it happens.
+
+        Lost contact is waited out. A failure is an item, no exception; whatever is raised here concerns all.
+        """
+        while self._lanes:
+            yield from self._settle_ended()
+            moved = False
+            here: _Lane | None = None
+            for lane in list(self._lanes.values()):
+                if not self._may_go(lane):
+                    continue
+                if not isinstance(self._choose_place(lane), SlurmPlace):
+                    here = here or lane
+                    continue
+                yield from self._hand_on(lane, self._drive(lane))
+                yield from self._settle_ended()
+                moved = True
+            if here is not None:
+                yield from self._hand_on(here, self._drive(here))
+            elif not moved:
+                self._tell_status()
+                time.sleep(_TICK_S)
+
+    def _settle_ended(self) -> Iterator[Item]:
+        """Take in the results of jobs that have ended."""
+        for lane in list(self._out.values()):
+            if lane.watch is not None and lane.watch.ended.is_set():
+                yield from self._hand_on(lane, self._settle(lane))
+
+    def _hand_on(self, lane: _Lane, item: Item | None) -> Iterator[Item]:
+        """Yield an item inside its claim, then move the lane on."""
+        if item is None:
+            return
+        for follower in _FOLLOWERS.get():
+            follower(item)
+        yield item
+        lane.leave()
+        self._out.pop(lane.experiment, None)
+        if isinstance(item, Failed):
+            lane.steps.clear()
+        if not lane.steps:
+            del self._lanes[lane.experiment]
+
+    def _may_go(self, lane: _Lane) -> bool:
+        now = time.monotonic()
+        if lane.watch is not None or now < lane.not_before or not lane.steps:
+            return False
+        place = self._choose_place(lane)
+        if not isinstance(place, SlurmPlace):
+            return True
+        if lane.errand is not None:
+            return now >= self._silent_until
+        return len(self._out) < place.max_jobs
+
+    def _choose_place(self, lane: _Lane) -> Place:
+        if lane.place is None:
+            lane.place = self._place_of(lane.steps[0], lane.experiment)
+        return lane.place
+
+    def _drive(self, lane: _Lane) -> Item | None:
+        """Take the first step as far as it goes without waiting; None while there is nothing to tell."""
+        try:
+            item = self._begin(lane) if lane.errand is None else None
+            return self._submit(lane) if item is None and lane.errand is not None else item
+        except _BusyError as error:
+            lane.rest(told=f"at work elsewhere ({error}), tried again later")
+        except Exception as error:  # noqa: BLE001 - the other experiments go on; it is told at once and at the end
+            return self._fail(lane, error)
+        return None
+
+    def _begin(self, lane: _Lane) -> Item | None:
+        """Claim a step; find that nothing changed, run it here, or make its errand."""
+        spec = self._workspace.registry.spec(lane.steps[0])
+        force = spec.name in self._forced
+        session = lane.held.enter_context(
+            open_session(
+                spec,
+                workspace=self._workspace,
+                experiment=lane.experiment,
+                run_id=self._run_id,
+                force=force,
+                repeated=force and self._is_own(spec, experiment=lane.experiment),
+                on_wait=_refuse_to_wait,
+            )
+        )
+        if session.memo is not None:
+            return Standing(lane.experiment, spec.name, session.memo, session.recalled)
+        place = self._choose_place(lane)
+        if isinstance(place, SlurmPlace):
+            lane.errand = place.errand(session.request)
+            self._out[lane.experiment] = lane
+            return None
+        return self._publish(lane, run_session(session, spec=spec, place=place))
+
+    def _is_own(self, spec: StepSpec, *, experiment: str) -> bool:
+        """Whether an earlier process of this run has made a step; forced or not, it is made once."""
+        primary = self._workspace.output(spec, experiment=experiment)
+        record = read_record(self._workspace.layout, primary=primary)
+        return record is not None and record.run_id == self._run_id
+
+    def _submit(self, lane: _Lane) -> Item | None:
+        """Submit a step's job, or take it over."""
+        errand = lane.errand
+        if errand is None:
+            raise RuntimeError("a lane without an errand has nothing to submit")
+        try:
+            if not lane.cleared:
+                errand.clear_others()
+                lane.cleared = True
+            found = errand.ensure(wait=False)
+        except UnreachableError as error:
+            self._unheard, self._silent_until = error.found, time.monotonic() + _RECONNECT_S
+            return None
+        except UndecidedError as error:
+            lane.rest(told=f"{error.where}: waiting to know whether its job was submitted")
+            return None
+        self._unheard = ""
+        if not isinstance(found, Live):
+            return self._publish(lane, errand.take_done())
+        lane.live, lane.watch = found, errand.watch(found)
+        return None
+
+    def _settle(self, lane: _Lane) -> Item | None:
+        """Say what a job's end means; None when another attempt follows."""
+        errand, live, watch = lane.errand, lane.live, lane.watch
+        try:
+            if errand is None or live is None or watch is None or (verdict := watch.wait(0)) is None:
+                raise RuntimeError("a job ended without a verdict")
+            done = errand.settle(live, verdict=verdict)
+            if done is not None:
+                return self._publish(lane, done)
+        except Exception as error:  # noqa: BLE001 - as above
+            return self._fail(lane, error)
+        lane.live = lane.watch = None
+        return None
+
+    def _publish(self, lane: _Lane, outcome: Executed | Committed) -> Made:
+        """Commit what ran here, verify what a job committed."""
+        layout = self._workspace.layout
+        try:
+            return Made(lane.experiment, lane.steps[0], outcome, finish(layout, outcome=outcome))
+        finally:
+            discard_unpublished(layout, outcome=outcome)
+
+    def _fail(self, lane: _Lane, error: Exception) -> Failed:
+        if isinstance(error, OSError):
+            error = restore(report(error))
+        told: BaseException = error
+        if lane.errand is not None:
+            lane.errand.cancel()
+            told = lane.errand.record_failure(error)
+        step, *untried = lane.steps
+        return Failed(lane.experiment, step, told if isinstance(told, Exception) else error, tuple(untried))
+
+    def _tell_status(self) -> None:
+        """Say how many jobs wait and run, where that is news, and whether the cluster answers."""
+        watches = [lane.watch for lane in self._out.values() if lane.watch is not None]
+        troubles = [watch.status.trouble for watch in watches]
+        self._contact.tell(self._unheard or next((trouble for trouble in troubles if trouble), ""))
+        if not watches or time.monotonic() - self._summary[0] < _SUMMARY_S:
+            return
+        states = Counter(_describe(watch.status) for watch in watches)
+        if states != self._summary[1]:
+            say("jobs: " + ", ".join(f"{count} {state}" for state, count in sorted(states.items())))
+        self._summary = (time.monotonic(), states)
+
+
+def _describe(status: Status) -> str:
+    return " ".join([status.state.lower() or "not known yet", *([f"({status.reason})"] if status.reason else [])])
+
+
+def _refuse_to_wait(claim: Claim) -> NoReturn:
+    raise _BusyError(claim)

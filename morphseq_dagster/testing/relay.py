@@ -1,0 +1,63 @@
+"""Relay registry: three steps that pass one word on, with the standard library alone.
+
+For tests and benchmarks with many jobs, where the imports of a step would count more than anything else. `first` reads
+the raw text file of the toy registry, `second` refuses the word `fail`, `third` ends the chain.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.layout import Artifact, Layout
+from morphseq_dagster.recipes.model import Slice
+from morphseq_dagster.steps.contract import ExternalInput, Registry, StepRequest, StepResult, StepSpec
+from morphseq_dagster.storage.staging import Staged, stage_bytes
+
+RELAY = "morphseq_dagster.testing.relay:RELAY_REGISTRY"
+"""Name of the registry as runner and settings want it."""
+
+
+class RelayRecipe(Slice):
+    """Parameters of each step."""
+
+    slow_s: float = 0.0
+    """Seconds that the step takes, for tests that interrupt."""
+
+
+def word_file(layout: Layout, experiment: str) -> Path:
+    """Raw input: a text of one word per line."""
+    return layout.data_root / "words" / f"{experiment}.txt"
+
+
+def run_step(request: StepRequest) -> StepResult:
+    """Write the words that the step reads, with its own name below them."""
+    layout = request.layout()
+    time.sleep(RelayRecipe.model_validate(request.recipe).slow_s)
+    text = layout.absolute(request.inputs[0].path).read_text()
+    if request.step == "second" and "fail" in text.split():
+        raise PermanentError(expected="a word", found="fail", where=request.experiment, remedy="write another word")
+    primary = layout.absolute(request.output)
+    units, sha256 = stage_bytes(primary, data=f"{text}{request.step}\n".encode())
+    return StepResult(Staged(primary, units, sha256, sha256))
+
+
+_BODY = "morphseq_dagster.testing.relay:run_step"
+RELAY_REGISTRY = Registry(
+    steps=(
+        StepSpec(
+            "first",
+            1,
+            _BODY,
+            (),
+            "Takes the word.",
+            "relay",
+            externals=(ExternalInput("words", word_file, required=True),),
+            recipe=RelayRecipe,
+        ),
+        StepSpec("second", 1, _BODY, ("first",), "Passes it on, or refuses it.", "relay", recipe=RelayRecipe),
+        StepSpec("third", 1, _BODY, ("second",), "Keeps it.", "relay", recipe=RelayRecipe),
+    ),
+    artifacts=tuple(Artifact(name, "document", f"relay/{name}_{{exp}}.txt") for name in ("first", "second", "third")),
+)

@@ -1,0 +1,80 @@
+"""Gate: a real cluster on which jobs wait, and questions stay without an answer, until somebody lets them go.
+
+Holds the switches. A small script goes before `squeue`: it counts, is silent or slow on demand, and asks the real one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from morphseq_dagster.settings import SlurmSettings
+from morphseq_dagster.testing.slurm_cluster import LocalCluster
+
+_SQUEUE = """#!/bin/sh
+here=$(dirname "$0")
+echo "$PPID $*" >> "$here/asked"
+while [ -e "$here/stall" ]; do sleep 0.1; done
+if [ -e "$here/mute" ]; then
+  echo "slurm_load_jobs error: Unable to contact slurm controller (connect failure)" >&2
+  exit 1
+fi
+exec squeue "$@"
+"""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Switches before a cluster.
+
+    Parameters
+    ----------
+    cluster
+        The cluster.
+    folder
+        Folder for the commands that go before the cluster's own.
+    """
+
+    cluster: LocalCluster
+    folder: Path
+
+    def __post_init__(self) -> None:
+        """Write the commands."""
+        for name in ("squeue", "sbatch", "sacct", "scancel"):
+            path = self.folder / name
+            path.write_text(_SQUEUE if name == "squeue" else f'#!/bin/sh\nexec {name} "$@"\n')
+            path.chmod(0o755)
+
+    def settings(self, **more: object) -> SlurmSettings:
+        """Machine settings that name the cluster, with the commands of this folder."""
+        # The code may be edited while tests run; what a job must find is not what they are about.
+        here = {"commands": str(self.folder), "resources": {"memory": "200M", "time": 10}, "environment": "any"}
+        return self.cluster.settings("local", **here | more)
+
+    def close(self) -> None:
+        """Let no job begin: all wait in the queue."""
+        self.cluster.ask("scontrol", "update", "partition=cpu", "state=DOWN")
+
+    def open(self) -> None:
+        """Let jobs begin, and questions be answered."""
+        self.cluster.ask("scontrol", "update", "partition=cpu", "state=UP")
+        for name in ("mute", "stall"):
+            (self.folder / name).unlink(missing_ok=True)
+
+    def switch(self, name: Literal["mute", "stall"], *, on: bool) -> None:
+        """Give no answer, or none yet."""
+        path = self.folder / name
+        if on:
+            path.touch()
+        else:
+            path.unlink(missing_ok=True)
+
+    def asked(self) -> list[str]:
+        """Questions to the controller: asking process and arguments of each."""
+        path = self.folder / "asked"
+        return path.read_text().splitlines() if path.exists() else []
+
+    def jobs(self) -> list[str]:
+        """Numbers of all jobs that have not ended."""
+        return self.cluster.ask("squeue", "-h", "-o", "%i").split()

@@ -1,0 +1,120 @@
+"""The job `materialize_stale` with the project's own steps, in a run of a real Dagster home."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+import morphseq_dagster
+from morphseq_dagster.assets.freshness import CHECK, FINAL, STALE_JOB
+from morphseq_dagster.build import build_definitions
+from morphseq_dagster.lineage.plan import plan_experiments
+from morphseq_dagster.partitions import register_experiments
+from morphseq_dagster.settings import load_settings
+from morphseq_dagster.steps.registry import REGISTRY
+from morphseq_dagster.steps.workspace import Workspace
+from morphseq_dagster.storage.records import Record, read_record
+from morphseq_dagster.testing.experiments import FRAMES_EXPERIMENT, open_data_root
+from morphseq_dagster.testing.fabricated import fabricate_experiment
+
+BUSY, FRESH = "20240418_busy", "20240418_fresh"
+TEMPLATE = Path(morphseq_dagster.__file__).parent / "templates" / "dagster.yaml"
+
+
+@pytest.fixture
+def workspace(frames_root: Path) -> Workspace:
+    """A real finished experiment with a new threshold; beside it one at work with it, and one that overrides it."""
+    workspace = open_data_root(frames_root)
+    (workspace.layout.raw_folder("Frames", experiment=FRAMES_EXPERIMENT) / "acquisition_complete").touch()
+    for experiment in (BUSY, FRESH):
+        fabricate_experiment(workspace, experiment)
+    recipes = workspace.layout.recipes("default")[0].parent
+    recipes.mkdir(exist_ok=True)
+    (recipes / "default.toml").write_text("[gdino_detections]\nconfidence_threshold = 0.5\n")
+    (recipes / f"{FRESH}.toml").write_text("[gdino_detections]\nconfidence_threshold = 0.45\n")
+    return workspace
+
+
+@pytest.fixture
+def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
+    home = tmp_path / "home"
+    home.mkdir()
+    shutil.copy(TEMPLATE, home)
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    with dg.DagsterInstance.get() as instance:
+        register_experiments(instance, [FRAMES_EXPERIMENT, BUSY, FRESH])
+        yield instance
+
+
+def launch(instance: dg.DagsterInstance, workspace: Workspace, **config: object) -> dg.ExecuteInProcessResult:
+    """Press the button."""
+    definitions = build_definitions(load_settings(data_root=workspace.data_root))
+    return definitions.resolve_job_def(STALE_JOB).execute_in_process(
+        instance=instance, run_config={"ops": {"mend": {"config": config}}}, raise_on_error=False
+    )
+
+
+def closures(workspace: Workspace) -> dict[str, tuple[str, ...]]:
+    plans = plan_experiments(workspace, experiments=[FRAMES_EXPERIMENT, BUSY, FRESH])
+    return {plan.experiment: plan.closure for plan in plans}
+
+
+def records(workspace: Workspace, experiment: str) -> dict[str, Record | None]:
+    return {
+        spec.name: read_record(workspace.layout, primary=workspace.output(spec, experiment=experiment))
+        for spec in REGISTRY.steps
+    }
+
+
+def test_one_launch_mends_what_is_stale_and_leaves_out_who_is_at_work(
+    workspace: Workspace, instance: dg.DagsterInstance
+) -> None:
+    @dg.job
+    def somebody_elses() -> None:
+        pass
+
+    instance.create_run_for_job(somebody_elses, tags={"dagster/partition": BUSY}, status=dg.DagsterRunStatus.STARTED)
+    stale = tuple(s.name for s in REGISTRY.steps if s.name in REGISTRY.descendants({"gdino_detections"}))
+    assert closures(workspace) == {FRAMES_EXPERIMENT: stale, BUSY: stale, FRESH: ()}
+    before = {experiment: records(workspace, experiment) for experiment in (FRAMES_EXPERIMENT, BUSY, FRESH)}
+
+    shown = launch(instance, workspace, dry_run=True)
+    assert shown.success
+    assert closures(workspace)[FRAMES_EXPERIMENT] == stale, "a dry run launches nothing"
+
+    result = launch(instance, workspace)
+    assert result.success
+    assert closures(workspace) == {FRAMES_EXPERIMENT: (), BUSY: stale, FRESH: ()}
+    after = records(workspace, FRAMES_EXPERIMENT)
+    # The table of changes: the masks come out equal, there the chain ends.
+    computed = [name for name, record in after.items() if record != before[FRAMES_EXPERIMENT][name]]
+    assert computed == ["gdino_detections", "sam2_tracks"]
+    assert json.loads(workspace.output("gdino_detections", experiment=FRAMES_EXPERIMENT).read_bytes())
+    assert [records(workspace, name) == before[name] for name in (BUSY, FRESH)] == [True, True]
+
+    mended = instance.get_runs(dg.RunsFilter(tags={"dagster/partition": FRAMES_EXPERIMENT}))
+    assert [run.status for run in mended] == [dg.DagsterRunStatus.SUCCESS], "one run per experiment"
+    assert instance.get_runs_count(dg.RunsFilter(tags={"dagster/partition": BUSY})) == 1
+    (check,) = instance.event_log_storage.get_asset_check_execution_history(
+        dg.AssetCheckKey(dg.AssetKey(FINAL), CHECK), limit=1
+    )
+    assert check.event is not None
+    evaluation = check.event.dagster_event.asset_check_evaluation_data  # type: ignore[union-attr]
+    assert evaluation.passed
+
+    again = launch(instance, workspace)
+    assert again.success
+    assert len(instance.get_runs(dg.RunsFilter(tags={"dagster/partition": FRAMES_EXPERIMENT}))) == 1
+
+
+def test_names_that_nobody_registered_are_refused_before_anything_runs(
+    workspace: Workspace, instance: dg.DagsterInstance
+) -> None:
+    result = launch(instance, workspace, experiments=[FRAMES_EXPERIMENT, "20990101"])
+    assert not result.success
+    assert instance.get_runs_count(dg.RunsFilter(tags={"dagster/partition": FRAMES_EXPERIMENT})) == 0

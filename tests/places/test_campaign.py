@@ -1,0 +1,324 @@
+"""Campaigns: every experiment walks its own way; on a real scheduler and in this process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+
+from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.places.campaign import Campaign, Failed, Item, Made, Standing, following
+from morphseq_dagster.places.connection import connect
+from morphseq_dagster.places.place import Place, ProcessPlace
+from morphseq_dagster.places.slurm import SlurmPlace
+from morphseq_dagster.settings import SlurmSettings
+from morphseq_dagster.slurm.folder import Attempt, JobRoot
+from morphseq_dagster.steps.workspace import Workspace
+from morphseq_dagster.storage.claims import hold_claim
+from morphseq_dagster.storage.records import Record, read_failure, read_record
+from morphseq_dagster.testing.relay import RELAY, RELAY_REGISTRY, word_file
+from morphseq_dagster.testing.slurm_cluster import LocalCluster, start_cluster
+
+STEPS = ("first", "second", "third")
+QUICK = {"environment": "any", "grace_s": 3, "lost_s": 10, "settle_s": 3}
+
+# A process that is at a campaign of the first step.
+CHILD = """
+import sys
+from pathlib import Path
+from morphseq_dagster.places.campaign import Campaign
+from morphseq_dagster.places.slurm import SlurmPlace, termination_raises
+from morphseq_dagster.settings import SlurmSettings
+from morphseq_dagster.steps.workspace import Workspace
+from morphseq_dagster.testing.relay import RELAY, RELAY_REGISTRY
+place = SlurmPlace(SlurmSettings.model_validate_json(sys.argv[2]), registry=RELAY)
+chains = {name: ("first",) for name in sys.argv[3].split(",")}
+workspace = Workspace(Path(sys.argv[1]), RELAY_REGISTRY)
+with termination_raises(), Campaign(workspace, chains=chains, place_of=lambda *_: place, run_id="child") as campaign:
+    for item in campaign.items():
+        print(item.experiment, flush=True)
+"""
+
+
+@pytest.fixture(scope="session")
+def cluster(shared: Path) -> LocalCluster:
+    script = shared / "slurm" / "local-slurm.sh"
+    if not script.is_file():
+        pytest.skip(f"no Slurm: {script} is not there")
+    found = start_cluster(script, cpus="16", killwait="2", overmemorykill="1")
+    os.environ["SLURM_CONF"] = found.environment["SLURM_CONF"]
+    return found
+
+
+@pytest.fixture
+def relay(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path / "root", RELAY_REGISTRY)
+
+
+def add(workspace: Workspace, count: int, *, failing: Iterable[int] = ()) -> list[str]:
+    """Experiments with a word each, of which some say `fail`."""
+    names = [f"202404{number:02d}" for number in range(1, count + 1)]
+    for number, name in enumerate(names):
+        path = word_file(workspace.layout, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("fail\n" if number in failing else f"word{number}\n")
+    return names
+
+
+def slow(workspace: Workspace, experiment: str, *, seconds: float) -> None:
+    recipe = workspace.layout.recipes(experiment)[1]
+    recipe.parent.mkdir(exist_ok=True)
+    recipe.write_text(f"[first]\nslow_s = {seconds}\n")
+
+
+def make_settings(**more: object) -> SlurmSettings:
+    return SlurmSettings.model_validate({"resources": {"memory": "200M", "time": 5}, **QUICK, **more})
+
+
+def at_cluster(**more: object) -> Callable[[str, str], Place]:
+    place = SlurmPlace(make_settings(**more), registry=RELAY)
+    return lambda step, experiment: place
+
+
+def here(step: str, experiment: str) -> Place:
+    return ProcessPlace()
+
+
+def start(
+    workspace: Workspace,
+    names: Iterable[str],
+    *,
+    place_of: Callable[[str, str], Place],
+    run_id: str = "run",
+    steps: tuple[str, ...] = STEPS,
+    forced: frozenset[str] = frozenset(),
+) -> Campaign:
+    chains = dict.fromkeys(names, steps)
+    return Campaign(workspace, chains=chains, place_of=place_of, run_id=run_id, forced=forced)
+
+
+def walk(campaign: Campaign) -> list[Item]:
+    with campaign:
+        return list(campaign.items())
+
+
+def record(workspace: Workspace, experiment: str, step: str = "third") -> Record | None:
+    return read_record(workspace.layout, primary=workspace.output(step, experiment=experiment))
+
+
+def attempts_of(workspace: Workspace) -> list[Attempt]:
+    root = JobRoot(workspace.layout.jobs)
+    keys = sorted(workspace.layout.jobs.glob("*/*/*"))
+    return [attempt for key in keys for attempt in root.attempts(key.parts[-3:-1], key=key.name)]
+
+
+def claims_of(workspace: Workspace) -> list[Path]:
+    return sorted(workspace.layout.claim("first", experiment="20240401").parent.glob("*.json"))
+
+
+def until(condition: Callable[[], bool], timeout_s: float = 40) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def told(items: Iterable[Item], kind: type[Item]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for item in items:
+        if isinstance(item, kind):
+            found.setdefault(item.experiment, []).append(item.step)
+    return found
+
+
+# in this process
+
+
+def test_failure_ends_its_own_way_and_no_other(relay: Workspace) -> None:
+    names = add(relay, 4, failing=[1])
+    heard: list[Item] = []
+    with following(heard.append):
+        items = walk(start(relay, names, place_of=here))
+    assert heard == items
+    assert told(items, Made) == {name: list(STEPS) for name in names if name != names[1]} | {names[1]: ["first"]}
+    (failed,) = [item for item in items if isinstance(item, Failed)]
+    assert (failed.experiment, failed.step, failed.untried) == (names[1], "second", ("third",))
+    assert isinstance(failed.error, PermanentError)
+    assert failed.error.found == "fail"
+    assert read_failure(relay.layout, primary=relay.output("second", experiment=names[1])) is not None
+    assert [name for name in names if record(relay, name) is None] == [names[1]]
+    assert claims_of(relay) == []
+
+
+def test_what_stands_is_told_as_standing_and_not_made_again(relay: Workspace) -> None:
+    names = add(relay, 2)
+    walk(start(relay, names, place_of=here))
+    again = walk(start(relay, names, place_of=here, run_id="again"))
+    assert told(again, Standing) == {name: list(STEPS) for name in names}
+    assert len(again) == 6
+    forced = walk(start(relay, names, place_of=here, run_id="forced", forced=frozenset(["first"])))
+    assert told(forced, Made) == {name: ["first"] for name in names}
+    assert told(forced, Standing) == {name: ["second", "third"] for name in names}, "equal content stops the chain"
+
+
+def test_forced_step_is_made_once_also_when_its_run_is_resumed(relay: Workspace) -> None:
+    names = add(relay, 2)
+    walk(start(relay, names, place_of=here))
+    forced = frozenset(["first"])
+    with start(relay, names, place_of=here, run_id="again", forced=forced) as campaign:
+        assert isinstance(next(campaign.items()), Made)
+    resumed = walk(start(relay, names, place_of=here, run_id="again", forced=forced))
+    assert told(resumed, Made) == {names[1]: ["first"]}
+
+
+def test_missing_input_is_a_failure_of_its_experiment(relay: Workspace) -> None:
+    names = add(relay, 1)
+    items = walk(start(relay, ["20230101", *names], place_of=here))
+    assert told(items, Failed) == {"20230101": ["first"]}
+    assert told(items, Made) == {names[0]: list(STEPS)}
+
+
+def test_leaving_early_releases_the_claim_and_keeps_what_is_done(relay: Workspace) -> None:
+    names = add(relay, 3)
+    with start(relay, names, place_of=here) as campaign:
+        assert isinstance(next(campaign.items()), Made)
+        assert len(claims_of(relay)) == 1, "the claim is held while the item is told"
+    assert claims_of(relay) == []
+    assert record(relay, names[0], "first") is not None
+
+
+def test_experiment_at_work_elsewhere_is_tried_again_while_others_go_on(
+    relay: Workspace, capfd: pytest.CaptureFixture[str]
+) -> None:
+    names = add(relay, 3)
+    claim = relay.layout.claim("first", experiment=names[0])
+    with start(relay, names, place_of=here) as campaign:
+        items = campaign.items()
+        with hold_claim(claim, run_id="elsewhere"):
+            before = [next(items) for _ in range(6)]
+        after = list(items)
+    assert told(before, Made) == {name: list(STEPS) for name in names[1:]}
+    assert told(after, Made) == {names[0]: list(STEPS)}
+    assert capfd.readouterr().err.count("at work elsewhere") == 1, "said once"
+
+
+# at the cluster
+
+
+@pytest.mark.slurm
+def test_twelve_experiments_with_one_failing_and_again(cluster: LocalCluster, relay: Workspace) -> None:
+    names = add(relay, 12, failing=[3])
+    items = walk(start(relay, names, place_of=at_cluster()))
+    good = [name for name in names if name != names[3]]
+    assert told(items, Made) == {name: list(STEPS) for name in good} | {names[3]: ["first"]}
+    assert told(items, Failed) == {names[3]: ["second"]}
+    results = [record(relay, name) for name in good]
+    assert len({found.data_version for found in results if found is not None}) == 11
+    assert {found.place for found in results if found is not None} == {"slurm"}
+    attempts = attempts_of(relay)
+    assert len(attempts) == 12 + 12 + 11
+    assert all(attempt.is_closed for attempt in attempts)
+    assert claims_of(relay) == []
+
+    again = walk(start(relay, names, place_of=at_cluster(), run_id="again"))
+    assert told(again, Made) == {}
+    assert told(again, Failed) == {names[3]: ["second"]}
+    assert [a.folder.parts[-4:-2] for a in attempts_of(relay) if a not in attempts] == [("second", names[3])]
+
+
+@pytest.mark.slurm
+def test_no_more_jobs_at_once_than_the_settings_allow(cluster: LocalCluster, relay: Workspace) -> None:
+    names = add(relay, 20)
+    most = 0
+    with start(relay, names, place_of=at_cluster(max_jobs=5), steps=("first",)) as campaign:
+        made = []
+        for item in campaign.items():
+            made.append(item)
+            most = max(most, sum(not attempt.is_closed for attempt in attempts_of(relay)))
+    assert told(made, Made) == {name: ["first"] for name in names}
+    assert 2 <= most <= 5
+    assert len(attempts_of(relay)) == 20
+
+
+@pytest.mark.slurm
+def test_steps_of_this_machine_and_of_the_cluster_in_one_chain(cluster: LocalCluster, relay: Workspace) -> None:
+    names = add(relay, 3)
+    cluster_place, own = at_cluster(), ProcessPlace()
+
+    def choose(step: str, experiment: str) -> Place:
+        return own if step == "second" else cluster_place(step, experiment)
+
+    items = walk(start(relay, names, place_of=choose))
+    assert told(items, Made) == {name: list(STEPS) for name in names}
+    places = [[found.place for step in STEPS if (found := record(relay, name, step))] for name in names]
+    assert places == [["slurm", "process", "slurm"]] * 3
+
+
+@pytest.mark.slurm
+def test_doubtful_submission_holds_nobody_else_up(cluster: LocalCluster, relay: Workspace) -> None:
+    names = add(relay, 2)
+    spec = relay.registry.spec("first")
+    request = relay.request(spec, experiment=names[0], run_id="dead")
+    root = JobRoot(relay.layout.jobs)
+    doubtful = root.attempt(("first", names[0]), key=request.key, number=1)
+    root.begin(doubtful)
+    doubtful.write("intent", t=time.time(), host="elsewhere", pid=1, run_id="dead", token=doubtful.token, resources={})
+    items = walk(start(relay, names, place_of=at_cluster(grace_s=6), steps=("first",)))
+    assert [item.experiment for item in items] == [names[1], names[0]]
+    assert told(items, Made) == {name: ["first"] for name in names}
+    assert (doubtful.record("closed") or {})["kind"] == "void"
+    assert len(root.attempts(("first", names[0]), key=request.key)) == 2
+
+
+def start_child(workspace: Workspace, names: Iterable[str]) -> subprocess.Popen[str]:
+    told = [str(workspace.data_root), make_settings().model_dump_json(), ",".join(names)]
+    command = [sys.executable, "-c", CHILD, *told]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slurm
+def test_jobs_of_a_killed_campaign_are_taken_over_without_a_submission(cluster: LocalCluster, relay: Workspace) -> None:
+    names = add(relay, 6)
+    for name in names:
+        slow(relay, name, seconds=4)
+    child = start_child(relay, names)
+    until(lambda: sum(attempt.record("job") is not None for attempt in attempts_of(relay)) == 6)
+    child.kill()
+    child.communicate()
+    before = connect(make_settings(), data_root=relay.data_root)[0].scheduler.calls["sbatch"]
+    items = walk(start(relay, names, place_of=at_cluster(), steps=("first",), run_id="second"))
+    assert told(items, Made) == {name: ["first"] for name in names}
+    assert connect(make_settings(), data_root=relay.data_root)[0].scheduler.calls["sbatch"] == before == 0
+    assert {found.run_id for name in names if (found := record(relay, name, "first"))} == {"child"}
+    assert len(attempts_of(relay)) == 6
+
+
+@pytest.mark.slurm
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_interrupted_campaign_cancels_all_its_jobs_and_keeps_what_is_done(
+    cluster: LocalCluster, relay: Workspace, sent: signal.Signals
+) -> None:
+    names = add(relay, 6)
+    for name in names[1:]:
+        slow(relay, name, seconds=60)
+    child = start_child(relay, names)
+    assert child.stdout is not None
+    assert child.stdout.readline().strip() == names[0]
+    until(lambda: sum(attempt.record("start") is not None for attempt in attempts_of(relay)) == 6)
+    child.send_signal(sent)
+    child.communicate(timeout=30)
+    assert child.returncode != 0
+    kinds = sorted((attempt.record("closed") or {})["kind"] for attempt in attempts_of(relay))
+    assert kinds == ["cancelled"] * 5 + ["done"]
+    left = cluster.ask("squeue", "-h", "-o", "%i").split()
+    assert not {attempt.job for attempt in attempts_of(relay)} & set(left)
+    assert claims_of(relay) == []
+    assert record(relay, names[0], "first") is not None
+    failures = [read_failure(relay.layout, primary=relay.output("first", experiment=name)) for name in names]
+    assert [failure is None for failure in failures] == [True] + [False] * 5

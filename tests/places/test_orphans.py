@@ -1,0 +1,266 @@
+"""Jobs whose run has ended, on a real scheduler: kept, cancelled, closed as what they were, or only told."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from morphseq_dagster.places.connection import connect
+from morphseq_dagster.places.errand import Errand
+from morphseq_dagster.places.orphans import (
+    Deed,
+    Orphan,
+    Policy,
+    RunState,
+    RunWord,
+    Survey,
+    find_result,
+    owner_of,
+    settle_orphans,
+    survey_jobs,
+)
+from morphseq_dagster.places.session import open_session
+from morphseq_dagster.settings import SlurmSettings
+from morphseq_dagster.slurm.client import Client, Live
+from morphseq_dagster.slurm.folder import Attempt, JobRoot
+from morphseq_dagster.steps.workspace import Workspace
+from morphseq_dagster.storage.claims import hold_claim
+from morphseq_dagster.testing.relay import RELAY, RELAY_REGISTRY, word_file
+from morphseq_dagster.testing.slurm_cluster import LocalCluster, start_cluster
+
+GONE = 2**22 + 1  # above the largest number of a process
+QUICK = {"environment": "any", "grace_s": 3, "lost_s": 10, "settle_s": 3}
+
+
+@pytest.fixture(scope="session")
+def cluster(shared: Path) -> LocalCluster:
+    script = shared / "slurm" / "local-slurm.sh"
+    if not script.is_file():
+        pytest.skip(f"no Slurm: {script} is not there")
+    found = start_cluster(script, cpus="16", killwait="2", overmemorykill="1")
+    os.environ["SLURM_CONF"] = found.environment["SLURM_CONF"]
+    return found
+
+
+@pytest.fixture
+def relay(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path / "root", RELAY_REGISTRY)
+
+
+@pytest.fixture
+def client(cluster: LocalCluster, relay: Workspace) -> Iterator[Client]:
+    """Client of the cluster; what is left at work is cancelled."""
+    del cluster
+    found = connect(make_settings(), data_root=relay.data_root)[0]
+    yield found
+    left = [attempt for _, _, attempt in found.root.open_attempts()]
+    found.cancel(left)
+
+
+def make_settings(**more: object) -> SlurmSettings:
+    return SlurmSettings.model_validate({"resources": {"memory": "200M", "time": 5}, **QUICK, **more})
+
+
+def make_errand(workspace: Workspace, experiment: str, *, run_id: str, slow_s: float) -> Errand:
+    word_file(workspace.layout, experiment).parent.mkdir(parents=True, exist_ok=True)
+    word_file(workspace.layout, experiment).write_text("word\n")
+    recipe = workspace.layout.recipes(experiment)[1]
+    recipe.parent.mkdir(exist_ok=True)
+    recipe.write_text(f"[first]\nslow_s = {slow_s}\n")
+    spec = workspace.registry.steps[0]
+    with open_session(spec, workspace=workspace, experiment=experiment, run_id=run_id) as session:
+        return Errand(make_settings(), registry=RELAY, request=session.request)
+
+
+def leave_job(workspace: Workspace, experiment: str, *, run_id: str = "one", slow_s: float = 60) -> Attempt:
+    """Submit a job that nobody waits for, as a killed run leaves it."""
+    found = make_errand(workspace, experiment, run_id=run_id, slow_s=slow_s).ensure()
+    assert isinstance(found, Live)
+    return found.attempt
+
+
+def look(
+    workspace: Workspace,
+    client: Client | None,
+    *,
+    policy: Policy = "keep",
+    after_s: float = 0,
+    ended_at: float | None = None,
+    **runs: RunState,
+) -> Survey:
+    words: Mapping[str, RunWord] = {name: RunWord(state, ended_at) for name, state in runs.items()}
+    return survey_jobs(
+        workspace.layout,
+        client=client,
+        state_of=lambda run_id: words.get(run_id, RunWord("unknown")),
+        policy=policy,
+        after_s=after_s,
+    )
+
+
+def settle(workspace: Workspace, client: Client, survey: Survey) -> dict[str, Orphan]:
+    done = settle_orphans(workspace.layout, client=client, survey=survey)
+    return {orphan.experiment: orphan for orphan in done}
+
+
+def kind_of(attempt: Attempt) -> str | None:
+    closed = attempt.record("closed")
+    return None if closed is None else str(closed["kind"])
+
+
+def until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.slurm
+def test_jobs_of_a_cancelled_run_are_cancelled_in_one_call_and_others_left(relay: Workspace, client: Client) -> None:
+    bulk = [leave_job(relay, f"2024040{n}", run_id="bulk") for n in range(1, 4)]
+    other = leave_job(relay, "20240404", run_id="other")
+    before = client.scheduler.calls.copy()
+    survey = look(relay, client, bulk="canceled", other="live")
+    assert client.scheduler.calls["squeue"] - before["squeue"] == 1
+    assert [orphan.deed for orphan in survey.orphans] == [Deed.CANCELLED] * 3 + [Deed.LEFT]
+    assert [kind_of(attempt) for attempt in bulk] == [None] * 3, "looking does nothing"
+    settle(relay, client, survey)
+    assert client.scheduler.calls["scancel"] - before["scancel"] == 1
+    assert [kind_of(attempt) for attempt in bulk] == ["cancelled"] * 3
+    assert kind_of(other) is None
+    assert [orphan.attempt for orphan in look(relay, client, other="live").orphans] == [other]
+
+
+@pytest.mark.slurm
+def test_job_of_a_run_that_is_over_is_kept_or_cancelled_after_its_time(relay: Workspace, client: Client) -> None:
+    attempt = leave_job(relay, "20240401")
+    assert settle(relay, client, look(relay, client, one="over"))["20240401"].deed is Deed.KEPT
+    late = look(relay, client, policy="cancel", after_s=3600, ended_at=time.time() - 60, one="over")
+    assert settle(relay, client, late)["20240401"].deed is Deed.KEPT
+    assert kind_of(attempt) is None
+    due = look(relay, client, policy="cancel", after_s=30, ended_at=time.time() - 60, one="over")
+    assert settle(relay, client, due)["20240401"].deed is Deed.CANCELLED
+    assert kind_of(attempt) == "cancelled"
+
+
+@pytest.mark.slurm
+def test_time_of_a_run_whose_end_nobody_noted_counts_from_when_it_was_noticed(relay: Workspace, client: Client) -> None:
+    attempt = leave_job(relay, "20240401")
+    first = look(relay, client, policy="cancel", after_s=100, one="over")
+    assert first.orphans[0].deed is Deed.KEPT
+    assert attempt.record("orphan") is None, "looking writes nothing"
+    settle(relay, client, first)
+    noted = attempt.record("orphan")
+    assert noted is not None
+    attempt.write("orphan", **{**noted, "t": noted["t"] - 101})
+    assert look(relay, client, policy="cancel", after_s=100, one="over").orphans[0].deed is Deed.CANCELLED
+
+
+@pytest.mark.slurm
+@pytest.mark.parametrize("state", ["canceled", "over"])
+def test_result_that_nobody_waited_for_is_handed_over(relay: Workspace, client: Client, state: RunState) -> None:
+    attempt = leave_job(relay, "20240401", slow_s=0)
+    until(lambda: attempt.record("end") is not None)
+    assert [o.deed for o in look(relay, None, one=state).orphans] == [Deed.DONE], "files alone prove it"
+    assert settle(relay, client, look(relay, client, one=state))["20240401"].deed is Deed.DONE
+    assert kind_of(attempt) == "done"
+    record = find_result(relay.layout, attempt=attempt)
+    assert record is not None
+    assert record.run_id == "one"
+
+
+@pytest.mark.slurm
+def test_failed_job_is_closed_as_what_it_was(relay: Workspace, client: Client) -> None:
+    attempt = leave_job(relay, "20240401")
+    until(lambda: attempt.record("start") is not None)
+    client.scheduler.cancel([attempt.job or ""])
+    until(lambda: attempt.record("end") is not None)
+
+    def closed() -> bool:
+        settle(relay, client, look(relay, client, one="over"))
+        return attempt.is_closed
+
+    until(closed)
+    assert kind_of(attempt) == "cancelled"
+
+
+@pytest.mark.slurm
+def test_attempt_that_was_never_submitted_is_given_up_after_its_grace(relay: Workspace, client: Client) -> None:
+    attempt = client.root.attempt(("first", "20240401"), key="ab" * 32, number=1)
+    client.root.begin(attempt)
+    attempt.write("intent", t=time.time(), host=socket.gethostname(), pid=GONE, run_id="one", resources={})
+    assert settle(relay, client, look(relay, client, one="over"))["20240401"].deed is Deed.WAITS
+    intent = attempt.record("intent") or {}
+    attempt.write("intent", **{**intent, "t": time.time() - 60})
+    assert settle(relay, client, look(relay, client, one="over"))["20240401"].deed is Deed.CLOSED
+    assert (kind_of(attempt), attempt.owner()) == ("void", "void")
+
+
+@pytest.mark.slurm
+def test_run_that_nobody_knows_is_judged_by_its_process_on_this_host_alone(relay: Workspace, client: Client) -> None:
+    attempt = leave_job(relay, "20240401")
+    assert look(relay, client).orphans[0].deed is Deed.LEFT, "this very process"
+    intent = attempt.record("intent") or {}
+    attempt.write("intent", **{**intent, "pid": GONE})
+    assert look(relay, client).orphans[0].deed is Deed.KEPT
+    attempt.write("intent", **{**intent, "pid": GONE, "host": "elsewhere"})
+    survey = look(relay, client, policy="cancel")
+    assert survey.orphans[0].deed is Deed.TOLD
+    settle(relay, client, survey)
+    assert kind_of(attempt) is None
+
+
+@pytest.mark.slurm
+def test_job_that_another_run_has_taken_over_is_that_runs(relay: Workspace, client: Client) -> None:
+    attempt = leave_job(relay, "20240401")
+    adopted = make_errand(relay, "20240401", run_id="two", slow_s=60).ensure()
+    assert isinstance(adopted, Live)
+    assert (adopted.attempt, owner_of(attempt)) == (attempt, "two")
+    (orphan,) = look(relay, client, one="canceled", two="live").orphans
+    assert (orphan.deed, orphan.run_id) == (Deed.LEFT, "two")
+    early = look(relay, client, one="canceled", two="canceled")
+    third = make_errand(relay, "20240401", run_id="three", slow_s=60).ensure()
+    assert isinstance(third, Live)
+    assert settle(relay, client, early)["20240401"].deed is Deed.LEFT, "taken over after the survey"
+    assert kind_of(attempt) is None
+
+
+@pytest.mark.slurm
+def test_step_that_somebody_is_at_is_left_alone(relay: Workspace, client: Client) -> None:
+    attempt = leave_job(relay, "20240401")
+    survey = look(relay, client, one="canceled")
+    with hold_claim(relay.layout.claim("first", experiment="20240401"), run_id="next"):
+        orphan = settle(relay, client, survey)["20240401"]
+    assert (orphan.deed, kind_of(attempt)) == (Deed.LEFT, None)
+    assert "run next" in orphan.words
+
+
+# without a scheduler
+
+
+def test_without_an_answer_nothing_is_closed_or_cancelled(relay: Workspace) -> None:
+    root = JobRoot(relay.layout.jobs)
+    attempt = root.attempt(("first", "20240401"), key="ab" * 32, number=1)
+    root.begin(attempt)
+    attempt.write("intent", t=0, host="elsewhere", pid=1, run_id="one", resources={})
+    attempt.write("job", job="7")
+    attempt.write("end", job="7", rc=1, signal="", restart=0, t=1)
+    for state in ("canceled", "over"):
+        survey = look(relay, None, policy="cancel", one=state)
+        assert (survey.orphans[0].deed, bool(survey.trouble)) == (Deed.WAITS, True)
+    mute = connect(make_settings(commands="/no/such/folder"), data_root=relay.data_root)[0]
+    survey = look(relay, mute, policy="cancel", one="canceled")
+    assert survey.trouble
+    settle(relay, mute, survey)
+    assert kind_of(attempt) is None
+
+
+def test_attempt_whose_maker_is_still_writing_is_only_told(relay: Workspace) -> None:
+    root = JobRoot(relay.layout.jobs)
+    root.begin(root.attempt(("first", "20240401"), key="ab" * 32, number=1))
+    assert look(relay, None, policy="cancel").orphans[0].deed is Deed.TOLD

@@ -1,0 +1,355 @@
+"""Packs on a real scheduler: one allocation for many requests, each with its own claim, records and verdict."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from morphseq_dagster.slurm.client import Live, Patience, Verdict
+from morphseq_dagster.slurm.errors import RejectedError, UndecidedError, UnreachableError
+from morphseq_dagster.slurm.folder import Attempt, JobRoot
+from morphseq_dagster.slurm.job import JobSpec, Resources
+from morphseq_dagster.slurm.local import LocalTransport
+from morphseq_dagster.slurm.outcome import Outcome
+from morphseq_dagster.slurm.pack import Member, resources_of_pack, submit_pack
+from morphseq_dagster.slurm.pack_script import write_pack_script
+from morphseq_dagster.slurm.poller import Poller, Watch
+from morphseq_dagster.testing.slurm_bench import Bench, wait_for
+from morphseq_dagster.testing.slurm_cluster import LocalCluster
+from morphseq_dagster.testing.slurm_faults import Interrupted
+
+SMALL = Resources(memory="32M", time="5")
+
+# A process that packs the requests named on its command line, and is killed before or after sbatch.
+CHILD = """
+import os, signal, sys
+from pathlib import Path
+from morphseq_dagster.slurm.job import Resources
+from morphseq_dagster.slurm.local import LocalTransport
+from morphseq_dagster.slurm.pack import Member, submit_pack
+from morphseq_dagster.testing.slurm_bench import Bench
+from morphseq_dagster.testing.slurm_cluster import LocalCluster
+from morphseq_dagster.testing.slurm_faults import Interrupted
+root, cluster = Path(sys.argv[1]), LocalCluster(Path("/"))
+die = lambda: os.kill(os.getpid(), signal.SIGKILL)
+doomed = Interrupted(LocalTransport(), "sbatch", die, when=sys.argv[2])
+bench = Bench(cluster, root, cluster.client(root / "jobs", transport=doomed))
+resources = Resources(memory="32M", time="5")
+specs = [bench.spec(name, "sleep 1", resources=resources) for name in sys.argv[3].split(",")]
+submit_pack(bench.client, [Member(spec, lambda _: None) for spec in specs], workers=4)
+"""
+
+
+@pytest.fixture
+def local(cluster: LocalCluster, tmp_path: Path) -> Iterator[Bench]:
+    found = Bench(cluster, tmp_path, cluster.client(tmp_path / "jobs"))
+    yield found
+    wait_for(lambda: not found.queued())
+
+
+def members(specs: Sequence[JobSpec]) -> list[Member]:
+    return [Member(spec, lambda _: None) for spec in specs]
+
+
+def pack_of(bench: Bench, specs: Sequence[JobSpec], *, workers: int = 4, run_id: str = "run") -> list[Live]:
+    lives = submit_pack(bench.client, members(specs), workers=workers, run_id=run_id)
+    assert all(live is not None for live in lives)
+    return [live for live in lives if live is not None]
+
+
+def small(bench: Bench, count: int, body: str = "", *, first: str = "", **more: object) -> list[JobSpec]:
+    """Requests that do next to nothing; the first one may do something else."""
+    return [
+        bench.spec(f"m{number:03d}", first if first and number == 0 else body, resources=SMALL, **more)
+        for number in range(count)
+    ]
+
+
+@contextmanager
+def watched(bench: Bench, lives: Sequence[Live]) -> Iterator[list[Watch]]:
+    poller = Poller(bench.client)
+    try:
+        yield [poller.watch(live, done=bench.done(live.spec.group[1])) for live in lives]
+    finally:
+        poller.close()
+
+
+def finish(bench: Bench, lives: Sequence[Live]) -> list[Verdict]:
+    with watched(bench, lives) as watches:
+        wait_for(lambda: all(watch.ended.is_set() for watch in watches), timeout_s=120)
+        return [_verdict(watch) for watch in watches]
+
+
+def _verdict(watch: Watch) -> Verdict:
+    verdict = watch.wait(0)
+    assert verdict is not None
+    return verdict
+
+
+def packs_of(bench: Bench) -> list[Attempt]:
+    root = bench.client.root
+    return [
+        attempt
+        for folder in sorted((root.root / "_packs").glob("*"))
+        for attempt in root.attempts(("_packs",), key=folder.name)
+    ]
+
+
+def kinds(verdicts: Sequence[Verdict]) -> list[Outcome]:
+    return [verdict.outcome for verdict in verdicts]
+
+
+def executions(bench: Bench, specs: Sequence[JobSpec]) -> set[int]:
+    return {bench.executions(spec.group[1]) for spec in specs}
+
+
+# without a scheduler
+
+
+def test_a_pack_asks_for_all_that_work_at_once_and_time_for_all_rounds() -> None:
+    one = Resources(cpus=2, memory="3G", time="10", partition="cpu")
+    assert resources_of_pack(one, members=60, workers=8) == Resources(
+        cpus=16, memory="24G", time="24", partition="cpu"
+    ), "10 minutes for any one, and twice a minute for 7 more rounds"
+    assert resources_of_pack(one, members=8, workers=8).time == "10"
+    assert resources_of_pack(one, members=60, workers=8, time_limit="1:00:00").time == "1:00:00"
+    assert resources_of_pack(Resources(), members=60, workers=8) == Resources(cpus=8), "nobody set a limit"
+
+
+def test_members_know_their_pack_and_their_names_there(tmp_path: Path) -> None:
+    root = JobRoot(tmp_path / "jobs", there="/cluster/jobs")
+    member = root.attempt(("step", "exp"), key="a" * 64, number=3)
+    pack = root.attempt(("_packs",), key="b" * 32, number=1)
+    for attempt in (member, pack):
+        assert root.begin(attempt)
+    assert (member.pack, member.name) == (None, member.token)
+    member.write("intent", t=0, pack=pack.token)
+    pack.write_members([member])
+    assert (member.pack, member.name, pack.members()) == (pack, pack.token, [member])
+    assert member.job is None
+    pack.write("job", job="17")
+    assert member.job == "17"
+
+
+def test_the_verdict_on_the_last_member_closes_the_pack(tmp_path: Path) -> None:
+    root = JobRoot(tmp_path / "jobs")
+    pack = root.attempt(("_packs",), key="b" * 32, number=1)
+    found = [root.attempt(("step", f"e{number}"), key="a" * 64, number=1) for number in range(2)]
+    for attempt in (pack, *found):
+        root.begin(attempt)
+    pack.write_members(found)
+    for attempt in found:
+        attempt.write("intent", t=0, pack=pack.token)
+    found[1].close(kind="done")
+    assert not pack.is_closed
+    found[0].close(kind="failed")
+    assert pack.is_closed
+
+
+def test_workers_take_each_member_once_and_what_an_earlier_life_left(tmp_path: Path) -> None:
+    """The script alone, as a job that the scheduler starts a second time: ended members are not begun again."""
+    root = JobRoot(tmp_path / "jobs")
+    spec = JobSpec(group=("step", "exp"), key="a" * 64, command=("true",))
+    found = [root.attempt(("step", f"e{number}"), key="a" * 64, number=1) for number in range(20)]
+    pack = root.attempt(("_packs",), key="b" * 32, number=1)
+    for attempt in (pack, *found):
+        root.begin(attempt)
+        attempt.path("job.sh").write_text(f"echo $SLURM_JOB_NAME $SLURM_CPUS_PER_TASK >>{tmp_path}/ran\n")
+    pack.write_members(found)
+    found[3].write("closed", kind="done")
+    found[4].write("cancel", t=0)
+    ended = '{"job": "7", "rc": 1, "signal": "%s", "node": "n", "restart": 0, "cpu": "", "t": 0}\n'
+    found[5].path("end.json").write_text(ended % "")
+    found[6].path("end.json").write_text(ended % "TERM")
+    found[7].path("claim").symlink_to("7")
+    script = tmp_path / "pack.sh"
+    script.write_text(write_pack_script(pack, one=spec, needs=Resources(cpus=3), workers=3))
+    variables = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": pack.token, "SLURM_RESTART_COUNT": "1"}
+    path = {"PATH": os.environ["PATH"]}
+    subprocess.run(["bash", str(script)], env=variables | path, check=True, timeout=60)
+    ran = sorted((tmp_path / "ran").read_text().splitlines())
+    assert ran == sorted(f"{attempt.token} 1" for n, attempt in enumerate(found) if n not in (3, 4, 5))
+    told = found[7].record("end") or {}
+    assert (told["job"], told["rc"], told["restart"]) == ("7", 0, 1), "whose script left no end gets one"
+    assert found[0].record("end") is None, "but not one that the job never claimed"
+
+
+# at the cluster
+
+
+@pytest.mark.slurm
+def test_sixty_requests_are_one_submission_and_run_once_each(local: Bench) -> None:
+    specs = small(local, 60)
+    lives = pack_of(local, specs, workers=8)
+    assert set(kinds(finish(local, lives))) == {Outcome.DONE}
+    assert executions(local, specs) == {1}
+    assert local.client.scheduler.calls["sbatch"] == 1
+    (pack,) = packs_of(local)
+    assert pack.is_closed
+    wait_for(lambda: not local.queued())
+    assert local.rows_of(pack.token) == 1
+    assert sum(local.rows_of(live.attempt.token) for live in lives[:3]) == 0, "members have no job of their own"
+    assert {live.attempt.job for live in lives} == {pack.job}
+    assert list(local.client.root.inbox.iterdir()) == []
+    assert list(local.client.root.open_attempts()) == []
+
+
+@pytest.mark.slurm
+def test_what_fails_or_is_killed_in_a_pack_is_known_while_the_others_go_on(local: Bench) -> None:
+    gate = local.root / "open"
+    specs = [
+        *small(local, 2, f"until [ -e {gate} ]; do sleep 0.1; done"),
+        local.spec("fails", "exit 7", resources=SMALL),
+        local.spec("killed", "kill -9 $$", resources=SMALL),
+        # The member's own script, which therefore cannot write its end record.
+        local.spec("torn", "kill -9 $PPID; sleep 30", resources=SMALL),
+    ]
+    lives = pack_of(local, specs, workers=5)
+    with watched(local, lives) as watches:
+        wait_for(lambda: all(watch.ended.is_set() for watch in watches[2:]))
+        assert [_verdict(watch).outcome for watch in watches[2:]] == [Outcome.FAILED, Outcome.KILLED, Outcome.KILLED]
+        assert not any(watch.ended.is_set() for watch in watches[:2])
+        assert "exit code 7" in _verdict(watches[2]).reason
+        gate.touch()
+        wait_for(lambda: all(watch.ended.is_set() for watch in watches))
+        assert kinds([_verdict(watch) for watch in watches[:2]]) == [Outcome.DONE, Outcome.DONE]
+    assert executions(local, specs) == {1}
+
+
+@pytest.mark.slurm
+def test_cancelled_allocation_keeps_what_is_done_and_leaves_the_rest_to_the_next_run(local: Bench) -> None:
+    gate = local.root / "open"
+    body = f"case $0 in *m00[0-2].sh) ;; *) until [ -e {gate} ]; do sleep 0.1; done ;; esac"
+    specs = small(local, 12, body)
+    lives = pack_of(local, specs, workers=2)
+    wait_for(lambda: sum(live.attempt.record("start") is not None for live in lives) == 5)
+    local.cluster.ask("scancel", lives[0].job)
+    verdicts = finish(local, lives)
+    assert kinds(verdicts) == [Outcome.DONE] * 3 + [Outcome.CANCELLED] * 9
+    assert [live.attempt.owner() for live in lives[:5]] == [live.job for live in lives[:5]]
+    assert {live.attempt.owner() for live in lives[5:]} == {"void"}
+    assert {local.executions(spec.group[1]) for spec in specs[5:]} == {0}
+    gate.touch()
+    again = pack_of(local, specs[3:], workers=4, run_id="again")
+    assert set(kinds(finish(local, again))) == {Outcome.DONE}
+    assert [local.executions(spec.group[1]) for spec in specs] == [1] * 3 + [2] * 2 + [1] * 7
+
+
+@pytest.mark.slurm
+def test_allocation_that_nobody_begins_any_more_is_tried_again(local: Bench) -> None:
+    """A warning before the time limit: what is in hand is out of time, the others were never begun."""
+    specs = small(local, 6, "sleep 60")
+    lives = pack_of(local, specs, workers=2)
+    wait_for(lambda: sum(live.attempt.record("start") is not None for live in lives) == 2)
+    local.cluster.ask("scancel", "--batch", "--signal=USR1", lives[0].job)
+    verdicts = finish(local, lives)
+    assert kinds(verdicts) == [Outcome.TIMEOUT] * 2 + [Outcome.VOID] * 4
+    assert executions(local, specs[:2]) == {1}
+    assert executions(local, specs[2:]) == {0}
+
+
+@pytest.mark.slow
+@pytest.mark.slurm
+def test_time_limit_of_the_allocation_is_that_of_what_it_had_in_hand(local: Bench) -> None:
+    short = Resources(memory="32M", time="1")
+    specs = [local.spec(f"t{number}", "trap '' USR1; sleep 300", resources=short) for number in range(4)]
+    lives = submit_pack(local.client, members(specs), workers=2, time_limit="1")
+    found = [live for live in lives if live is not None]
+    with watched(local, found) as watches:
+        wait_for(lambda: all(watch.ended.is_set() for watch in watches), timeout_s=240)
+        assert kinds([_verdict(watch) for watch in watches]) == [Outcome.TIMEOUT] * 2 + [Outcome.VOID] * 2
+
+
+@pytest.mark.slurm
+def test_cancelling_one_member_leaves_the_allocation_and_cancelling_all_ends_it(local: Bench) -> None:
+    specs = small(local, 6, "sleep 60")
+    lives = pack_of(local, specs, workers=2)
+    wait_for(lambda: sum(live.attempt.record("start") is not None for live in lives) == 2)
+    one, waiting = lives[0].attempt, lives[5].attempt
+    local.client.cancel([one, waiting])
+    local.client.await_cancelled([one, waiting])
+    assert [(attempt.record("closed") or {})["kind"] for attempt in (one, waiting)] == ["cancelled"] * 2
+    assert local.client.scheduler.calls["scancel"] == 0
+    assert local.queued() == [lives[0].job]
+    wait_for(lambda: lives[2].attempt.record("start") is not None)
+    left = [live.attempt for live in lives[1:5]]
+    local.client.cancel(left)
+    local.client.await_cancelled(left)
+    assert local.client.scheduler.calls["scancel"] == 1
+    assert local.queued() == []
+    assert {(attempt.record("closed") or {})["kind"] for attempt in left} == {"cancelled"}
+    assert (packs_of(local)[0].record("closed") or {})["kind"] == "cancelled"
+    assert [local.executions(spec.group[1]) for spec in specs] == [1, 1, 1, 0, 0, 0]
+
+
+@pytest.mark.slurm
+def test_lost_answer_is_found_by_the_name_of_the_pack(local: Bench) -> None:
+    specs = small(local, 8)
+    deaf = local.with_transport(Interrupted(LocalTransport(), "sbatch", lambda: None, when="after"))
+    with pytest.raises(UnreachableError):
+        pack_of(deaf, specs)
+    lives = []
+    for spec in specs:
+        live = deaf.client.ensure(spec, done=lambda: False, run_id="run")
+        assert isinstance(live, Live)
+        lives.append(live)
+    assert deaf.client.scheduler.calls["sbatch"] == 1
+    assert deaf.client.scheduler.calls["squeue"] <= 1, "one answer is for all members"
+    assert set(kinds(finish(deaf, lives))) == {Outcome.DONE}
+    assert executions(local, specs) == {1}
+
+
+@pytest.mark.slurm
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_client_killed_around_sbatch_never_leads_to_a_second_execution(local: Bench, when: str) -> None:
+    names = [f"m{number:03d}" for number in range(8)]
+    told = [str(local.root), when, ",".join(names)]
+    done = subprocess.run([sys.executable, "-c", CHILD, *told], check=False, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    specs = [local.spec(name, "sleep 1", resources=SMALL) for name in names]
+    lives = [found for spec in specs if isinstance(found := local.ensure(spec, run_id="next"), Live)]
+    assert len(lives) == len(names)
+    assert set(kinds(finish(local, lives))) == {Outcome.DONE}
+    assert executions(local, specs) == {1}
+    (pack,) = packs_of(local)
+    assert local.client.scheduler.calls["sbatch"] == (0 if when == "after" else len(names))
+    assert (pack.job is not None) == (when == "after")
+    assert pack.is_closed
+
+
+@pytest.mark.slurm
+def test_doubtful_members_are_asked_for_together_and_given_up_after_their_grace(local: Bench) -> None:
+    specs = small(local, 5)
+    gone = local.with_transport(Interrupted(LocalTransport(), "sbatch", lambda: None, when="instead"))
+    gone.client.patience = Patience(grace_s=3.0, lost_s=5.0, settle_s=1.5, files_s=10.0)
+    with pytest.raises(UnreachableError):
+        pack_of(gone, specs)
+    for spec in specs:
+        with pytest.raises(UndecidedError):
+            gone.client.ensure(spec, done=lambda: False, run_id="run", wait=False)
+    assert gone.client.scheduler.calls["squeue"] == 1
+    began = time.monotonic()
+    verdicts = [gone.run(spec) for spec in specs]
+    assert set(kinds(verdicts)) == {Outcome.DONE}
+    assert time.monotonic() - began >= 1
+    assert executions(local, specs) == {1}
+    assert {spec.group[1]: len(local.client.root.attempts(spec.group, key=spec.key)) for spec in specs} == {
+        spec.group[1]: 2 for spec in specs
+    }
+
+
+@pytest.mark.slurm
+def test_rejected_pack_leaves_nothing_open(local: Bench) -> None:
+    specs = [local.spec(f"r{number}", resources=Resources(partition="nowhere", memory="32M")) for number in range(3)]
+    with pytest.raises(RejectedError):
+        submit_pack(local.client, members(specs), workers=2)
+    assert list(local.client.root.open_attempts()) == []
+    assert (packs_of(local)[0].record("closed") or {})["kind"] == "rejected"
