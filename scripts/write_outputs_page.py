@@ -62,6 +62,7 @@ wells of steps that were cut off.
 | `.morphseq/adopt/` | pieces per experiment of files that held all experiments, made once by `morphseq adopt` |
 | `.morphseq/work/{exp}/{step}/{well}/` | finished wells of a step that is not published yet |
 | `.morphseq/previews/{exp}/{step}.png` | small picture of what the step made |
+| `.morphseq/weights.json` | hashes of weights files as they were last read |
 | `.morphseq/requests/{exp}/` | messages between the caller and a step in a subprocess |
 """
 _INPUTS: Final = {
@@ -77,6 +78,9 @@ _INPUTS: Final = {
     ),
     "area_reference": ("metadata/sa_reference_curves.csv", "percentiles of embryo area: `stage_hpf`, `p5`, `p95`"),
     "stage_reference": ("metadata/stage_ref_df.csv", "embryo area against stage"),
+    "gdino_weights": ("weights.gdino of morphseq.toml", "weights of the detector, a file or a folder"),
+    "sam2_weights": ("weights.sam2 of morphseq.toml", "weights of the segmenter"),
+    "latents_weights": ("weights.latents of morphseq.toml", "weights of the latent model"),
 }
 _NOTES: Final = {
     "raw_manifest": "The only artifact that carries file times: equal raw files give an equal `version`, which is what "
@@ -140,15 +144,14 @@ def _overview(steps: list[StepSpec]) -> str:
 def _inputs() -> str:
     """Files that a microscope, a lab or a person supplies, by the steps that read them."""
     readers: dict[str, list[str]] = {}
-    required: dict[str, bool] = {}
+    required: dict[str, str] = {}
     for spec in REGISTRY.steps:
         for external in spec.externals:
             readers.setdefault(external.name, []).append(f"`{spec.name}`")
-            required[external.name] = external.required
-    rows = [
-        (f"`{_INPUTS[n][0]}`", _INPUTS[n][1], ", ".join(r), "yes" if required[n] else "no, then unknown")
-        for n, r in readers.items()
-    ]
+            required[external.name] = "yes" if external.required else "no, then unknown"
+            if external.wanted is not None:
+                required[external.name] = "where the recipe's backend wants them"
+    rows = [(f"`{_INPUTS[n][0]}`", _INPUTS[n][1], ", ".join(r), required[n]) for n, r in readers.items()]
     default, own = (Layout(Path("/")).relative(path) for path in Layout(Path("/")).recipes("{exp}"))
     rows.append((f"`{default}`, `{own}`", "parameters, see [recipes](recipes.md)", "the step each belongs to", "no"))
     lines = make_table(("File", "What it is", "Read by", "Needed"), rows)
