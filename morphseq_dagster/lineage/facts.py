@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
@@ -276,7 +275,7 @@ class _Reader:
         listing = self._scans.look(
             self._layout.relative(path),
             take=lambda: take(self._layout, path),
-            not_before=_moment(record.finished_at) if record is not None else 0.0,
+            beside=_name(record) if record is not None else "",
             expected_files=record.counts.get("raw_files", _FEW) if record is not None else _FEW,
         )
         if listing is not None:
@@ -314,7 +313,7 @@ class _Reader:
             listing = self._scans.look(
                 output.path,
                 take=lambda: digest_listing(tuple(self._layout.absolute(folder) for folder in folders)),
-                not_before=_moment(record.finished_at),
+                beside=_name(record),
                 expected_files=record.counts.get("files", _FEW),
             )
             if same and (listing is None or listing.digest == output.listing):
@@ -381,9 +380,6 @@ def _read_quickly(path: str) -> bytes:
     return b"".join(blocks)
 
 
-def _moment(text: str) -> float:
-    """Time of a record in seconds since 1970; 0 where it carries none."""
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except ValueError:
-        return 0.0
+def _name(record: Record) -> str:
+    """Tell this record from others of the same output."""
+    return f"{record.data_version} {record.request_key} {record.finished_at} {record.pid}"

@@ -1,8 +1,9 @@
 """Scans: the last listings of raw folders and image sets, kept under `.morphseq/scans/`, and when to list again.
 
-Holds a cache and nothing that is true: without it everything is listed again. A listing is trusted only while it is
-younger than the caller allows and than the record that it is compared with, and never when its time lies ahead of the
-clock. The hole this leaves: what changes after a trusted listing is seen by the next one.
+Holds a cache and nothing that is true: without it everything is listed again. A listing is trusted only beside the very
+record that stood when it was taken, while it is younger than the caller allows, and never when its time lies ahead of
+the clock. Which of listing and record came first is never asked of a clock, which may jump. The hole this leaves: what
+changes after a trusted listing is seen by the next one.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, Final
 from morphseq_dagster.layout import Layout
 from morphseq_dagster.storage.durable import write_durably
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 STATUS_FILES: Final = 50_000
 """Files that `status` lists at most (about half a second); beyond, it uses the last scan and says so."""
 STATUS_BYTES: Final = 200 * 2**20
@@ -26,10 +27,11 @@ STATUS_BYTES: Final = 200 * 2**20
 
 @dataclass(frozen=True)
 class Listing:
-    """Digest of a folder's listing, and when it was taken in seconds since 1970."""
+    """Digest of a folder's listing, when it was taken in seconds since 1970, and beside which record."""
 
     digest: str
     taken_at: float
+    beside: str
 
 
 @dataclass
@@ -66,7 +68,7 @@ class Scans:
         self._new_listings: dict[str, Listing] = {}
         self._new_checked: dict[str, tuple[str, str]] = {}
 
-    def look(self, key: str, *, take: Callable[[], str], not_before: float, expected_files: int) -> Listing | None:
+    def look(self, key: str, *, take: Callable[[], str], beside: str, expected_files: int) -> Listing | None:
         """Give the listing of a folder, from the last scan or taken now; None when neither is to be had.
 
         Parameters
@@ -75,19 +77,19 @@ class Scans:
             Name of what is listed.
         take
             Lists it and returns the digest.
-        not_before
-            Time of the record that the listing will be compared with; an older listing says nothing about it.
+        beside
+            Which record the listing will be compared with; one that was taken beside another says nothing about it.
         expected_files
             Number of files that listing it will take, for the budget.
         """
         stored = self._new_listings.get(key) or self._listings.get(key)
-        usable = stored is not None and not_before <= stored.taken_at <= self.now
-        if stored is not None and usable and self.now - stored.taken_at <= self.fresh_s:
+        usable = stored is not None and stored.beside == beside
+        if stored is not None and usable and 0 <= self.now - stored.taken_at <= self.fresh_s:
             return stored
         if self.budget_files is None or self.budget_files >= expected_files:
             if self.budget_files is not None:
                 self.budget_files -= expected_files
-            listing = Listing(take(), self.now)
+            listing = Listing(take(), self.now, beside)
             self._new_listings[key] = listing
             return listing
         if usable:
@@ -134,7 +136,7 @@ class Scans:
         checked |= self._new_checked
         value = {
             "schema": SCHEMA,
-            "listings": {key: [entry.digest, entry.taken_at] for key, entry in sorted(listings.items())},
+            "listings": {key: [entry.digest, entry.taken_at, entry.beside] for key, entry in sorted(listings.items())},
             "checked": {key: list(entry) for key, entry in sorted(checked.items())},
         }
         write_durably(self._path, json.dumps(value, separators=(",", ":")).encode())
@@ -156,7 +158,7 @@ def _read(path: Path) -> tuple[dict[str, Listing], dict[str, tuple[str, str]]]:
         value: Any = json.loads(path.read_bytes())
         if value["schema"] != SCHEMA:
             return {}, {}
-        listings = {str(k): Listing(str(d), float(t)) for k, (d, t) in value["listings"].items()}
+        listings = {str(k): Listing(str(d), float(t), str(b)) for k, (d, t, b) in value["listings"].items()}
         checked = {str(k): (str(f), str(v)) for k, (f, v) in value["checked"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}, {}

@@ -214,39 +214,46 @@ def _with_version(workspace: Workspace, step: str):  # noqa: ANN202 - the regist
 class TestScans:
     """The cache of listings says where to look, never what is true."""
 
-    def test_a_stored_listing_serves_while_fresh_and_younger_than_the_record(self, tmp_path: Path, workspace) -> None:  # noqa: ANN001
+    def test_a_stored_listing_serves_while_fresh_and_beside_the_same_record(self, tmp_path: Path, workspace) -> None:  # noqa: ANN001
         first = Scans(workspace.layout, now=1000.0)
-        first.look("f", take=lambda: "one", not_before=0.0, expected_files=1)
+        first.look("f", take=lambda: "one", beside="record", expected_files=1)
         first.save()
 
-        def ask(*, now: float, fresh_s: float, not_before: float = 0.0) -> str:
+        def ask(*, now: float, fresh_s: float, beside: str = "record") -> str:
             scans = Scans(workspace.layout, now=now, fresh_s=fresh_s)
-            found = scans.look("f", take=lambda: "two", not_before=not_before, expected_files=1)
+            found = scans.look("f", take=lambda: "two", beside=beside, expected_files=1)
             assert found is not None
             return found.digest
 
         assert ask(now=1010.0, fresh_s=60.0) == "one"
         assert ask(now=1100.0, fresh_s=60.0) == "two"  # too old
-        assert ask(now=1010.0, fresh_s=60.0, not_before=1005.0) == "two"  # older than the record
+        assert ask(now=1010.0, fresh_s=60.0, beside="a later record") == "two"
         assert ask(now=990.0, fresh_s=60.0) == "two"  # the clock went back
         assert ask(now=1010.0, fresh_s=0.0) == "two"
 
     def test_beyond_the_budget_the_last_listing_serves_or_nothing(self, workspace) -> None:  # noqa: ANN001
         first = Scans(workspace.layout, now=1000.0)
-        first.look("known", take=lambda: "one", not_before=0.0, expected_files=1)
+        first.look("known", take=lambda: "one", beside="", expected_files=1)
         first.save()
         scans = Scans(workspace.layout, now=9999.0, budget_files=10)
-        known = scans.look("known", take=lambda: "two", not_before=0.0, expected_files=11)
+        known = scans.look("known", take=lambda: "two", beside="", expected_files=11)
         assert known is not None
         assert known.digest == "one"
-        assert scans.look("new", take=lambda: "two", not_before=0.0, expected_files=11) is None
+        assert scans.look("new", take=lambda: "two", beside="", expected_files=11) is None
         assert (scans.relied, scans.skipped) == (["known"], ["new"])
+
+    def test_a_listing_from_before_the_record_never_serves_however_the_clock_jumped(self, workspace) -> None:  # noqa: ANN001
+        first = Scans(workspace.layout, now=9000.0)  # the clock was ahead, then it was put right
+        first.look("f", take=lambda: "one", beside="record", expected_files=1)
+        first.save()
+        scans = Scans(workspace.layout, now=9001.0, fresh_s=1e9, budget_files=0)
+        assert scans.look("f", take=lambda: "two", beside="record of 1000", expected_files=1) is None
 
     def test_a_damaged_cache_is_an_empty_one(self, workspace) -> None:  # noqa: ANN001
         path = workspace.layout.private / "scans" / "listings.json"
-        for data in (b"", b"[]", b'{"schema": 1, "listings": {"a": 3}, "checked": {}}', b'{"schema": 2}'):
+        for data in (b"", b"[]", b'{"schema": 2, "listings": {"a": 3}, "checked": {}}', b'{"schema": 1}'):
             write_durably(path, data)
-            found = Scans(workspace.layout, fresh_s=1e9).look("a", take=lambda: "x", not_before=0.0, expected_files=1)
+            found = Scans(workspace.layout, fresh_s=1e9).look("a", take=lambda: "x", beside="", expected_files=1)
             assert found is not None
             assert found.digest == "x"
 
