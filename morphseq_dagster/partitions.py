@@ -20,6 +20,7 @@ _PARTITION_TAG = "dagster/partition"
 _UNFINISHED = (
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.MANAGED,
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
@@ -41,6 +42,12 @@ def find_busy(instance: dg.DagsterInstance) -> dict[str, str]:
     records = instance.get_run_records(dg.RunsFilter(statuses=list(_UNFINISHED)))
     runs = [record.dagster_run for record in records]
     return {name: f"run {run.run_id} is {run.status.value.lower()}" for run in runs for name in _experiments_of(run)}
+
+
+def find_runs_in_flight(instance: dg.DagsterInstance, *, experiment: str) -> tuple[str, ...]:
+    """Identifiers of queued and running runs that work on an experiment, or do not say on which they do."""
+    runs = instance.get_runs(filters=dg.RunsFilter(statuses=list(_UNFINISHED)))
+    return tuple(run.run_id for run in runs if experiment in (_experiments_of(run) or (experiment,)))
 
 
 def bulk_config(experiments: Sequence[str], *, steps: Sequence[str] = (), force: bool = False) -> dict[str, Any]:

@@ -36,14 +36,6 @@ REPORT_TAG: Final = "morphseq/reported"
 FILE_MISSING: Final = "file-missing"
 """Code version of a tombstone: Dagster then shows the partition as unsynced, and its descendants as they are."""
 _PAGE: Final = 1000
-_UNFINISHED: Final = (
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.MANAGED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-)
 
 
 @dataclass(frozen=True)
@@ -131,12 +123,6 @@ def report_missing(instance: DagsterInstance, *, workspace: Workspace, record: R
             tags={**tags, CODE_TAG: FILE_MISSING, REPORT_TAG: "missing"},
         )
     )
-
-
-def find_runs_in_flight(instance: DagsterInstance, *, experiment: str) -> tuple[str, ...]:
-    """Identifiers of queued and running runs of an experiment, those without a partition included."""
-    runs = instance.get_runs(filters=dg.RunsFilter(statuses=list(_UNFINISHED)))
-    return tuple(run.run_id for run in runs if run.tags.get("dagster/partition", experiment) == experiment)
 
 
 def remove_partition(instance: DagsterInstance, *, experiment: str) -> bool:

@@ -30,8 +30,9 @@ def retire(
         refuse_retirement(layout, experiment=experiment)
     except PermanentError as error:
         refuse_call(error)
-    from morphseq_dagster.assets.reporting import find_runs_in_flight, remove_partition
+    from morphseq_dagster.assets.reporting import remove_partition
     from morphseq_dagster.cli.launch import open_instance
+    from morphseq_dagster.partitions import find_runs_in_flight
 
     with open_instance() as (instance, lasting):
         runs = find_runs_in_flight(instance, experiment=experiment)

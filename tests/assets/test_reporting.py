@@ -10,7 +10,6 @@ from dagster._core.definitions.data_version import CachingStaleStatusResolver
 from dagster._core.loader import LoadingContextForTest
 
 from morphseq_dagster.assets.reporting import (
-    find_runs_in_flight,
     remove_partition,
     report_missing,
     report_records,
@@ -21,7 +20,7 @@ from morphseq_dagster.errors import PermanentError, TransientError
 from morphseq_dagster.layout import RECORD_SUFFIX
 from morphseq_dagster.lineage.mending import keep
 from morphseq_dagster.lineage.retirement import mark_retired, read_retired, refuse_retirement
-from morphseq_dagster.partitions import EXPERIMENTS
+from morphseq_dagster.partitions import BULK_JOB, EXPERIMENTS, bulk_config, find_runs_in_flight
 from morphseq_dagster.settings import load_settings
 from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.storage.claims import hold_claim
@@ -220,3 +219,20 @@ def test_runs_of_other_experiments_do_not_stand_in_the_way(instance: dg.DagsterI
         instance.add_run(dg_run)
     assert find_runs_in_flight(instance, experiment=A) == ("00000000-0000-0000-0000-000000000000",)
     assert find_runs_in_flight(instance, experiment="20240420") == ()
+
+
+def test_run_over_many_stands_in_the_way_of_its_own_experiments_alone(instance: dg.DagsterInstance) -> None:
+    run_id = "00000000-0000-0000-0000-000000000000"
+    instance.add_run(
+        dg.DagsterRun(
+            job_name=BULK_JOB, run_id=run_id, status=dg.DagsterRunStatus.STARTED, run_config=bulk_config((A, B))
+        )
+    )
+    assert find_runs_in_flight(instance, experiment=A) == (run_id,)
+    assert find_runs_in_flight(instance, experiment="20240420") == ()
+
+
+def test_run_that_names_no_experiment_stands_in_the_way_of_all(instance: dg.DagsterInstance) -> None:
+    run_id = "00000000-0000-0000-0000-000000000000"
+    instance.add_run(dg.DagsterRun(job_name="cohort", run_id=run_id, status=dg.DagsterRunStatus.QUEUED))
+    assert find_runs_in_flight(instance, experiment="20240420") == (run_id,)
