@@ -234,5 +234,5 @@ def test_run_over_many_stands_in_the_way_of_its_own_experiments_alone(instance: 
 
 def test_run_that_names_no_experiment_stands_in_the_way_of_all(instance: dg.DagsterInstance) -> None:
     run_id = "00000000-0000-0000-0000-000000000000"
-    instance.add_run(dg.DagsterRun(job_name="cohort", run_id=run_id, status=dg.DagsterRunStatus.QUEUED))
+    instance.add_run(dg.DagsterRun(job_name="cohort", run_id=run_id, status=dg.DagsterRunStatus.STARTED))
     assert find_runs_in_flight(instance, experiment="20240420") == (run_id,)
