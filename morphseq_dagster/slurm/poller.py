@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
@@ -22,7 +23,8 @@ _FILES_S: Final = (0.1, 2.0)
 _ASK_S: Final = (1.0, 15.0)
 _SLOWER: Final = 1.4
 _LEAST_S: Final = (0.025, 5.0)
-"""Shortest pause between two questions: this for each job that is watched, but no more than that."""
+"""Shortest pause between two questions: so much for each job that is watched or was begun lately, at most so much."""
+_LATELY_S: Final = 30.0
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class Poller:
         self._ask_s = ask_s
         self._lock = threading.Lock()
         self._watches: dict[str, Watch] = {}
+        self._begun: deque[float] = deque()
         self._marked: dict[str, float] = {}
         self._ask, self._list = threading.Event(), threading.Event()
         self._closed = False
@@ -101,6 +104,7 @@ class Poller:
             if self._closed:
                 raise ValueError("the poller is closed")
             self._watches[live.attempt.token] = watch
+            self._begun.append(time.monotonic())
             if not self._threads:
                 for loop, name in ((self._watch_files, "slurm-files"), (self._watch_scheduler, "slurm-scheduler")):
                     thread = threading.Thread(target=loop, name=name, daemon=True)
@@ -167,7 +171,7 @@ class Poller:
                 pause = self._ask_s[0]
                 continue
             # The newest word of several jobs that begin or end at once is one question, of many jobs one in seconds.
-            least = min(_LEAST_S[1], len(watches) * _LEAST_S[0])
+            least = min(_LEAST_S[1], max(len(watches), self._count_begun()) * _LEAST_S[0])
             time.sleep(max(min(0.1, self._ask_s[0]), asked + least - time.monotonic()))
             changed = self._ask_scheduler(list(self._open().values()))
             asked = time.monotonic()
@@ -175,6 +179,13 @@ class Poller:
             if self._ask.wait(pause):
                 self._ask.clear()
                 pause = self._ask_s[0]
+
+    def _count_begun(self) -> int:
+        """Count the jobs that were begun lately: short ones come and go, and few are there at any one time."""
+        with self._lock:
+            while self._begun and self._begun[0] < time.monotonic() - _LATELY_S:
+                self._begun.popleft()
+            return len(self._begun)
 
     def _ask_scheduler(self, watches: list[Watch]) -> bool:
         try:
