@@ -74,6 +74,8 @@ class SlurmStepSettings(ResourceSettings):
 
     more_memory: bool = True
     """Whether a job that ran out of memory is tried once more with twice as much."""
+    small: bool | None = None
+    """Whether many experiments of it may share an allocation; unless said, where earlier ones took a minute at most."""
 
 
 class SlurmExperimentSettings(BaseModel):
@@ -149,6 +151,12 @@ class SlurmSettings(BaseModel):
     """For single experiments."""
     max_jobs: int = Field(default=200, ge=1)
     """Most jobs that a run over many experiments has submitted at once."""
+    pack_above: int = Field(default=50, ge=0)
+    """More experiments than this that are ready for a small step share an allocation; 0 never packs."""
+    pack_workers: int = Field(default=8, ge=1, le=1024)
+    """Experiments at work at once in such an allocation, which asks for as many times the resources of one."""
+    pack_time: str | None = None
+    """Time limit of such an allocation; unless said, as long as one may take and twice the expected for the others."""
     requeue: bool = True
     """Whether the scheduler may start a job again by itself after a node was lost."""
     warn_s: int = Field(default=120, ge=0, le=65535)
@@ -164,6 +172,11 @@ class SlurmSettings(BaseModel):
     orphans_after_s: float = Field(default=1800, ge=0)
     """Seconds after the end of the run for which they are left at work nevertheless."""
 
+    @field_validator("pack_time", mode="before")
+    @classmethod
+    def _accept_minutes(cls, value: object) -> object:
+        return str(value) if type(value) is int else value
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         given = (self.ssh is not None, self.resource is not None)
@@ -177,6 +190,7 @@ class SlurmSettings(BaseModel):
             for path in (self.commands, self.python, self.data_root):
                 check_path(path or "/")
             self.surroundings()
+            Resources(time=self.pack_time)
         except PermanentError as error:
             raise ValueError(error.found) from error
         return self

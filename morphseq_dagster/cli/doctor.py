@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from morphseq_dagster.cli.messages import printable
-from morphseq_dagster.cli.options import DEFAULT_REGISTRY, Call, DataRoot, RegistryName, Verbose, open_call
+from morphseq_dagster.cli.options import DEFAULT_REGISTRY, Call, DataRoot, RegistryName, Verbose, open_call, refuse_call
 from morphseq_dagster.errors import MorphseqError, PermanentError
 
 if TYPE_CHECKING:
@@ -20,26 +20,73 @@ _MARKS = {"ok": "ok", "note": "note", "problem": "PROBLEM"}
 
 
 def doctor(
+    *,
     fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended safely.")] = False,
+    slurm: Annotated[bool, typer.Option("--slurm", help="Look at the cluster alone.")] = False,
+    live: Annotated[
+        bool, typer.Option("--live", help="With --slurm: also submit a trivial job to each partition in use.")
+    ] = False,
+    limit: Annotated[float, typer.Option("--limit", help="Seconds for the jobs of --live.", min=1)] = 120.0,
     data_root: DataRoot = None,
     verbose: Verbose = False,
     registry: RegistryName = DEFAULT_REGISTRY,
 ) -> None:
-    """Look for trouble: disk, interrupted work, dead runs, versions. Exit code 1 while a problem stands."""
+    """Look for trouble: disk, interrupted work, dead runs, versions, the cluster. Exit code 1: a problem stands."""
     del verbose
     call = open_call(data_root, registry=registry)
+    if slurm or live:
+        _refuse_without_cluster(call, slurm=slurm, fix=fix)
+        _print(_examine_cluster(call, live=live, limit_s=limit))
     home, wrong = _find_home()
     findings = [*wrong, *_examine(call, home=home)]
     if fix and any(finding.fixable for finding in findings):
         _mend(call, home=home)
         findings = [*wrong, *_examine(call, home=home)]
+    _print([*findings, *_examine_cluster(call)])
+
+
+def _print(findings: Iterable[Finding]) -> NoReturn:
+    """Print findings as they come, and end with the exit code that they deserve."""
+    problems = 0
     for finding in findings:
+        problems += finding.level == "problem"
         print(f"{_MARKS[finding.level]:<8} {printable(finding.text)}")
         if finding.command:
             print(f"{'':<8} -> {printable(finding.command)}")
-    problems = sum(finding.level == "problem" for finding in findings)
     print(f"{problems} problems" if problems else "nothing wrong")
     raise typer.Exit(1 if problems else 0)
+
+
+def _refuse_without_cluster(call: Call, *, slurm: bool, fix: bool) -> None:
+    wrong = "--live without --slurm" if not slurm else "--fix, which mends nothing there" if fix else ""
+    wrong = wrong or ("no section places.slurm" if call.settings.places.slurm is None else "")
+    if wrong:
+        refuse_call(
+            PermanentError(
+                expected="a cluster to look at, by --slurm, or --slurm --live",
+                found=wrong,
+                where="morphseq doctor",
+                remedy="name the cluster in morphseq.toml; `morphseq doctor` alone looks at this machine and at both",
+            )
+        )
+
+
+def _examine_cluster(call: Call, *, live: bool = False, limit_s: float = 0.0) -> Iterator[Finding]:
+    """Look at the cluster of the settings, if there is one; with trivial jobs when asked."""
+    settings, layout = call.settings.places.slurm, call.workspace.layout
+    if settings is None or not layout.data_root.is_dir():
+        return
+    from morphseq_dagster.cli.checks import Finding
+    from morphseq_dagster.cli.cluster_checks import check_cluster
+
+    try:
+        yield from check_cluster(settings, layout=layout)
+        if live:
+            from morphseq_dagster.cli.cluster_trial import try_cluster
+
+            yield from try_cluster(settings, layout=layout, limit_s=limit_s)
+    except (MorphseqError, OSError) as error:
+        yield Finding("problem", f"the cluster could not be looked at: {error}", "correct places.slurm")
 
 
 def _find_home() -> tuple[Path | None, list[Finding]]:
@@ -82,10 +129,16 @@ def _examine_runs() -> Iterator[Finding]:
 
 
 def _mend(call: Call, *, home: Path | None) -> None:
+    from morphseq_dagster.places.attempts import find_attempts
     from morphseq_dagster.storage.sweep import sweep
 
+    layout = call.workspace.layout
     try:
-        report = sweep(call.workspace.layout, run_id="doctor")
+        report = sweep(
+            layout,
+            run_id="doctor",
+            is_at_work=lambda experiment, step: bool(find_attempts(layout, step=step, experiment=experiment)),
+        )
     except (MorphseqError, OSError) as error:
         print(f"the data root could not be swept: {error}", file=sys.stderr)
     else:

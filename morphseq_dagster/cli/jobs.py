@@ -15,6 +15,7 @@ import typer
 from morphseq_dagster.cli.messages import printable
 from morphseq_dagster.cli.options import DEFAULT_REGISTRY, Call, DataRoot, RegistryName, Verbose, open_call, refuse_call
 from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.places.attempts import tell_age
 from morphseq_dagster.places.orphans import Deed, Orphan, Survey
 from morphseq_dagster.slurm.folder import VOID, JobRoot
 
@@ -121,7 +122,7 @@ def _draw(orphans: Sequence[Orphan], *, folders: bool) -> Iterator[str]:
             orphan.attempt.job or "?",
             str(orphan.attempt.number),
             *_describe(orphan),
-            _age(orphan.attempt.age_s),
+            tell_age(orphan.attempt.age_s),
         )
         for orphan in orphans
     ]
@@ -145,9 +146,3 @@ def _describe(orphan: Orphan) -> tuple[str, str, str]:
     else:
         state = "started" if start is not None else "unknown"
     return state, "-", str((start or {}).get("node", "")) or "-"
-
-
-def _age(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"

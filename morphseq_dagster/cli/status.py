@@ -31,11 +31,15 @@ _COLOURS: Final = {
     "pruned": "2",
     "failed": "31",
     "error": "31",
+    "queued": "36",
     "running": "36",
     "degraded": "33",
     "unavailable": "2",
     "interrupted": "33",
 }
+
+
+_FEW_JOBS: Final = 10
 
 
 class Format(StrEnum):
@@ -58,7 +62,7 @@ def status(
 ) -> None:
     """Show the state of every experiment and why it is so.
 
-    States: ok, missing, stale, failed, error, running, degraded, unavailable, interrupted, pruned.
+    States: ok, missing, stale, failed, error, queued, running, degraded, unavailable, interrupted, pruned.
     """
     call = open_call(data_root, registry=registry)
     try:
@@ -85,6 +89,7 @@ def _draw(status: Status, *, data_root: str, verbose: bool) -> Iterable[str]:
                 f"{bottleneck.column} holds up most: {bottleneck.stuck} of {bottleneck.total} experiments have "
                 f"everything before it"
             )
+    yield from _draw_jobs(status, verbose=verbose)
     yield from _draw_stale(status, verbose=verbose)
     told = ("failed", "interrupted") if not verbose else ("failed", "interrupted", "degraded", "unavailable", "running")
     yield from _draw_list("failed or interrupted" if not verbose else "not ok", status.having(*told))
@@ -117,6 +122,15 @@ def _draw_table(status: Status) -> Iterable[str]:
             states = zip(line[1:], cells[1:], strict=True)
             cells[1:] = [f"\033[{_COLOURS[state]}m{cell}\033[0m" for state, cell in states]
         yield "  ".join(cells).rstrip()
+
+
+def _draw_jobs(status: Status, *, verbose: bool) -> Iterable[str]:
+    """Steps with a cluster job; a few of many unless more is asked for."""
+    entries = [(name, cell) for name, cell in status.having("queued", "running") if cell.state == "queued" or cell.job]
+    shown = entries if verbose else entries[:_FEW_JOBS]
+    yield from _draw_list("at the cluster, as the files tell", shown)
+    if len(entries) > len(shown):
+        yield f"  and {len(entries) - len(shown)} more; `morphseq jobs` asks the cluster"
 
 
 def _draw_stale(status: Status, *, verbose: bool) -> Iterable[str]:

@@ -21,6 +21,7 @@ import dagster as dg
 from morphseq_dagster.launchers.notes import VARIABLE, Note, Notes, Parked, Site
 from morphseq_dagster.layout import Layout
 from morphseq_dagster.places.connection import close_connections
+from morphseq_dagster.places.orphans import note_parking
 from morphseq_dagster.places.slurm import ParkedRun
 from morphseq_dagster.settings import SlurmSettings
 
@@ -63,6 +64,8 @@ def leave(parked: ParkedRun, *, instance: dg.DagsterInstance, run: dg.DagsterRun
         folder=folder,
         since=time.time(),
     )
+    with _never_stopping():
+        note_parking(attempt)
     notes.write(note.model_copy(update={"parked": told, "crashes": 0}))
     # From here on the run is parked, whatever happens to this process.
     with _never_stopping():

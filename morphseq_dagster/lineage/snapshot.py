@@ -13,12 +13,13 @@ from morphseq_dagster.layout import RECORD_SUFFIX
 from morphseq_dagster.lineage.facts import ExperimentFacts, StepFacts, read_facts
 from morphseq_dagster.lineage.planner import ExperimentPlan, Verdict, plan_experiment
 from morphseq_dagster.lineage.scans import Scans
+from morphseq_dagster.places.attempts import Glimpse, glimpse_jobs
 from morphseq_dagster.steps.contract import StepSpec
 from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.storage.records import Failure, Record
 
 CellState = Literal[
-    "ok", "missing", "stale", "failed", "error", "running", "degraded", "unavailable", "interrupted", "pruned"
+    "ok", "missing", "stale", "failed", "error", "queued", "running", "degraded", "unavailable", "interrupted", "pruned"
 ]
 _NAMED_WELLS: Final = 5
 
@@ -33,7 +34,8 @@ class Cell:
         Step that makes it.
     state
         `ok`; `missing`; `stale` (something that it was made from changed); `failed` (the last attempt did); `error`
-        (cannot be read, or is not what the record says); `running` (claimed); `degraded` (without some wells);
+        (cannot be read, or is not what the record says); `queued` (at a cluster, its job waits); `running` (claimed,
+        or its job works); `degraded` (without some wells);
         `unavailable` (published as such); `interrupted` (a publication or attempt was cut off; the next run finishes
         it); `pruned` (bytes removed on purpose).
     reason
@@ -42,6 +44,8 @@ class Cell:
         Rows of a table, where the record counts them.
     finished_at
         When the artifact was made, ISO 8601; empty without a record.
+    job
+        Number of the cluster job that is at it; empty without one.
     """
 
     step: str
@@ -49,6 +53,7 @@ class Cell:
     reason: str = ""
     rows: int | None = None
     finished_at: str = ""
+    job: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,12 +85,15 @@ def take_snapshot(
     scans
         How raw folders and image sets are looked into; everything now when None.
     """
+    experiments = tuple(experiments)
+    jobs = glimpse_jobs(workspace.layout, experiments=set(experiments))
     for facts in read_facts(workspace, experiments=experiments, scans=scans, variants=variants):
         plan = plan_experiment(facts, registry=workspace.registry)
         cells: dict[str, Cell] = {}
         for spec in workspace.registry.steps:
             cell = _cell(spec, facts=facts, verdict=plan.verdict(spec.name), cells=cells)
-            cells[spec.name] = _of_other_variant(facts, step=spec.name, variants=variants or {}) or cell
+            cell = _of_other_variant(facts, step=spec.name, variants=variants or {}) or cell
+            cells[spec.name] = _of_job(facts.steps[spec.name], jobs.get((spec.name, facts.experiment))) or cell
         yield ExperimentSnapshot(facts.experiment, cells, plan)
 
 
@@ -104,6 +112,18 @@ def find_recorded(workspace: Workspace) -> tuple[str, ...]:
             name[len(before) : -len(after)] for name in names if name.startswith(before) and name.endswith(after)
         )
     return tuple(sorted(found))
+
+
+def _of_job(own: StepFacts, glimpse: Glimpse | None) -> Cell | None:
+    """State of a step with a cluster job; None where that says nothing new."""
+    if glimpse is None or not own.output or own.unreadable:
+        return None
+    job = f"job {glimpse.job}: {glimpse.words}" if glimpse.job else f"a job: {glimpse.words}"
+    if glimpse.state != "ended":
+        return Cell(own.step, glimpse.state, job, job=glimpse.job)
+    if own.claim is not None and not own.claim_is_dead:
+        return None  # whoever waits for it is about to take note
+    return Cell(own.step, "interrupted", job, job=glimpse.job)
 
 
 def _of_other_variant(facts: ExperimentFacts, *, step: str, variants: Mapping[str, str]) -> Cell | None:

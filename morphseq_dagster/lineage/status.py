@@ -20,7 +20,7 @@ from morphseq_dagster.steps.contract import Registry
 from morphseq_dagster.steps.workspace import Workspace
 
 SCHEMA: Final = "morphseq.status"
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 COLUMNS: Final[tuple[tuple[str, str], ...]] = (
     ("RAW", "raw_manifest"),
     ("META", "built_metadata"),
@@ -225,7 +225,8 @@ def encode_status(status: Status, *, data_root: str) -> dict[str, Any]:
 
 
 def _encode_cell(cell: Cell) -> dict[str, Any]:
-    return {"state": cell.state, "reason": cell.reason, "rows": cell.rows, "finished_at": cell.finished_at}
+    told = {"state": cell.state, "reason": cell.reason, "rows": cell.rows, "finished_at": cell.finished_at}
+    return told | {"job": cell.job}
 
 
 def _variants(registry: Registry, *, model: str | None) -> dict[str, str]:

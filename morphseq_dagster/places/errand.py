@@ -26,6 +26,7 @@ from morphseq_dagster.slurm.errors import UnreachableError
 from morphseq_dagster.slurm.folder import Attempt
 from morphseq_dagster.slurm.job import ATTEMPT, JobSpec, Resources
 from morphseq_dagster.slurm.outcome import Outcome
+from morphseq_dagster.slurm.pack import Member, is_fresh, submit_pack
 from morphseq_dagster.slurm.poller import Watch
 from morphseq_dagster.slurm.retry import RetryPolicy, plan_retry
 from morphseq_dagster.slurm.usage import collect_facts
@@ -118,6 +119,15 @@ class Errand:
             number, token, folder = found.attempt.number, found.attempt.token, found.attempt.folder
             say(f"job {found.job} {verb} (attempt {number}, {token}) in {folder}")
         return found
+
+    @property
+    def resources(self) -> Resources:
+        """What its next job asks for."""
+        return self._job.resources
+
+    def is_fresh(self) -> bool:
+        """Whether nothing has been submitted for it, so that it may share an allocation with others."""
+        return is_fresh(self._client, self._job) and not self.is_done()
 
     def watch(self, live: Live) -> Watch:
         """Begin to watch the job; the caller ends it with `forget`."""
@@ -232,6 +242,38 @@ class Errand:
             where=f"experiment {self.request.experiment}, {live.attempt.path('log.txt')}",
             remedy=_REMEDIES.get(verdict.outcome, "read the log"),
         )
+
+
+def submit_together(errands: Sequence[Errand], *, each_s: float) -> list[Live | None]:
+    """Submit errands that ask for equal resources as one job; None for those that somebody else has begun meanwhile.
+
+    Parameters
+    ----------
+    errands
+        Errands of one run to one cluster.
+    each_s
+        Seconds that each is expected to take.
+
+    Raises
+    ------
+    UnreachableError
+        When the cluster does not answer: `ensure` of each finds the job, or gives it up.
+    RejectedError
+        When the scheduler does not take the job; nothing is left at work.
+    """
+    first = errands[0]
+    settings = first._settings
+    lives = submit_pack(
+        first._client,
+        [Member(errand._job, errand._note_attempt) for errand in errands],
+        workers=settings.pack_workers,
+        each_s=each_s,
+        time_limit=settings.pack_time,
+        run_id=first.request.run_id,
+    )
+    jobs = sorted({live.job for live in lives if live is not None})
+    say(f"job {', '.join(jobs)} submitted for {first.request.step} of {sum(map(bool, lives))} experiments")
+    return lives
 
 
 def cancel_errands(errands: Sequence[Errand]) -> None:

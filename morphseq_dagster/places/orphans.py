@@ -25,12 +25,13 @@ from pydantic import ValidationError
 from morphseq_dagster.errors import MorphseqError, TransientError
 from morphseq_dagster.layout import Layout
 from morphseq_dagster.places.outcome import read_outcome
-from morphseq_dagster.slurm.client import Client, Live, Look, read_end, resources_of
+from morphseq_dagster.slurm.client import Client, Live, Look, resources_of
 from morphseq_dagster.slurm.commands import Row
 from morphseq_dagster.slurm.errors import UnreachableError
 from morphseq_dagster.slurm.folder import VOID, Attempt, JobRoot
 from morphseq_dagster.slurm.job import JobSpec, Resources
 from morphseq_dagster.slurm.outcome import Outcome, is_active
+from morphseq_dagster.slurm.traces import read_end
 from morphseq_dagster.steps.contract import StepRequest
 from morphseq_dagster.storage.claims import hold_claim, process_is_gone
 from morphseq_dagster.storage.commit import roll_forward
@@ -198,6 +199,11 @@ def note_adoption(attempt: Attempt, *, run_id: str) -> None:
         attempt.write("adopted", t=time.time(), host=socket.gethostname(), pid=os.getpid(), run_id=run_id)
 
 
+def note_parking(attempt: Attempt) -> None:
+    """Note that the run has left on purpose: to who does not know it, its missing process proves nothing."""
+    attempt.write("parked", t=time.time(), run_id=owner_of(attempt) or "")
+
+
 def find_result(layout: Layout, *, attempt: Attempt) -> Record | None:
     """Find the published result of an attempt: the record its runner named, or one made for its very request."""
     try:
@@ -232,7 +238,8 @@ def _by_process(attempt: Attempt) -> RunWord:
     """Tell by its process whether a run is over that nobody knows: gone from this host proves it, nothing else does."""
     record = attempt.record("adopted") or attempt.record("intent") or {}
     host, pid = str(record.get("host", "")), int(record.get("pid", 0))
-    if not pid or host != socket.gethostname():
+    parked = (attempt.record("parked") or {}).get("run_id")
+    if not pid or host != socket.gethostname() or parked == record.get("run_id"):
         return RunWord("unknown")
     return RunWord("over") if process_is_gone(pid) else RunWord("live")
 

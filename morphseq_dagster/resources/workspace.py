@@ -48,11 +48,16 @@ class WorkspaceResource(dg.ConfigurableResource[Workspace]):
         weights = {name: Path(path) for name, path in json.loads(self.weights).items()}
         return Workspace(Path(self.data_root), load_registry(self.registry), weights)
 
+    def place_name(self, step: str, *, experiment: str = "") -> str:
+        """Name of the place where a step of an experiment runs."""
+        places = PlacesSettings.model_validate_json(self.places)
+        special = places.experiments.get(experiment, {})
+        return special.get(step, places.steps.get(step, self.place))
+
     def place_of(self, step: str, *, experiment: str = "", run_id: str = "") -> Place:
         """Place where a step of an experiment runs; a run whose process may leave does not wait for its jobs."""
         places = PlacesSettings.model_validate_json(self.places)
-        special = places.experiments.get(experiment, {})
-        name = special.get(step, places.steps.get(step, self.place))
+        name = self.place_name(step, experiment=experiment)
         park = name == SLURM and places.slurm is not None and may_park(run_id)
         if park and places.slurm is not None:
             note_site(run_id, data_root=Path(self.data_root), slurm=places.slurm)

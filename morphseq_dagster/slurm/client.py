@@ -22,11 +22,12 @@ from morphseq_dagster.slurm.errors import RejectedError, UndecidedError, Unreach
 from morphseq_dagster.slurm.folder import VOID, Attempt, JobRoot
 from morphseq_dagster.slurm.job import JobSpec, Resources
 from morphseq_dagster.slurm.member import is_wanted, judge_untouched, row_of_member
-from morphseq_dagster.slurm.outcome import End, Evidence, Finding, Outcome, classify, is_active
+from morphseq_dagster.slurm.outcome import Evidence, Finding, Outcome, classify, is_active
 from morphseq_dagster.slurm.records import write_whole
 from morphseq_dagster.slurm.script import write_script
+from morphseq_dagster.slurm.traces import read_end, save_sighting, tail_of_log
+from morphseq_dagster.slurm.words import Words
 
-_LOG_TAIL: Final = 4096
 _LOOK_EVERY_S: Final = 2.0
 _TICK_S: Final = 0.05
 _WRITERS: Final = 16
@@ -110,6 +111,7 @@ class Client:
     def __init__(self, scheduler: Scheduler, *, root: JobRoot, patience: Patience | None = None) -> None:
         self.scheduler, self.root = scheduler, root
         self.patience = patience or Patience()
+        self.words = Words()
         self._silent: dict[str, float] = {}
 
     def ensure(
@@ -206,8 +208,8 @@ class Client:
         }
         for live in lives:
             row = looks[live.attempt.token].queue
-            if isinstance(row, Row) and not is_active(row):
-                save_sighting(live.attempt, row=row)
+            if isinstance(row, Row):
+                (self.words.keep if is_active(row) else save_sighting)(live.attempt, row=row)
         over = [live for live in lives if not isinstance(looks[live.attempt.token].queue, Row)]
         if not over:
             return looks
@@ -301,7 +303,7 @@ class Client:
                 if isinstance(row, Row) and is_active(row):
                     still.append(attempt)
                     continue
-                kind = Outcome.DONE if done(attempt) else Outcome.CANCELLED
+                kind = Outcome.DONE if attempt.folder not in packs and done(attempt) else Outcome.CANCELLED
                 state, reason = (row.state, row.reason) if isinstance(row, Row) else ("", None)
                 attempt.close(kind=kind.value, job=attempt.job or "", state=state, reason=reason or "")
             waiting = still
@@ -334,9 +336,11 @@ class Client:
         try:
             submitted = self.scheduler.submit(f"{attempt.there}/job.sh")
         except RejectedError as error:
-            attempt.give_up()
-            attempt.close(kind=Outcome.REJECTED.value, reason=error.found, state="", job="")
-            raise
+            job = None if attempt.give_up() else attempt.job
+            if job is None:
+                attempt.close(kind=Outcome.REJECTED.value, reason=error.found, state="", job="")
+                raise
+            return Live(spec, attempt, job, adopted=True)  # whatever the command said, a job works on it
         attempt.write("job", job=submitted.job, cluster=submitted.cluster, t=time.time(), found="sbatch")
         return Live(spec, attempt, submitted.job)
 
@@ -421,32 +425,12 @@ class Client:
             time.sleep(_TICK_S / 5)
 
 
-def read_end(attempt: Attempt, *, job: str, life: int = 0) -> End | None:
-    """Read the end record of a job's present life: the last that has begun, or that the scheduler counts."""
-    end, start = attempt.record("end"), attempt.record("start") or {}
-    present = max(life, int(start.get("restart", 0)))
-    if end is None or str(end.get("job")) != job or int(end.get("restart", 0)) < present:
-        return None
-    return End(code=int(end["rc"]), signal=str(end.get("signal", "")))
-
-
 def _own_row(attempt: Attempt, row: Row | Sighting, *, name: str) -> Row | Sighting:
     """Row of an attempt; of a member of a pack, which shares its job, what the row of that job means for it."""
     job = attempt.job
     if name == attempt.token or job is None:
         return row
     return row_of_member(attempt, job=job, end=read_end(attempt, job=job), row=row)
-
-
-def tail_of_log(attempt: Attempt, *, size: int = _LOG_TAIL) -> bytes:
-    """Last bytes of an attempt's log; empty when there is none."""
-    try:
-        with attempt.path("log.txt").open("rb") as handle:
-            handle.seek(0, os.SEEK_END)
-            handle.seek(max(0, handle.tell() - size))
-            return handle.read()
-    except FileNotFoundError:
-        return b""
 
 
 def outcomes_of_run(attempts: Sequence[Attempt], *, run_id: str) -> list[Outcome]:
@@ -489,15 +473,6 @@ def _is_orphan(attempt: Attempt) -> bool:
 
 def _kind_of_void(attempt: Attempt) -> Outcome:
     return Outcome.VOID if attempt.record("cancel") is None else Outcome.CANCELLED
-
-
-def save_sighting(attempt: Attempt, *, row: Row) -> None:
-    """Keep the reason of an end: the controller forgets it after some minutes, accounting never knew it."""
-    seen = attempt.record("seen") or {}
-    if (seen.get("state"), seen.get("reason")) == (row.state, row.reason):
-        return
-    with contextlib.suppress(OSError):  # a full disk costs the reason, not the job
-        attempt.write("seen", job=row.job, state=row.state, reason=row.reason, node=row.node, t=time.time())
 
 
 def _life_of(look: Look | None) -> int:

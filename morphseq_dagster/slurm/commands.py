@@ -38,6 +38,7 @@ _NO_CONTACT: Final = (
     "controller is in standby mode",
 )
 _NO_ACCOUNTING: Final = ("accounting storage is disabled", "accounting_storage/none")
+_SIGNALLED: Final = 128
 _UNKNOWN_JOB: Final = ("invalid job id specified", "invalid job id")
 _QUEUE_FIELDS: Final = ("JobID", "Name", "State", "Reason", "NodeList", "exit_code", "RestartCnt")
 _ACCOUNT_FIELDS: Final = (
@@ -161,7 +162,8 @@ class Scheduler:
         """
         answer = self._call("sbatch", "--parsable", check_path(script))
         if answer.code != 0:
-            if _says(answer, _NO_CONTACT):
+            # A command that a signal ended, on a login node that goes down, may have been heard before it died.
+            if _says(answer, _NO_CONTACT) or not 0 < answer.code < _SIGNALLED:
                 raise _no_answer("sbatch", answer)
             raise RejectedError(
                 expected="the scheduler to take the job",

@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from morphseq_dagster.slurm.client import Client, Live, Look, Verdict, read_end
+from morphseq_dagster.slurm.client import Client, Live, Look, Verdict
 from morphseq_dagster.slurm.commands import Row
 from morphseq_dagster.slurm.errors import UnreachableError
 from morphseq_dagster.slurm.outcome import is_active
+from morphseq_dagster.slurm.traces import read_end
 
 _FILES_S: Final = (0.1, 2.0)
 _ASK_S: Final = (1.0, 15.0)

@@ -39,6 +39,8 @@ pass() {
 finish() {
     rc=$?
     trap '' TERM USR1
+    # The command may have died of a TERM that this shell has not yet been handed.
+    [ -n "$caught" ] || [ "$rc" -ne 143 ] || caught=TERM
     times >.times 2>/dev/null
     { read -r _; read -r cpu; } <.times 2>/dev/null
     rm -f .times

@@ -3,21 +3,21 @@
 Holds taking, waiting for, releasing and breaking a claim. A claim is broken only on proof that its holder is dead: its
 process is gone on this host. A claim of another host is waited for, with one exception.
 
-A claim may name the folder of a cluster job's attempt. From then on its holder computes and publishes nothing by itself,
-it waits for the job, and shows a sign of life by touching the claim. When none has come for two minutes, by the clock of
-the disk that both hosts see, whoever asks for it (`over_silent`) may take the step over. The holder may well be alive -
-suspended, cut off from the disk - which is why this is right for claims with an attempt alone:
+A claim may name the folder of a cluster job's attempt. From then on its holder computes and publishes nothing by
+itself, it waits for the job, and shows signs of life by touching the claim. When none has come for two minutes, by the
+clock of the disk that both hosts see, whoever asks for it (`over_silent`) may take the step over. The holder may be
+alive - suspended, cut off from the disk - which is why this is right for claims with an attempt alone:
 
-- Both then wait for one job: submitting, giving up and trying again are locked by the attempts' folders (`slurm.client`),
-  so there is one execution, and either of them may close it. The holder that wakes up verifies what was published; its
-  release looks at the claim's token and leaves a newer one.
+- Both then wait for one job: submitting, giving up and trying again are locked by the attempts' folders
+  (`slurm.client`), so there is one execution, and either of them may close or cancel it. The holder that wakes up
+  verifies what was published; its release looks at the claim's token and leaves a newer one.
 - Who takes over at a place of one machine is refused while an attempt is open (`places.attempts`).
 - Who asks for something else cancels the old job first; the old holder then sees a cancelled job, as after scancel.
-- An attempt is named once, by the holder itself and before its job is submitted, and never changed: what is read before
-  it cannot be broken from another host, so no write meets a breaker. A holder killed on another host before it came to
+- An attempt is named once, by the holder itself and before its job is submitted, and never changed: a claim without it
+  cannot be broken from another host, so no write meets a breaker. A holder killed on another host before it came to
   that keeps its claim; `morphseq doctor` names it.
-- Two who take over at once: the claim is renamed away, which one of them alone can do, and looked at again under its new
-  name. If the old holder released and a third took the step in that moment, the third's claim is put back.
+- Two who take over at once: the claim is renamed away, which one of them alone can do, and looked at again under its
+  new name. If the old holder released and a third took the step in that moment, the third's claim is put back.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ _BEAT_LOCK = threading.Lock()
 class Claim(BaseModel):
     """Who works on a step: host, process (with its start, since numbers are used again), run and time.
 
-    `attempt` is the folder, below the data root, of the first attempt of the cluster job that does the work; empty as long
-    as the holder may compute by itself.
+    `attempt` is the folder, below the data root, of the first attempt of the cluster job that does the work; empty as
+    long as the holder may compute by itself.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,10 +39,19 @@ class SweepReport:
     kept: tuple[str, ...]
 
 
-def sweep(layout: Layout, *, run_id: str = "sweep") -> SweepReport:
+def sweep(
+    layout: Layout, *, run_id: str = "sweep", is_at_work: Callable[[str, str], bool] = lambda _experiment, _step: False
+) -> SweepReport:
     """Break dead claims, roll publications forward and remove orphans; live work is left alone, and nothing waits.
 
     What cannot be understood (a damaged claim or journal) is kept and named in the report.
+
+    Parameters
+    ----------
+    layout, run_id
+        Where, and on whose behalf.
+    is_at_work
+        Whether something that outlives its claim may be publishing a step of an experiment: a job on a cluster.
     """
     broken: list[str] = []
     rolled: list[str] = []
@@ -55,7 +64,8 @@ def sweep(layout: Layout, *, run_id: str = "sweep") -> SweepReport:
         except TransientError:
             kept.append(layout.relative(path))
     for path in _listed(layout.private / "pending"):
-        (rolled if _finish(layout, journal=path, run_id=run_id) else kept).append(layout.relative(path))
+        finished = _finish(layout, journal=path, run_id=run_id, is_at_work=is_at_work)
+        (rolled if finished else kept).append(layout.relative(path))
     for path in find_temporaries(layout):
         # First the proof of death, then the promises: a dead writer can make no new ones.
         if _is_orphan(layout, path) and layout.relative(path) not in _promised(layout):
@@ -90,11 +100,13 @@ def _writer(path: Path) -> TemporaryName | None:
     return parse_temporary(path.name) or parse_message(path.name)
 
 
-def _finish(layout: Layout, *, journal: Path, run_id: str) -> bool:
+def _finish(layout: Layout, *, journal: Path, run_id: str, is_at_work: Callable[[str, str], bool]) -> bool:
     """Roll one publication forward unless its step is at work."""
     experiment, _, step = journal.stem.rpartition(".")
     try:
         with hold_claim(layout.claim(step, experiment=experiment), run_id=run_id, patience_s=0.0):
+            if is_at_work(experiment, step):
+                return False
             roll_forward(layout, step=step, experiment=experiment)
     except MorphseqError:
         return False

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from morphseq_dagster.lineage.snapshot import Cell, find_recorded, take_snapshot
+from morphseq_dagster.slurm.folder import JobRoot
 from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.storage.claims import hold_claim
 from morphseq_dagster.storage.durable import host_name
@@ -143,6 +144,25 @@ def test_step_at_work_is_running_and_names_its_holder(workspace: Workspace, add:
         letters = cells(workspace)["letters"]
     assert letters.state == "running"
     assert f"process {os.getpid()} on {host_name()}, run abc" in letters.reason
+
+
+def test_job_that_ended_unseen_is_interrupted_unless_somebody_waits_for_it(workspace: Workspace, add: Callable) -> None:
+    add(EXP)
+    root = JobRoot(workspace.layout.jobs)
+    attempt = root.attempt(("letters", EXP), key="ab" * 32, number=1)
+    root.begin(attempt)
+    attempt.write("job", job="7")
+    assert (cells(workspace)["letters"].state, cells(workspace)["letters"].job) == ("queued", "7")
+    attempt.write("end", job="7", rc=9, signal="", restart=0, t=0)
+    letters = cells(workspace)["letters"]
+    assert letters.state == "interrupted"
+    assert letters.reason.startswith("job 7: ended with code 9")
+    with hold_claim(workspace.layout.claim("letters", experiment=EXP), run_id="abc"):
+        letters = cells(workspace)["letters"]
+    assert letters.state == "running"
+    assert "run abc" in letters.reason
+    attempt.close(kind="failed")
+    assert cells(workspace)["letters"].state == "missing"
 
 
 def claim_of_a_dead_process(workspace: Workspace, step: str) -> None:

@@ -20,6 +20,7 @@ from morphseq_dagster.places.orphans import (
     RunWord,
     Survey,
     find_result,
+    note_parking,
     owner_of,
     settle_orphans,
     survey_jobs,
@@ -208,6 +209,9 @@ def test_run_that_nobody_knows_is_judged_by_its_process_on_this_host_alone(relay
     intent = attempt.record("intent") or {}
     attempt.write("intent", **{**intent, "pid": GONE})
     assert look(relay, client).orphans[0].deed is Deed.KEPT
+    note_parking(attempt)
+    assert look(relay, client).orphans[0].deed is Deed.TOLD, "it has left on purpose"
+    attempt.path("parked.json").unlink()
     attempt.write("intent", **{**intent, "pid": GONE, "host": "elsewhere"})
     survey = look(relay, client, policy="cancel")
     assert survey.orphans[0].deed is Deed.TOLD

@@ -405,3 +405,25 @@ def test_life_that_the_node_refused_is_a_matter_of_the_node_once_its_start_is_no
     verdict = client.judge(live, done=False, look=look, odd_s=0.2)
     assert verdict is not None
     assert (verdict.outcome, verdict.node) == (Outcome.NODE, "n1")
+
+
+@pytest.mark.parametrize("signal", ["TERM", "KILL"])
+def test_sbatch_that_a_signal_ended_is_no_rejection_and_its_job_is_found(
+    fake: Cluster, client: Client, signal: str
+) -> None:
+    fake.answer("sbatch", body=f"kill -{signal} $$")
+    with pytest.raises(UnreachableError):
+        client.ensure(SPEC, done=never)
+    attempt = client.root.attempts(SPEC.group, key=KEY)[0]
+    assert not attempt.is_closed
+    fake.answer("squeue", out=f"31|{attempt.token}|RUNNING|None|n1|0|0|\n")
+    live = client.ensure(SPEC, done=never)
+    assert isinstance(live, Live)
+    assert (live.job, live.attempt.number) == ("31", 1)
+
+
+def test_rejection_of_what_a_job_works_on_already_is_not_believed(fake: Cluster, client: Client) -> None:
+    fake.answer("sbatch", body="ln -s 77 $(dirname $2)/claim", err="sbatch: error: odd", code=1)
+    live = client.ensure(SPEC, done=never)
+    assert isinstance(live, Live)
+    assert (live.job, live.attempt.is_closed) == ("77", False)

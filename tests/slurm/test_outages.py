@@ -160,7 +160,7 @@ def test_login_node_goes_away_while_it_submits(cluster: LocalCluster, tmp_path: 
     way = cluster.ssh()
     client = Client(Scheduler(way, folder=str(tmp_path / "bin")), root=JobRoot(tmp_path / "jobs"), patience=QUICK)
     bench = Bench(cluster, tmp_path, client)
-    spec = bench.spec("job", "sleep 1")
+    spec = bench.spec("job", f"while [ ! -e {tmp_path}/go ]; do sleep 0.1; done")
     outage = Outage(cluster, "sshd", 2.0)
     ending = threading.Thread(target=lambda: (wait_for((tmp_path / "submitted").exists), outage.begin()))
     ending.start()
@@ -172,6 +172,7 @@ def test_login_node_goes_away_while_it_submits(cluster: LocalCluster, tmp_path: 
         outage.end()
     live = _live(insist(lambda: bench.ensure(spec)))
     assert live.adopted
+    (tmp_path / "go").touch()
     assert bench.finish(live).outcome is Outcome.DONE
     assert bench.flaws([spec]) == []
     assert client.scheduler.calls["sbatch"] == 1

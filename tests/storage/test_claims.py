@@ -22,6 +22,7 @@ from morphseq_dagster.storage.claims import (
     break_dead_claim,
     hold_claim,
     holder_is_dead,
+    name_attempt,
     process_start,
     read_claim,
 )
@@ -30,8 +31,9 @@ from morphseq_dagster.storage.durable import host_name
 FORK = multiprocessing.get_context("fork")
 
 
-def claim_of(pid: int, *, host: str | None = None, start: str | None = None) -> Claim:
+def claim_of(pid: int, *, host: str | None = None, start: str | None = None, attempt: str = "") -> Claim:
     return Claim(
+        attempt=attempt,
         host=host or host_name(),
         pid=pid,
         process_start=process_start(pid) if start is None else start,
@@ -131,6 +133,95 @@ def test_holder_on_another_host_is_never_declared_dead(path: Path) -> None:
     assert not break_dead_claim(path)
     with pytest.raises(TransientError, match="elsewhere"), hold_claim(path, run_id="r", patience_s=0.0):
         pytest.fail("the claim was taken")
+
+
+def silence(path: Path, seconds: float) -> None:
+    """Let the last sign of life of a claim be some time ago."""
+    last = time.time() - seconds
+    os.utime(path, (last, last))
+
+
+@pytest.mark.parametrize(
+    ("attempt", "silent_s", "over_silent"),
+    [("", 10_000.0, True), ("jobs/a1", 60.0, True), ("jobs/a1", 10_000.0, False)],
+    ids=["without a job", "alive a minute ago", "not asked for"],
+)
+def test_claim_of_another_host_is_kept(path: Path, attempt: str, silent_s: float, over_silent: bool) -> None:
+    write(path, claim_of(1, host="elsewhere", start="1", attempt=attempt))
+    silence(path, silent_s)
+    with (
+        pytest.raises(TransientError, match="elsewhere"),
+        hold_claim(path, run_id="r", patience_s=0.0, over_silent=over_silent),
+    ):
+        pytest.fail("the claim was taken")
+
+
+def test_silent_holder_that_waits_for_a_job_is_replaced_at_once_and_its_release_takes_nothing(path: Path) -> None:
+    old = hold_claim(path, run_id="old")
+    with old:
+        assert name_attempt(path, attempt="jobs/a1")
+        held = read_claim(path)
+        assert held is not None
+        write(path, held.model_copy(update={"host": "elsewhere"}))
+        silence(path, claims.SILENT_S + 5)
+        new = hold_claim(path, run_id="new", patience_s=0.0, over_silent=True)
+        claim = new.__enter__()
+    assert read_claim(path) == claim, "the old holder left the new one's claim"
+    new.__exit__(None, None, None)
+    assert sorted(p.name for p in path.parent.iterdir()) == [".breaking.lock"]
+
+
+def test_attempt_is_named_once_and_by_the_holder_alone(path: Path) -> None:
+    assert not name_attempt(path, attempt="jobs/a1"), "nobody holds it"
+    with hold_claim(path, run_id="r") as claim:
+        assert name_attempt(path, attempt="jobs/a1")
+        assert name_attempt(path, attempt="jobs/a2")
+        held = read_claim(path)
+        assert held == claim.model_copy(update={"attempt": "jobs/a1"})
+        assert held is not None
+        assert "jobs/a1" in held.holder()
+    assert read_claim(path) is None
+    other = claim_of(os.getpid(), host="elsewhere")
+    write(path, other)
+    assert not name_attempt(path, attempt="jobs/a1")
+    assert read_claim(path) == other
+
+
+def test_holder_that_waits_for_a_job_shows_signs_of_life_until_it_is_done(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "_BEAT_S", 0.01)
+    with hold_claim(path, run_id="r"):
+        name_attempt(path, attempt="jobs/a1")
+        silence(path, 10_000)
+        deadline = time.monotonic() + 30
+        while time.time() - path.stat().st_mtime > 5_000:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert not claims._BEATING
+
+
+def test_claim_that_a_third_took_meanwhile_is_put_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = claim_of(1, host="elsewhere", start="1", attempt="jobs/a1")
+    third = claim_of(os.getpid()).model_copy(update={"token": "third"})
+    write(path, silent)
+    silence(path, 10_000)
+    real = claims.holder_is_silent
+
+    def swap(path: Path, *, claim: Claim, clock: Path) -> bool:
+        """The holder wakes up and releases between the look and the break, and a third takes the step."""
+        found = real(path, claim=claim, clock=clock)
+        path.unlink()
+        write(path, third)
+        return found
+
+    monkeypatch.setattr(claims, "holder_is_silent", swap)
+    with (
+        pytest.raises(TransientError, match="held by"),
+        hold_claim(path, run_id="r", patience_s=0.0, over_silent=True),
+    ):
+        pytest.fail("the claim was taken from a live holder")
+    assert read_claim(path) == third
 
 
 def test_holder_whose_start_is_unknown_counts_as_alive_while_its_number_lives() -> None:

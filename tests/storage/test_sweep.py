@@ -173,6 +173,23 @@ def test_publication_of_a_living_holder_is_left_to_it(
     assert layout.relative(layout.journal("table", experiment=EXPERIMENT)) in report.kept
 
 
+def test_publication_that_a_cluster_job_may_be_making_is_left_to_it(
+    layout: Layout, stage_table: StageTable, record_of: RecordOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new, _ = interrupt(layout, stage_table, record_of, monkeypatch)
+    asked: list[tuple[str, str]] = []
+
+    def is_at_work(experiment: str, step: str) -> bool:
+        asked.append((experiment, step))
+        return True
+
+    report = sweep(layout, is_at_work=is_at_work)
+    assert asked == [(EXPERIMENT, "table")]
+    assert report.rolled_forward == ()
+    assert new.primary.read_bytes() == b"1"
+    assert sweep(layout).rolled_forward, "once the job has ended it is finished"
+
+
 def test_worker_is_not_waited_for(
     layout: Layout, stage_table: StageTable, record_of: RecordOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,217 @@
+"""Claims that name a job's attempt, on a real scheduler: a holder on another host, alive, suspended or gone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from morphseq_dagster.errors import TransientError
+from morphseq_dagster.places.place import Place, ProcessPlace
+from morphseq_dagster.places.session import finish, open_session, run_session
+from morphseq_dagster.places.slurm import SlurmPlace
+from morphseq_dagster.settings import SlurmSettings
+from morphseq_dagster.slurm.folder import Attempt, JobRoot
+from morphseq_dagster.steps.workspace import Workspace
+from morphseq_dagster.storage.claims import SILENT_S, Claim, read_claim
+from morphseq_dagster.storage.durable import host_name
+from morphseq_dagster.storage.records import Record
+from morphseq_dagster.testing.relay import RELAY, RELAY_REGISTRY, word_file
+from morphseq_dagster.testing.slurm_cluster import LocalCluster, start_cluster
+
+EXP = "20240418"
+QUICK = {"environment": "any", "grace_s": 3, "lost_s": 10, "settle_s": 3}
+
+# A process of another host, by its own word, that runs the first step at the cluster.
+CHILD = """
+import socket, sys
+socket.gethostname = lambda: "elsewhere"
+from pathlib import Path
+from morphseq_dagster.places.session import finish, open_session, run_session
+from morphseq_dagster.places.slurm import SlurmPlace
+from morphseq_dagster.settings import SlurmSettings
+from morphseq_dagster.steps.workspace import Workspace
+from morphseq_dagster.testing.relay import RELAY, RELAY_REGISTRY
+workspace = Workspace(Path(sys.argv[1]), RELAY_REGISTRY)
+place = SlurmPlace(SlurmSettings.model_validate_json(sys.argv[2]), registry=RELAY)
+spec = workspace.registry.steps[0]
+with open_session(spec, workspace=workspace, experiment=sys.argv[3], run_id="far") as session:
+    assert session.memo is None
+    print(finish(workspace.layout, outcome=run_session(session, spec=spec, place=place)).run_id)
+"""
+
+
+@pytest.fixture(scope="session")
+def cluster(shared: Path) -> LocalCluster:
+    script = shared / "slurm" / "local-slurm.sh"
+    if not script.is_file():
+        pytest.skip(f"no Slurm: {script} is not there")
+    found = start_cluster(script, cpus="16", killwait="2", overmemorykill="1")
+    os.environ["SLURM_CONF"] = found.environment["SLURM_CONF"]
+    return found
+
+
+@pytest.fixture
+def relay(tmp_path: Path) -> Workspace:
+    workspace = Workspace(tmp_path / "root", RELAY_REGISTRY)
+    word_file(workspace.layout, EXP).parent.mkdir(parents=True)
+    word_file(workspace.layout, EXP).write_text("word\n")
+    return workspace
+
+
+def make_settings() -> SlurmSettings:
+    return SlurmSettings.model_validate({"resources": {"memory": "200M", "time": 5}, **QUICK})
+
+
+def slow(workspace: Workspace, seconds: float) -> None:
+    recipe = workspace.layout.recipes(EXP)[1]
+    recipe.parent.mkdir(exist_ok=True)
+    recipe.write_text(f"[first]\nslow_s = {seconds}\n")
+
+
+def claim_path(workspace: Workspace) -> Path:
+    return workspace.layout.claim("first", experiment=EXP)
+
+
+def silence(workspace: Workspace) -> None:
+    """Let the holder's last sign of life be longer ago than is waited for."""
+    last = time.time() - SILENT_S - 5
+    os.utime(claim_path(workspace), (last, last))
+
+
+def attempts_of(workspace: Workspace) -> list[Attempt]:
+    root = JobRoot(workspace.layout.jobs)
+    folders = sorted(workspace.layout.jobs.glob(f"first/{EXP}/*"))
+    return [attempt for folder in folders for attempt in root.attempts(("first", EXP), key=folder.name)]
+
+
+def kinds(workspace: Workspace) -> list[str | None]:
+    return [(attempt.record("closed") or {}).get("kind") for attempt in attempts_of(workspace)]
+
+
+def run_first(workspace: Workspace, place: Place | None = None, **more: Callable[[Claim], None]) -> Record | None:
+    """Run the first step at the cluster, unless nothing changed."""
+    place = place or SlurmPlace(make_settings(), registry=RELAY)
+    spec = workspace.registry.steps[0]
+    with open_session(spec, workspace=workspace, experiment=EXP, run_id="near", **more) as session:
+        if session.memo is not None:
+            return None
+        return finish(workspace.layout, outcome=run_session(session, spec=spec, place=place))
+
+
+def until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def start_far(cluster: LocalCluster, relay: Workspace) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+    """Starts a wait on another host and gives it when its job is at work; what is left of it is ended."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start() -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-c", CHILD, str(relay.data_root), make_settings().model_dump_json(), EXP]
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        started.append(child)
+        until(lambda: any(a.record("start") is not None and a.job for a in attempts_of(relay)))
+        return child
+
+    yield start
+    for child in started:
+        child.kill()
+        child.communicate()
+    for attempt in attempts_of(relay):
+        cluster.ask("scancel", attempt.job or "0")
+
+
+@pytest.mark.slurm
+def test_claim_of_a_step_at_the_cluster_names_the_attempt(relay: Workspace, start_far: Callable[[], object]) -> None:
+    slow(relay, 60)
+    start_far()
+    claim = read_claim(claim_path(relay))
+    assert claim is not None
+    (attempt,) = attempts_of(relay)
+    assert (claim.host, relay.layout.absolute(claim.attempt)) == ("elsewhere", attempt.folder)
+
+
+@pytest.mark.slurm
+def test_living_wait_on_another_host_is_waited_for(
+    relay: Workspace, start_far: Callable[[], subprocess.Popen[bytes]]
+) -> None:
+    slow(relay, 3)
+    child = start_far()
+    met: list[Claim] = []
+    assert run_first(relay, on_wait=met.append) is None, "its result is there"
+    assert [claim.host for claim in met] == ["elsewhere"]
+    assert child.communicate(timeout=30)[0] == b"far\n"
+    assert kinds(relay) == ["done"]
+
+
+@pytest.mark.slurm
+def test_job_of_a_killed_wait_on_another_host_is_taken_over(
+    relay: Workspace, start_far: Callable[[], subprocess.Popen[bytes]]
+) -> None:
+    slow(relay, 3)
+    child = start_far()
+    child.kill()
+    child.wait()
+    silence(relay)
+    with pytest.raises(TransientError, match="cluster job at work"):
+        run_first(relay, ProcessPlace())
+    assert read_claim(claim_path(relay)) is None, "refused, it holds nothing"
+    record = run_first(relay)
+    assert record is not None
+    assert (record.run_id, kinds(relay)) == ("far", ["done"])
+
+
+@pytest.mark.slurm
+def test_two_who_wait_for_one_job_both_end_well(
+    relay: Workspace, cluster: LocalCluster, start_far: Callable[[], subprocess.Popen[bytes]]
+) -> None:
+    slow(relay, 8)
+    child = start_far()
+    child.send_signal(signal.SIGSTOP)
+    silence(relay)
+    near: list[Record | None] = []
+    thread = threading.Thread(target=lambda: near.append(run_first(relay)))
+    thread.start()
+    until(lambda: (claim := read_claim(claim_path(relay))) is not None and claim.host == host_name())
+    child.send_signal(signal.SIGCONT)
+    out, err = child.communicate(timeout=60)
+    thread.join(60)
+    assert (child.returncode, out) == (0, b"far\n"), err.decode()
+    assert [record is not None and record.run_id for record in near] == ["far"]
+    assert kinds(relay) == ["done"]
+    assert read_claim(claim_path(relay)) is None
+    (attempt,) = attempts_of(relay)
+    names = cluster.ask("squeue", "-h", "-t", "all", "-O", "Name:64", "--name", attempt.token).split()
+    assert names == [attempt.token], "one job"
+
+
+@pytest.mark.slurm
+def test_whoever_takes_over_for_another_request_cancels_the_old_job_first(
+    relay: Workspace, start_far: Callable[[], subprocess.Popen[bytes]]
+) -> None:
+    slow(relay, 60)
+    child = start_far()
+    child.send_signal(signal.SIGSTOP)
+    silence(relay)
+    slow(relay, 0)
+    record = run_first(relay)
+    assert record is not None
+    assert record.run_id == "near"
+    assert sorted(map(str, kinds(relay))) == ["cancelled", "done"]
+    child.send_signal(signal.SIGCONT)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode != 0
+    assert b"cancelled" in err
+    assert run_first(relay) is None, "the new result stands"
