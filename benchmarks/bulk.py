@@ -41,6 +41,7 @@ def measure_bulk(scratch: Path, *, shared: Path) -> list[Line]:
     lines = [_measure_one(cluster, scratch / "one")]
     for transport in ("local", "ssh"):
         lines += _measure_many(cluster, scratch / f"many_{transport}", transport=transport)
+    lines += _measure_packed(scratch / "packed")
     lines.append(_measure_cancel(cluster, scratch / "cancel"))
     lines.append(_measure_adoption(scratch / "adopt"))
     return lines
@@ -80,6 +81,21 @@ def _measure_many(cluster: LocalCluster, folder: Path, *, transport: str) -> lis
         Line(_NAME, "  calls of squeue", said["calls"].get("squeue", 0), "", 40),
     ]
     return lines if transport == "local" else [*lines, Line(_NAME, "  logins", said["logins"], "", 1)]
+
+
+def _measure_packed(folder: Path) -> list[Line]:
+    """One allocation for many partitions of a small step, against as many bare jobs."""
+    workspace, names = _make_root(folder, count=MANY)
+    bare = _run_bare(folder)
+    steps = {_STEP: {"small": True}}
+    said = _walk(workspace, names, settings=SlurmSettings.model_validate({**_RESOURCES, "steps": steps}))
+    if said["events"] != MANY or said["versions"] != MANY:
+        raise RuntimeError(f"{said['events']} events with {said['versions']} versions, not {MANY}")
+    note = f"{said['seconds']:.1f} s against {bare:.1f} s, {said['cpu_s']:.1f} CPU-s in the run's process"
+    return [
+        Line(_NAME, f"{MANY} partitions packed, against as many sbatch", said["seconds"] / bare, "x", 1.2, note),
+        Line(_NAME, "  submissions", said["calls"].get("sbatch", 0), "", 1),
+    ]
 
 
 def _measure_cancel(cluster: LocalCluster, folder: Path) -> Line:

@@ -16,11 +16,12 @@ from typing import Final
 from morphseq_dagster.errors import MorphseqError
 from morphseq_dagster.launchers.notes import Note, Notes, Parked, Site
 from morphseq_dagster.places.connection import Contact, connect
-from morphseq_dagster.slurm.client import Client, read_end, save_sighting
+from morphseq_dagster.slurm.client import Client
 from morphseq_dagster.slurm.commands import Reply, Row, Sighting
 from morphseq_dagster.slurm.folder import Attempt
 from morphseq_dagster.slurm.member import row_of_member
 from morphseq_dagster.slurm.outcome import is_active
+from morphseq_dagster.slurm.traces import read_end, save_sighting
 
 FRESH_S: Final = 4.0
 """Seconds for which an answer holds: longer than one tick of the daemon over all runs, shorter than the next pause."""
@@ -79,8 +80,8 @@ class Vigil:
             for note, parked in here:
                 run_id = note.run_id
                 row = _row_of(attempts[run_id], parked.job, rows=rows)
-                if row is not None and not is_active(row):
-                    save_sighting(attempts[run_id], row=row)
+                if row is not None:
+                    (client.words.keep if is_active(row) else save_sighting)(attempts[run_id], row=row)
                 if run_id in ended:
                     standing, words = Standing.ENDED, "ended"
                 elif trouble:

@@ -20,13 +20,14 @@ from typing import Final, NoReturn, Self
 
 from morphseq_dagster.errors import report, restore
 from morphseq_dagster.places.connection import Contact, say
-from morphseq_dagster.places.errand import Errand, cancel_errands
+from morphseq_dagster.places.errand import Errand, cancel_errands, submit_together
 from morphseq_dagster.places.execution import Committed, Executed
+from morphseq_dagster.places.packing import SMALL_S, Packing, sort_alike
 from morphseq_dagster.places.place import Place
 from morphseq_dagster.places.session import discard_unpublished, finish, open_session, run_session
 from morphseq_dagster.places.slurm import SlurmPlace
 from morphseq_dagster.slurm.client import Live
-from morphseq_dagster.slurm.errors import UndecidedError, UnreachableError
+from morphseq_dagster.slurm.errors import RejectedError, UndecidedError, UnreachableError
 from morphseq_dagster.slurm.poller import Status, Watch
 from morphseq_dagster.steps.contract import StepSpec
 from morphseq_dagster.steps.workspace import Workspace
@@ -37,6 +38,8 @@ _TICK_S: Final = 0.1
 _AGAIN_S: Final = 2.0
 _RECONNECT_S: Final = 5.0
 _SUMMARY_S: Final = 10.0
+_NEVER: Final = frozenset(("PartitionConfig", "BadConstraints", "PartitionTimeLimit", "PartitionNodeLimit"))
+"""Reasons of waiting for what the cluster does not have."""
 
 
 @dataclass(frozen=True)
@@ -167,8 +170,11 @@ class Campaign:
         self._forced = forced
         self._lanes = {name: _Lane(name, deque(steps)) for name, steps in chains.items() if steps}
         self._out: dict[str, _Lane] = {}  # those with an errand; the order is that of submission
+        self._packing = Packing(workspace)
+        self._packs: list[list[_Lane]] = []
         self._contact = Contact()
         self._unheard = ""
+        self._latest = Status()  # of the job that ended last
         self._silent_until = 0.0
         self._summary: tuple[float, Counter[str]] = (time.monotonic(), Counter())
 
@@ -193,6 +199,9 @@ class Campaign:
         """
         while self._lanes:
             yield from self._settle_ended()
+            self._tell_status()
+            self._take_packs_apart()
+            yield from self._pack_ready()
             moved = False
             here: _Lane | None = None
             for lane in list(self._lanes.values()):
@@ -207,8 +216,71 @@ class Campaign:
             if here is not None:
                 yield from self._hand_on(here, self._drive(here))
             elif not moved:
-                self._tell_status()
                 time.sleep(_TICK_S)
+
+    def _pack_ready(self) -> Iterator[Item]:
+        """Submit a small step that many experiments are ready for as one job; the others are left as they are."""
+        ready = {
+            lane.experiment: (lane, place)
+            for lane in self._lanes.values()
+            if self._may_go(lane) and isinstance(place := self._choose_place(lane), SlurmPlace)
+        }
+        for names in self._packing.choose([(name, lane.steps[0], place) for name, (lane, place) in ready.items()]):
+            together = []
+            settings = ready[names[0]][1].settings
+            for lane in [ready[name][0] for name in names]:
+                if lane.errand is None and len(self._out) >= settings.max_jobs:
+                    break
+                yield from self._hand_on(lane, self._drive(lane, submit=False))
+                if lane.errand is not None and lane.errand.is_fresh():
+                    together.append((lane, lane.errand))
+            for alike in sort_alike([errand.resources for _, errand in together]):
+                if len(alike) > settings.pack_above:
+                    yield from self._submit_together([together[number] for number in alike])
+
+    def _submit_together(self, members: Sequence[tuple[_Lane, Errand]]) -> Iterator[Item]:
+        """Submit one step of several experiments as one job; where that cannot be each goes on alone."""
+        step, resources = members[0][0].steps[0], members[0][1].resources
+        try:
+            for lane, errand in members:
+                if not lane.cleared:
+                    errand.clear_others()
+                    lane.cleared = True
+            each_s = self._packing.expect_s(step)
+            lives = submit_together([errand for _, errand in members], each_s=SMALL_S if each_s is None else each_s)
+        except UnreachableError as error:
+            self._unheard, self._silent_until = error.found, time.monotonic() + _RECONNECT_S
+            return
+        except RejectedError as error:
+            self._packing.refuse(step, resources=resources)
+            say(f"{step}: no node for several at once ({error.found}); each gets a job of its own")
+            return
+        except Exception as error:  # noqa: BLE001 - as in `_drive`
+            for lane, _ in members:
+                yield from self._hand_on(lane, self._fail(lane, error))
+            return
+        self._unheard = ""
+        for (lane, errand), live in zip(members, lives, strict=True):
+            if live is not None:
+                lane.live, lane.watch = live, errand.watch(live)
+        self._packs.append([lane for lane, _ in members if lane.watch is not None])
+
+    def _take_packs_apart(self) -> None:
+        """Give an allocation up that would wait for ever, since no node has room for several at once."""
+        for lanes in list(self._packs):
+            status = lanes[0].watch.status if lanes and lanes[0].watch is not None else None
+            if status is None or (status.state and status.state != "PENDING"):
+                self._packs.remove(lanes)
+            elif status.reason in _NEVER:
+                self._packs.remove(lanes)
+                errands = [lane.errand for lane in lanes if lane.errand is not None]
+                self._packing.refuse(lanes[0].steps[0], resources=errands[0].resources)
+                say(f"{lanes[0].steps[0]}: no node for several at once ({status.reason}); each gets a job of its own")
+                for lane in lanes:
+                    if lane.errand is not None and lane.watch is not None:
+                        lane.errand.forget(lane.watch)
+                        lane.live = lane.watch = None
+                cancel_errands(errands)
 
     def _settle_ended(self) -> Iterator[Item]:
         """Take in the results of jobs that have ended."""
@@ -246,11 +318,11 @@ class Campaign:
             lane.place = self._place_of(lane.steps[0], lane.experiment)
         return lane.place
 
-    def _drive(self, lane: _Lane) -> Item | None:
+    def _drive(self, lane: _Lane, *, submit: bool = True) -> Item | None:
         """Take the first step as far as it goes without waiting; None while there is nothing to tell."""
         try:
             item = self._begin(lane) if lane.errand is None else None
-            return self._submit(lane) if item is None and lane.errand is not None else item
+            return self._submit(lane) if submit and item is None and lane.errand is not None else item
         except _BusyError as error:
             lane.rest(told=f"at work elsewhere ({error}), tried again later")
         except Exception as error:  # noqa: BLE001 - the other experiments go on; it is told at once and at the end
@@ -315,6 +387,7 @@ class Campaign:
         try:
             if errand is None or live is None or watch is None or (verdict := watch.wait(0)) is None:
                 raise RuntimeError("a job ended without a verdict")
+            self._latest = watch.status
             done = errand.settle(live, verdict=verdict)
             if done is not None:
                 return self._publish(lane, done)
@@ -344,8 +417,12 @@ class Campaign:
     def _tell_status(self) -> None:
         """Say how many jobs wait and run, where that is news, and whether the cluster answers."""
         watches = [lane.watch for lane in self._out.values() if lane.watch is not None]
-        troubles = [watch.status.trouble for watch in watches]
-        self._contact.tell(self._unheard or next((trouble for trouble in troubles if trouble), ""))
+        statuses = [*[watch.status for watch in watches], self._latest]
+        trouble = self._unheard or next((status.trouble for status in statuses[:-1] if status.trouble), "")
+        # A job may end by its files while nobody answers: that it is gone is no answer.
+        if trouble or any(status.answered_at is not None and not status.trouble for status in statuses):
+            self._contact.tell(trouble)
+        self._latest = Status()
         if not watches or time.monotonic() - self._summary[0] < _SUMMARY_S:
             return
         states = Counter(_describe(watch.status) for watch in watches)

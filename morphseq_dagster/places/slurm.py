@@ -96,6 +96,11 @@ class SlurmPlace:
         """Most jobs at once of a run over many experiments."""
         return self._settings.max_jobs
 
+    @property
+    def settings(self) -> SlurmSettings:
+        """Section `places.slurm` of the machine settings."""
+        return self._settings
+
     def errand(self, request: StepRequest) -> Errand:
         """Make the errand of a request, for callers who wait in their own way."""
         return Errand(self._settings, registry=self._registry, request=request)

@@ -1,0 +1,247 @@
+"""Packing: experiments that are ready for a small step share an allocation; the choice, and campaigns on a cluster."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+
+from morphseq_dagster.places.campaign import Campaign, Failed, Item, Made
+from morphseq_dagster.places.connection import connect
+from morphseq_dagster.places.packing import Packing
+from morphseq_dagster.places.place import ProcessPlace
+from morphseq_dagster.places.slurm import SlurmPlace
+from morphseq_dagster.settings import SlurmSettings
+from morphseq_dagster.slurm.folder import Attempt, JobRoot
+from morphseq_dagster.slurm.job import Resources
+from morphseq_dagster.steps.workspace import Workspace
+from morphseq_dagster.storage.records import read_record
+from morphseq_dagster.testing.relay import RELAY, RELAY_REGISTRY, word_file
+from morphseq_dagster.testing.slurm_cluster import LocalCluster, start_cluster
+
+TIMES = {"environment": "any", "grace_s": 3, "lost_s": 10, "settle_s": 3}
+
+# A process that is at a campaign of the first step.
+CHILD = """
+import sys
+from pathlib import Path
+from morphseq_dagster.places.campaign import Campaign
+from morphseq_dagster.places.slurm import SlurmPlace, termination_raises
+from morphseq_dagster.settings import SlurmSettings
+from morphseq_dagster.steps.workspace import Workspace
+from morphseq_dagster.testing.relay import RELAY, RELAY_REGISTRY
+place = SlurmPlace(SlurmSettings.model_validate_json(sys.argv[2]), registry=RELAY)
+chains = {name: ("first",) for name in sys.argv[3].split(",")}
+workspace = Workspace(Path(sys.argv[1]), RELAY_REGISTRY)
+with termination_raises(), Campaign(workspace, chains=chains, place_of=lambda *_: place, run_id="child") as campaign:
+    for item in campaign.items():
+        print(item.experiment, flush=True)
+"""
+
+
+@pytest.fixture(scope="session")
+def cluster(shared: Path) -> LocalCluster:
+    script = shared / "slurm" / "local-slurm.sh"
+    if not script.is_file():
+        pytest.skip(f"no Slurm: {script} is not there")
+    found = start_cluster(script, cpus="16", killwait="2", overmemorykill="1")
+    os.environ["SLURM_CONF"] = found.environment["SLURM_CONF"]
+    return found
+
+
+@pytest.fixture
+def relay(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path / "root", RELAY_REGISTRY)
+
+
+def add(workspace: Workspace, count: int, *, failing: Iterable[int] = (), slow_s: float = 0.0) -> list[str]:
+    names = [f"2024{1 + number // 28:02d}{1 + number % 28:02d}" for number in range(count)]
+    for number, name in enumerate(names):
+        path = word_file(workspace.layout, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("fail\n" if number in failing else f"word{number}\n")
+    set_time(workspace, slow_s)
+    return names
+
+
+def set_time(workspace: Workspace, slow_s: float, *, experiment: str | None = None) -> None:
+    recipe = workspace.layout.recipes(experiment or "20240101")[0 if experiment is None else 1]
+    recipe.parent.mkdir(exist_ok=True)
+    recipe.write_text(f"[first]\nslow_s = {slow_s}\n")
+
+
+def make_place(**more: object) -> SlurmPlace:
+    small = {step: {"small": True} for step in ("first", "second")}
+    values = {"resources": {"memory": "60M", "time": 5}, "steps": small, "pack_above": 3, **TIMES, **more}
+    return SlurmPlace(SlurmSettings.model_validate(values), registry=RELAY)
+
+
+def walk(
+    workspace: Workspace,
+    names: Iterable[str],
+    *,
+    place: SlurmPlace,
+    steps: tuple[str, ...] = ("first",),
+    run: str = "r",
+) -> list[Item]:
+    chains = dict.fromkeys(names, steps)
+    with Campaign(workspace, chains=chains, place_of=lambda *_: place, run_id=run) as campaign:
+        return list(campaign.items())
+
+
+def submissions(workspace: Workspace, place: SlurmPlace) -> int:
+    return connect(place.settings, data_root=workspace.data_root)[0].scheduler.calls["sbatch"]
+
+
+def attempts_of(workspace: Workspace, step: str = "first") -> list[Attempt]:
+    root = JobRoot(workspace.layout.jobs)
+    keys = sorted(workspace.layout.jobs.glob(f"{step}/*/*"))
+    return [attempt for key in keys for attempt in root.attempts(key.parts[-3:-1], key=key.name)]
+
+
+def kinds(workspace: Workspace) -> Counter[str]:
+    return Counter((attempt.record("closed") or {"kind": "open"})["kind"] for attempt in attempts_of(workspace))
+
+
+def claims_of(workspace: Workspace) -> list[Path]:
+    return sorted(workspace.layout.claim("first", experiment="20240101").parent.glob("*.json"))
+
+
+def until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def start_child(workspace: Workspace, names: Iterable[str], *, place: SlurmPlace) -> subprocess.Popen[str]:
+    told = [str(workspace.data_root), place.settings.model_dump_json(), ",".join(names)]
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD, *told], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+# the choice
+
+
+def ready(names: Iterable[str], place: SlurmPlace, *, step: str = "first") -> list[tuple[str, str, SlurmPlace]]:
+    return [(name, step, place) for name in names]
+
+
+def test_small_steps_with_equal_resources_are_chosen_above_the_threshold(relay: Workspace) -> None:
+    names = add(relay, 5)
+    special = {names[4]: {"resources": {"memory": "1G"}}}
+    assert Packing(relay).choose(ready(names, make_place())) == [names]
+    assert Packing(relay).choose(ready(names, make_place(experiments=special))) == [names[:4]]
+    assert Packing(relay).choose(ready(names[:3], make_place())) == [], "no more than the threshold"
+    assert Packing(relay).choose(ready(names, make_place(pack_above=0))) == [], "switched off"
+    assert Packing(relay).choose(ready(names, make_place(resources={"gpus": 1}))) == [], "GPUs cannot be shared"
+    assert Packing(relay).choose(ready(names, make_place(steps={"first": {"small": False}}))) == []
+
+
+def test_a_step_is_small_when_it_was_so_elsewhere_and_never_by_guess(relay: Workspace) -> None:
+    names = add(relay, 5)
+    place = make_place(steps={})
+    assert Packing(relay).choose(ready(names[1:], place)) == [], "it never ran"
+    chains = {names[0]: ("first",)}
+    with Campaign(relay, chains=chains, place_of=lambda *_: ProcessPlace(), run_id="r") as campaign:
+        assert [type(item) for item in campaign.items()] == [Made]
+    assert Packing(relay).choose(ready(names[1:], place)) == [names[1:]]
+
+
+def test_what_the_cluster_refused_is_not_chosen_again(relay: Workspace) -> None:
+    names, packing = add(relay, 5), Packing(relay)
+    packing.refuse("first", resources=Resources(memory="60M", time="5"))
+    assert packing.choose(ready(names, make_place())) == []
+    assert packing.choose(ready(names, make_place(), step="second")) == [names]
+
+
+# at the cluster
+
+
+@pytest.mark.slurm
+def test_chain_of_two_small_steps_takes_an_allocation_each_and_fails_alone(
+    cluster: LocalCluster, relay: Workspace
+) -> None:
+    names, place = add(relay, 8, failing=[2]), make_place(pack_workers=4)
+    items = walk(relay, names, place=place, steps=("first", "second"))
+    made = Counter(item.experiment for item in items if isinstance(item, Made))
+    assert made == {name: 2 if name != names[2] else 1 for name in names}
+    (failed,) = [item for item in items if isinstance(item, Failed)]
+    assert (failed.experiment, failed.step) == (names[2], "second")
+    assert "fail" in str(failed.error)
+    assert kinds(relay) == {"done": 8}
+    assert len({attempt.job for attempt in attempts_of(relay)}) == 1
+    jobs = [item.outcome.job for item in items if isinstance(item, Made)]
+    assert all(job is not None and job.run_s is not None and job.node for job in jobs)
+    assert claims_of(relay) == []
+
+
+@pytest.mark.slurm
+def test_packs_that_no_node_can_hold_become_single_jobs(
+    cluster: LocalCluster, relay: Workspace, capfd: pytest.CaptureFixture[str]
+) -> None:
+    names = add(relay, 5)
+    place = make_place(pack_workers=5, resources={"memory": "60M", "time": 5, "cpus": 15})
+    assert [type(item) for item in walk(relay, names, place=place)] == [Made] * 5
+    assert submissions(relay, place) == 6
+    assert kinds(relay) == {"cancelled": 5, "done": 5}
+    assert capfd.readouterr().err.count("each gets a job of its own") == 1
+
+
+@pytest.mark.slurm
+def test_killed_campaign_is_taken_over_without_a_submission(cluster: LocalCluster, relay: Workspace) -> None:
+    names, place = add(relay, 6, slow_s=4), make_place(pack_workers=6)
+    child = start_child(relay, names, place=place)
+    until(lambda: sum(attempt.record("start") is not None for attempt in attempts_of(relay)) == 6)
+    child.kill()
+    child.communicate()
+    items = walk(relay, names, place=place, run="second")
+    assert [type(item) for item in items] == [Made] * 6
+    assert submissions(relay, place) == 0
+    assert kinds(relay) == {"done": 6}
+    records = [read_record(relay.layout, primary=relay.output("first", experiment=name)) for name in names]
+    assert {found.run_id for found in records if found is not None} == {"child"}
+
+
+@pytest.mark.slurm
+def test_interrupted_campaign_cancels_its_allocation_and_keeps_what_is_done(
+    cluster: LocalCluster, relay: Workspace
+) -> None:
+    names, place = add(relay, 6, slow_s=60), make_place(pack_workers=2)
+    set_time(relay, 0, experiment=names[0])
+    child = start_child(relay, names, place=place)
+    assert child.stdout is not None
+    assert child.stdout.readline().strip() == names[0]
+    until(lambda: sum(attempt.record("start") is not None for attempt in attempts_of(relay)) == 3)
+    (job,) = {attempt.job for attempt in attempts_of(relay)}
+    child.send_signal(signal.SIGTERM)
+    child.communicate(timeout=40)
+    assert child.returncode != 0
+    assert kinds(relay) == {"done": 1, "cancelled": 5}
+    assert job not in cluster.ask("squeue", "-h", "-o", "%i").split()
+    assert claims_of(relay) == []
+
+
+@pytest.mark.slurm
+def test_what_an_allocation_did_not_come_to_gets_another_one(cluster: LocalCluster, relay: Workspace) -> None:
+    names, place = add(relay, 8), make_place(pack_workers=2)
+    for name in names[:2]:
+        set_time(relay, 15, experiment=name)
+    child = start_child(relay, names, place=place)
+    until(lambda: sum(attempt.record("start") is not None for attempt in attempts_of(relay)) == 2)
+    (job,) = {attempt.job for attempt in attempts_of(relay)}
+    cluster.ask("scancel", "--batch", "--signal=USR1", str(job))
+    out, err = child.communicate(timeout=120)
+    assert child.returncode == 0, err
+    assert sorted(out.split()) == names
+    assert kinds(relay) == {"timeout": 2, "void": 6, "done": 8}
+    packs = list((relay.layout.jobs / "_packs").glob("*"))
+    assert len(packs) == 2
