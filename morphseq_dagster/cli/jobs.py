@@ -15,7 +15,7 @@ import typer
 from morphseq_dagster.cli.messages import printable
 from morphseq_dagster.cli.options import DEFAULT_REGISTRY, Call, DataRoot, RegistryName, Verbose, open_call, refuse_call
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.places.attempts import tell_age
+from morphseq_dagster.places.glimpses import tell_age
 from morphseq_dagster.places.orphans import Deed, Orphan, Survey
 from morphseq_dagster.slurm.folder import VOID, JobRoot
 

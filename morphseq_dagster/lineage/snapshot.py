@@ -5,18 +5,20 @@ Holds the translation of facts and verdicts into states. Reading is `facts`, jud
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
-from morphseq_dagster.layout import RECORD_SUFFIX
+from morphseq_dagster.layout import RECORD_SUFFIX, Layout
 from morphseq_dagster.lineage.facts import ExperimentFacts, StepFacts, read_facts
 from morphseq_dagster.lineage.planner import ExperimentPlan, Verdict, plan_experiment
 from morphseq_dagster.lineage.scans import Scans
-from morphseq_dagster.places.attempts import Glimpse, glimpse_jobs
 from morphseq_dagster.steps.contract import StepSpec
 from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.storage.records import Failure, Record
+
+if TYPE_CHECKING:
+    from morphseq_dagster.places.glimpses import Glimpse
 
 CellState = Literal[
     "ok", "missing", "stale", "failed", "error", "queued", "running", "degraded", "unavailable", "interrupted", "pruned"
@@ -86,7 +88,7 @@ def take_snapshot(
         How raw folders and image sets are looked into; everything now when None.
     """
     experiments = tuple(experiments)
-    jobs = glimpse_jobs(workspace.layout, experiments=set(experiments))
+    jobs = _glimpse_jobs(workspace.layout, experiments=experiments)
     for facts in read_facts(workspace, experiments=experiments, scans=scans, variants=variants):
         plan = plan_experiment(facts, registry=workspace.registry)
         cells: dict[str, Cell] = {}
@@ -112,6 +114,14 @@ def find_recorded(workspace: Workspace) -> tuple[str, ...]:
             name[len(before) : -len(after)] for name in names if name.startswith(before) and name.endswith(after)
         )
     return tuple(sorted(found))
+
+
+def _glimpse_jobs(layout: Layout, *, experiments: Sequence[str]) -> dict[tuple[str, str], Glimpse]:
+    if not layout.jobs.is_dir():
+        return {}
+    from morphseq_dagster.places.glimpses import glimpse_jobs  # most data roots never saw a cluster
+
+    return glimpse_jobs(layout, experiments=set(experiments))
 
 
 def _of_job(own: StepFacts, glimpse: Glimpse | None) -> Cell | None:

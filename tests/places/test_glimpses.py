@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from morphseq_dagster.layout import Layout
-from morphseq_dagster.places.attempts import Glimpse, glimpse_jobs
+from morphseq_dagster.places.glimpses import Glimpse, glimpse_jobs
 from morphseq_dagster.slurm.commands import Row
 from morphseq_dagster.slurm.folder import Attempt, JobRoot
 from morphseq_dagster.slurm.words import Words, read_word
