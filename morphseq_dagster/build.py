@@ -35,7 +35,8 @@ def build_definitions(settings: MachineSettings, *, registry: str = DEFAULT_REGI
         selection=dg.AssetSelection.assets(*(asset.key for asset in assets)),
         description="The whole way of one experiment.",
     )
-    jobs: list[Any] = [pipeline, make_bulk_job(lambda: build_definitions(settings, registry=registry))]
+    bulk = make_bulk_job(lambda: build_definitions(settings, registry=registry))
+    jobs: list[Any] = [pipeline, bulk]
     checks: list[dg.AssetChecksDefinition] = []
     sensors = [
         make_sensor(PIPELINE_JOB),
@@ -54,7 +55,7 @@ def build_definitions(settings: MachineSettings, *, registry: str = DEFAULT_REGI
         checks.append(make_freshness_check())
         sensors += [
             make_report_sensor(REPORT_JOB, interval_s=settings.report_every_s),
-            make_launch_sensor(PIPELINE_JOB),
+            make_launch_sensor(pipeline, bulk=bulk),
         ]
         jobs.append(report_staleness)
         jobs.append(

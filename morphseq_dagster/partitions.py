@@ -50,9 +50,11 @@ def find_runs_in_flight(instance: dg.DagsterInstance, *, experiment: str) -> tup
     return tuple(run.run_id for run in runs if experiment in (_experiments_of(run) or (experiment,)))
 
 
-def bulk_config(experiments: Sequence[str], *, steps: Sequence[str] = (), force: bool = False) -> dict[str, Any]:
+def bulk_config(
+    experiments: Sequence[str], *, steps: Sequence[str] = (), force: bool = False, automatic: bool = False
+) -> dict[str, Any]:
     """Configuration of a run of the job `bulk`."""
-    named = {"experiments": list(experiments), "steps": list(steps), "force": force}
+    named = {"experiments": list(experiments), "steps": list(steps), "force": force, "automatic": automatic}
     return {"ops": {BULK_OP: {"config": named}}}
 
 

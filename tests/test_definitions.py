@@ -179,5 +179,5 @@ def test_failing_registration_is_told_and_does_not_break_loading(project: Path, 
         exported = {"DAGSTER_HOME": f"{project}/mine/home"}
     done = load(project, **exported)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "['cohort', 'materialize_stale', 'pipeline', 'report_staleness']"
+    assert done.stdout.strip() == "['bulk', 'cohort', 'materialize_stale', 'pipeline', 'report_staleness']"
     assert "experiments could not be registered while loading" in done.stderr

@@ -1,54 +1,48 @@
-"""Bulk: the way of `morphseq pipeline` over many experiments when steps run at the cluster - one run, one process.
+"""Bulk: the command line's way over many experiments when steps run at the cluster - one run, one process.
 
-Holds the choice of the way, and the run with its lines. The run itself is the job `bulk`.
+Holds the run with its lines. The choice of the way is `morphseq_dagster.places.ways`, the run itself the job `bulk`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from morphseq_dagster.cli.options import Call
-from morphseq_dagster.places.outcome import SLURM
+from morphseq_dagster.places.ways import wants_bulk
 
 if TYPE_CHECKING:
-    from morphseq_dagster.lineage.planner import Verdict
     from morphseq_dagster.places.campaign import Item
 
-MOST_SINGLE_RUNS: Final = 8
-"""Experiments up to which each has a run of its own also when its steps run at the cluster."""
 
-
-def wants_bulk(call: Call, *, plans: Mapping[str, Sequence[Verdict]]) -> bool:
-    """Whether the experiments go as one run: there are many, and a step that must run does so at the cluster."""
-    todo = {experiment: plan for experiment, plan in plans.items() if plan}
-    return len(todo) > MOST_SINGLE_RUNS and any(
-        call.settings.place_of(verdict.step, experiment=experiment) == SLURM
-        for experiment, plan in todo.items()
-        for verdict in plan
-    )
+def goes_as_bulk(call: Call, *, chains: Mapping[str, Sequence[str]]) -> bool:
+    """Whether the experiments, each with the steps that it must run, go as one run on this machine."""
+    return wants_bulk(chains, place_of=lambda step, name: call.settings.place_of(step, experiment=name))
 
 
 def run_bulk(
     call: Call,
     *,
-    plans: Mapping[str, Sequence[Verdict]],
+    chains: Mapping[str, Sequence[str]],
     steps: Collection[str],
     force: bool = False,
+    automatic: bool = False,
     verbose: bool = False,
 ) -> int:
-    """Run what is pending of many experiments as one run; return how many failed.
+    """Run many experiments as one run; return how many failed.
 
     Parameters
     ----------
     call
         Settings, workspace and registry.
-    plans
-        What is pending, by experiment.
+    chains
+        Experiment to the steps that are pending; those with none are said to be done.
     steps
         The steps that were asked for.
     force
         Compute these although nothing changed.
+    automatic
+        Leave alone what automation leaves to a person.
     verbose
         Whether Dagster's own log is shown.
     """
@@ -56,10 +50,10 @@ def run_bulk(
     from morphseq_dagster.cli.launch import Launcher, StepEvent, open_instance
     from morphseq_dagster.places.campaign import Failed, Made
 
-    chains = {experiment: [verdict.step for verdict in plan] for experiment, plan in plans.items() if plan}
-    for experiment in plans:
-        if experiment not in chains:
+    for experiment, pending in chains.items():
+        if not pending:
             print(f"{experiment}: nothing to do")
+    chains = {experiment: pending for experiment, pending in chains.items() if pending}
     ordered = [spec.name for spec in call.workspace.registry.steps if spec.name in steps]
     with open_instance() as (instance, lasting), Display(total=sum(map(len, chains.values()))) as display:
         if not lasting:
@@ -72,7 +66,7 @@ def run_bulk(
             display.note(StepEvent(item.step, kind, str(item.error) if isinstance(item, Failed) else ""))
 
         outcomes = Launcher(call, instance=instance, verbose=verbose).run_bulk(
-            chains, steps=ordered, force=force, on_item=show
+            chains, steps=ordered, force=force, automatic=automatic, on_item=show
         )
         for outcome in outcomes:
             display.finish(outcome)

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import os
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import dagster as dg
 from dagster import DagsterEventType, EventLogEntry
@@ -23,6 +22,7 @@ from morphseq_dagster.assets.factory import FORCE_TAG
 from morphseq_dagster.build import PIPELINE_JOB, build_definitions
 from morphseq_dagster.cli.options import Call
 from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.launchers.interruption import execute, is_interrupt
 from morphseq_dagster.launchers.run_states import PROCESS_TAG
 from morphseq_dagster.partitions import BULK_JOB, bulk_config, register_experiments
 from morphseq_dagster.places.campaign import Failed, Item, Made, following
@@ -31,6 +31,7 @@ from morphseq_dagster.storage.claims import process_start
 from morphseq_dagster.storage.durable import host_name
 
 HOME_VARIABLE: Final = "DAGSTER_HOME"
+_NOTHING: Final[Mapping[str, Any]] = {}
 _QUIET: Final = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 _TALKATIVE: Final = {"loggers": {"console": {"config": {"log_level": "INFO"}}}}
 
@@ -137,7 +138,13 @@ class Launcher:
         on_event: Callable[[StepEvent], None],
         on_progress: Callable[[Progress], None],
     ) -> Outcome:
-        """Run steps of one experiment through the pipeline job; a failure is an outcome, not an exception."""
+        """Run steps of one experiment through the pipeline job; a failure is an outcome, not an exception.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            When Ctrl-C or TERM ended it; the run is cancelled.
+        """
         register_experiments(self._instance, [experiment])
         tags = {FORCE_TAG: ".".join(forced)} if forced else {}
         return self._run(
@@ -152,7 +159,7 @@ class Launcher:
     def run_job(
         self, job: str, *, on_event: Callable[[StepEvent], None], on_progress: Callable[[Progress], None]
     ) -> Outcome:
-        """Run a job that belongs to no experiment."""
+        """Run a job that belongs to no experiment; interrupted as `run` is."""
         if not self._definitions.get_repository_def().has_job(job):
             raise PermanentError(
                 expected=f"a job {job}",
@@ -168,9 +175,10 @@ class Launcher:
         *,
         steps: Sequence[str],
         force: bool = False,
+        automatic: bool = False,
         on_item: Callable[[Item], None],
     ) -> tuple[Outcome, ...]:
-        """Run many experiments as one run of the job `bulk`; an outcome each, in their order.
+        """Run many experiments as one run of the job `bulk`; an outcome each, in their order. Interrupted as `run` is.
 
         Parameters
         ----------
@@ -178,6 +186,8 @@ class Launcher:
             Experiment to the steps that are pending, for the outcomes: the run plans anew.
         steps, force
             Steps that were asked for, and whether they run although nothing changed.
+        automatic
+            Leave alone what automation leaves to a person.
         on_item
             Called with everything that was made, stands or failed, as it happens.
         """
@@ -190,12 +200,8 @@ class Launcher:
             on_item(item)
 
         with following(hear):
-            result = self._definitions.resolve_job_def(BULK_JOB).execute_in_process(
-                run_config={**self._config, **bulk_config(tuple(chains), steps=steps, force=force)},
-                instance=self._instance,
-                raise_on_error=False,
-                tags={PROCESS_TAG: describe_process()},
-            )
+            config = bulk_config(tuple(chains), steps=steps, force=force, automatic=automatic)
+            result = self._execute(BULK_JOB, config=config)
         lost = not result.success and not any(isinstance(i, Failed) for items in heard.values() for i, _ in items)
         return tuple(
             _summarise_items(experiment, items=heard[experiment], steps=steps, lost=lost)
@@ -240,7 +246,7 @@ class Launcher:
         on_event: Callable[[StepEvent], None],
         on_progress: Callable[[Progress], None],
     ) -> Outcome:
-        run_id, started = str(uuid.uuid4()), time.monotonic()
+        started = time.monotonic()
         events: list[StepEvent] = []
 
         def listen(entry: EventLogEntry) -> None:
@@ -249,19 +255,31 @@ class Launcher:
                 events.append(event)
                 on_event(event)
 
-        self._instance.add_event_listener(run_id, listen)
         with listening(on_progress):
-            result = self._definitions.resolve_job_def(job).execute_in_process(
-                run_config=self._config,
-                instance=self._instance,
-                partition_key=experiment or None,
-                raise_on_error=False,
-                asset_selection=[dg.AssetKey(step) for step in steps] or None,
-                run_id=run_id,
-                tags={**tags, PROCESS_TAG: describe_process()},
-            )
+            result = self._execute(job, experiment=experiment, steps=steps, tags=tags, listen=listen)
         seconds = time.monotonic() - started
         return _summarise(experiment, steps=steps, events=events, success=result.success, seconds=seconds)
+
+    def _execute(
+        self,
+        job: str,
+        *,
+        experiment: str = "",
+        steps: Sequence[str] = (),
+        config: Mapping[str, Any] = _NOTHING,
+        tags: Mapping[str, str] = _NOTHING,
+        listen: Callable[[EventLogEntry], None] | None = None,
+    ) -> dg.ExecuteInProcessResult:
+        """Run a job in this process; interrupted as `run` is."""
+        return execute(
+            self._definitions.resolve_job_def(job),
+            instance=self._instance,
+            listen=listen,
+            run_config={**self._config, **config},
+            partition_key=experiment or None,
+            asset_selection=[dg.AssetKey(step) for step in steps] or None,
+            tags={**tags, PROCESS_TAG: describe_process()},
+        )
 
 
 def describe_process() -> str:
@@ -308,6 +326,8 @@ def _translate(entry: EventLogEntry) -> StepEvent | None:
     if event.event_type is DagsterEventType.ASSET_MATERIALIZATION:
         tags = event.step_materialization_data.materialization.tags or {}
         return StepEvent(step, "standing" if tags.get(MEMO_TAG) == "hit" else "made")
+    if is_interrupt(event):
+        return StepEvent(step, "failed", "interrupted") if step else None
     if event.event_type is DagsterEventType.STEP_FAILURE:
         data = event.step_failure_data
         told = data.user_failure_data.description if data.user_failure_data is not None else None

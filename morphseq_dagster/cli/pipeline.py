@@ -84,13 +84,14 @@ def pipeline(
         _set_model(call, experiments=choice.experiments, model=model_name, dry_run=dry_run)
     plans, broken = _plan(call, experiments=choice.experiments, steps=steps, forced=own if force else frozenset())
     failures = len(choice.refused) + len(broken)
-    from morphseq_dagster.cli.bulk import run_bulk, wants_bulk
+    from morphseq_dagster.cli.bulk import goes_as_bulk, run_bulk
 
-    bulk = wants_bulk(call, plans=plans)
+    chains = {experiment: [verdict.step for verdict in plan] for experiment, plan in plans.items()}
+    bulk = goes_as_bulk(call, chains=chains)
     if dry_run:
         _tell_plans(plans, total=len(steps), bulk=bulk)
     elif bulk:
-        failures += run_bulk(call, plans=plans, steps=own, force=force, verbose=verbose)
+        failures += run_bulk(call, chains=chains, steps=own, force=force, verbose=verbose)
     else:
         forced = [spec.name for spec in call.workspace.registry.steps if spec.name in own] if force else []
         failures += run_plans(call, plans=plans, forced=forced, verbose=verbose)
@@ -202,6 +203,7 @@ def _plan(
 
 def _tell_plans(plans: Mapping[str, Sequence[Verdict]], *, total: int, bulk: bool) -> None:
     from morphseq_dagster.lineage.costs import describe_cost, estimate_cost
+    from morphseq_dagster.places.ways import describe_way
 
     for experiment, plan in plans.items():
         if not plan:
@@ -213,5 +215,5 @@ def _tell_plans(plans: Mapping[str, Sequence[Verdict]], *, total: int, bulk: boo
             print(f"  {verdict.step:<22}{printable(verdict.reason)}{doubt}")
     if len(plans) > 1 and any(plans.values()):
         every = [verdict for plan in plans.values() for verdict in plan]
-        way = "one run over all" if bulk else "one run each"
-        print(f"in all: {len(every)} steps, {describe_cost(estimate_cost(every))}, {way}")
+        cost = describe_cost(estimate_cost(every))
+        print(f"in all: {len(every)} steps, {cost}, {describe_way(bulk=bulk)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def stale(
     *,
     experiments: Experiments = None,
-    launch: Annotated[bool, typer.Option("--launch", help="Run what is stale, one run per experiment.")] = False,
+    launch: Annotated[bool, typer.Option("--launch", help="Run what is stale.")] = False,
     form: Annotated[Format, typer.Option("--format", help="Form of the output.")] = Format.table,
     data_root: DataRoot = None,
     verbose: Verbose = False,
@@ -52,7 +52,7 @@ def stale(
         print(json.dumps(_encode(concerned, data_root=str(call.workspace.data_root)), indent=1))
     else:
         lines = [f"{name}: left out, {reason}" for name, reason in left_out]
-        lines += _tell(concerned, total=len(plans), verbose=verbose)
+        lines += _tell(concerned, total=len(plans), way=_way(call, plans=concerned), verbose=verbose)
         print("\n".join(printable(line) for line in lines))
     if launch:
         raise typer.Exit(_launch(call, plans=concerned, verbose=verbose))
@@ -99,31 +99,54 @@ def _launch(call: Call, *, plans: Sequence[ExperimentPlan], verbose: bool) -> in
     if not names:
         print("nothing to launch")
         return 0
-    from morphseq_dagster.cli.display import Display
-    from morphseq_dagster.cli.launch import Launcher, open_instance
+    from morphseq_dagster.cli.bulk import goes_as_bulk, run_bulk
+    from morphseq_dagster.cli.launch import open_instance
     from morphseq_dagster.lineage.plan import plan_experiments
     from morphseq_dagster.partitions import find_busy
 
-    failures = 0
-    with open_instance() as (instance, _), Display(total=sum(len(p.automatic) for p in plans)) as display:
-        launcher = Launcher(call, instance=instance, verbose=verbose)
+    with open_instance() as (instance, _):
         # First who is at work, then the facts: what starts in between is met inside the claim.
         busy = find_busy(instance)
-        for plan in plan_experiments(call.workspace, experiments=names, busy=busy):
-            if plan.busy:
-                display.say(f"{plan.experiment}: left out, {plan.busy}")
-            if plan.busy or not plan.automatic:
-                continue
-            display.begin(plan.experiment)
-            outcome = launcher.run(
-                plan.experiment, steps=plan.automatic, on_event=display.note, on_progress=display.progress
-            )
-            display.finish(outcome)
-            failures += bool(outcome.failed)
+    chains = {}
+    for plan in plan_experiments(call.workspace, experiments=names, busy=busy):
+        if plan.busy:
+            print(printable(f"{plan.experiment}: left out, {plan.busy}"))
+        elif plan.automatic:
+            chains[plan.experiment] = plan.automatic
+    if goes_as_bulk(call, chains=chains):
+        steps = {step for chain in chains.values() for step in chain}
+        failures = run_bulk(call, chains=chains, steps=steps, automatic=True, verbose=verbose)
+    else:
+        failures = _launch_each(call, chains=chains, verbose=verbose)
     return 1 if failures else 0
 
 
-def _tell(plans: Sequence[ExperimentPlan], *, total: int, verbose: bool) -> Iterable[str]:
+def _launch_each(call: Call, *, chains: Mapping[str, Sequence[str]], verbose: bool) -> int:
+    """Run one experiment after the other; return how many failed."""
+    from morphseq_dagster.cli.display import Display
+    from morphseq_dagster.cli.launch import Launcher, open_instance
+
+    failures = 0
+    with open_instance() as (instance, _), Display(total=sum(map(len, chains.values()))) as display:
+        launcher = Launcher(call, instance=instance, verbose=verbose)
+        for experiment, steps in chains.items():
+            display.begin(experiment)
+            outcome = launcher.run(experiment, steps=steps, on_event=display.note, on_progress=display.progress)
+            display.finish(outcome)
+            failures += bool(outcome.failed)
+    return failures
+
+
+def _way(call: Call, *, plans: Sequence[ExperimentPlan]) -> str:
+    """Say which way a launch would take; nothing where there is no choice."""
+    from morphseq_dagster.cli.bulk import goes_as_bulk
+    from morphseq_dagster.places.ways import describe_way
+
+    chains = {plan.experiment: plan.automatic for plan in plans if plan.automatic and not plan.busy}
+    return describe_way(bulk=goes_as_bulk(call, chains=chains)) if len(chains) > 1 else ""
+
+
+def _tell(plans: Sequence[ExperimentPlan], *, total: int, way: str, verbose: bool) -> Iterable[str]:
     from morphseq_dagster.lineage.costs import describe_cost, estimate_cost
 
     for plan in plans:
@@ -144,9 +167,8 @@ def _tell(plans: Sequence[ExperimentPlan], *, total: int, verbose: bool) -> Iter
             yield f"  and {after} steps after these"
     pending = [verdict for plan in plans for verdict in plan.pending]
     concerned = sum(bool(plan.pending) for plan in plans)
-    yield f"{concerned} of {total} experiments have stale or missing steps" + (
-        f": {len(pending)} steps, {describe_cost(estimate_cost(pending))}" if pending else ""
-    )
+    cost = f": {len(pending)} steps, {describe_cost(estimate_cost(pending))}" if pending else ""
+    yield f"{concerned} of {total} experiments have stale or missing steps{cost}" + (f", {way}" if way else "")
 
 
 def _encode(plans: Sequence[ExperimentPlan], *, data_root: str) -> dict[str, Any]:

@@ -34,6 +34,9 @@ class BulkConfig(dg.Config):
         default=[], description="Steps to bring up to date, with everything stale before them; all when empty."
     )
     force: bool = Field(default=False, description="Compute the named steps although nothing changed.")
+    automatic: bool = Field(
+        default=False, description="Leave alone what automation leaves to a person: edited by hand, failed too often."
+    )
 
 
 def make_bulk_job(definitions: Callable[[], dg.Definitions]) -> dg.JobDefinition:
@@ -64,8 +67,8 @@ def make_bulk_job(definitions: Callable[[], dg.Definitions]) -> dg.JobDefinition
             if plan.problem:
                 failed[plan.experiment] = plan.problem
                 context.log.error(f"{plan.experiment}: {plan.problem}")
-            elif plan.pending:
-                chains[plan.experiment] = tuple(verdict.step for verdict in plan.pending)
+            elif chain := plan.automatic if config.automatic else plan.closure:
+                chains[plan.experiment] = chain
         context.log.info(
             f"{len(chains)} of {len(names)} experiments have {sum(map(len, chains.values()))} steps to run, "
             f"{len(names) - len(chains) - len(failed)} are up to date"

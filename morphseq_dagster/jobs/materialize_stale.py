@@ -1,18 +1,22 @@
-"""The job `materialize_stale`: one click that mends what is stale, one run per experiment, with the plan in its log.
+"""The job `materialize_stale`: one click that mends what is stale, with the plan in its log.
 
 Holds the job. Each experiment is a run of its own in the same process, so that one failure stops no other and every
-run can be looked at, cancelled and repeated by itself.
+run can be looked at, cancelled and repeated by itself; where many wait for a cluster, one run of the job `bulk` takes
+them all.
 """
 
 # Dagster reads the annotations of an op's body at run time, hence no postponed evaluation in this module.
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import dagster as dg
 from pydantic import Field
 
 from morphseq_dagster.assets.freshness import STALE_JOB, plan_known, summarise
 from morphseq_dagster.jobs.report_staleness import report
+from morphseq_dagster.launchers.interruption import execute
 from morphseq_dagster.lineage.planner import ExperimentPlan
+from morphseq_dagster.partitions import BULK_JOB, bulk_config
+from morphseq_dagster.places.ways import describe_way, wants_bulk
 from morphseq_dagster.resources.workspace import WorkspaceResource
 from morphseq_dagster.sensors.staleness import STALE_TAG
 
@@ -46,30 +50,24 @@ def make_stale_job(*, pipeline: str, definitions: Callable[[], dg.Definitions]) 
             raise dg.Failure(f"not registered, or retired: {', '.join(unknown)}", allow_retries=False)
         for plan in plans:
             _tell(context, plan)
+        chains = {plan.experiment: plan.automatic for plan in plans if plan.automatic and not plan.busy}
+        bulk = wants_bulk(chains, place_of=workspace.place_names())
+        if chains:
+            context.log.info(f"{len(chains)} experiments to mend, {describe_way(bulk=bulk)}")
         if config.dry_run:
             return
-        failed = []
-        job = definitions().resolve_job_def(pipeline)
-        for plan in plans:
-            if not plan.automatic or plan.busy:
-                continue
-            result = job.execute_in_process(
-                instance=context.instance,
-                partition_key=plan.experiment,
-                asset_selection=[dg.AssetKey(step) for step in plan.automatic],
-                tags={STALE_TAG: plan.automatic[0]},
-                raise_on_error=False,
-            )
-            context.log.info(f"{plan.experiment}: {'mended' if result.success else 'failed'}, run {result.run_id}")
-            if not result.success:
-                failed.append(plan.experiment)
+        if bulk:
+            failed = _run_together(context, tuple(chains), job=definitions().resolve_job_def(BULK_JOB))
+        else:
+            failed = _run_each(context, chains, job=definitions().resolve_job_def(pipeline))
         report(context, workspace=workspace, experiments=named)
         if failed:
-            raise dg.Failure(f"failed: {', '.join(failed)}; their runs say why", allow_retries=False)
+            raise dg.Failure(failed, allow_retries=False)
 
     @dg.job(
         name=STALE_JOB,
-        description="Mends what is stale, one run per experiment. Steps held for a person are named and left alone.",
+        description="Mends what is stale, one run per experiment; many that wait for a cluster go as one run. Steps "
+        "held for a person are named and left alone.",
         executor_def=dg.in_process_executor,
     )
     def materialize_stale() -> None:
@@ -83,3 +81,36 @@ def _tell(context: dg.OpExecutionContext, plan: ExperimentPlan) -> None:
     for verdict in plan.verdicts:
         if verdict.runs or verdict.held:
             context.log.info(f"{plan.experiment} {verdict.step}: {verdict.reason}")
+
+
+def _run_each(context: dg.OpExecutionContext, chains: Mapping[str, Sequence[str]], *, job: dg.JobDefinition) -> str:
+    """Run one experiment after the other; say which failed, nothing when none did."""
+    failed = []
+    for experiment, steps in chains.items():
+        result = execute(
+            job,
+            instance=context.instance,
+            partition_key=experiment,
+            asset_selection=[dg.AssetKey(step) for step in steps],
+            tags={STALE_TAG: steps[0]},
+        )
+        context.log.info(f"{experiment}: {'mended' if result.success else 'failed'}, run {result.run_id}")
+        if not result.success:
+            failed.append(experiment)
+    return f"failed: {', '.join(failed)}; their runs say why" if failed else ""
+
+
+def _run_together(context: dg.OpExecutionContext, experiments: Sequence[str], *, job: dg.JobDefinition) -> str:
+    """Run all as one; say what failed, nothing when all went well."""
+    result = execute(
+        job,
+        instance=context.instance,
+        run_config=bulk_config(experiments, automatic=True),
+        tags={STALE_TAG: f"{len(experiments)} experiments"},
+    )
+    context.log.info(f"{len(experiments)} experiments: {'mended' if result.success else 'failed'}, run {result.run_id}")
+    if result.success:
+        return ""
+    told = [event.step_failure_data.user_failure_data for event in result.all_events if event.is_step_failure]
+    words = "; ".join(data.description or "" for data in told if data is not None)
+    return f"{words or 'failed'}; run {result.run_id} says why"

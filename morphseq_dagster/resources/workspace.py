@@ -6,6 +6,7 @@ Holds the translation from configuration to objects only.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
@@ -48,16 +49,20 @@ class WorkspaceResource(dg.ConfigurableResource[Workspace]):
         weights = {name: Path(path) for name, path in json.loads(self.weights).items()}
         return Workspace(Path(self.data_root), load_registry(self.registry), weights)
 
-    def place_name(self, step: str, *, experiment: str = "") -> str:
-        """Name of the place where a step of an experiment runs."""
+    def place_names(self) -> Callable[[str, str], str]:
+        """Make the look-up of the name of the place where a step (first) of an experiment (second) runs."""
         places = PlacesSettings.model_validate_json(self.places)
-        special = places.experiments.get(experiment, {})
-        return special.get(step, places.steps.get(step, self.place))
+        steps = places.steps
+
+        def look_up(step: str, experiment: str) -> str:
+            return places.experiments.get(experiment, {}).get(step, steps.get(step, self.place))
+
+        return look_up
 
     def place_of(self, step: str, *, experiment: str = "", run_id: str = "") -> Place:
         """Place where a step of an experiment runs; a run whose process may leave does not wait for its jobs."""
         places = PlacesSettings.model_validate_json(self.places)
-        name = self.place_name(step, experiment=experiment)
+        name = self.place_names()(step, experiment)
         park = name == SLURM and places.slurm is not None and may_park(run_id)
         if park and places.slurm is not None:
             note_site(run_id, data_root=Path(self.data_root), slurm=places.slurm)

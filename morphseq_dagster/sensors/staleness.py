@@ -5,15 +5,20 @@ Holds the ticks and their pure parts. Plans are `lineage`; what a run then finds
 
 # Dagster reads the annotations of a sensor's body at run time, hence no postponed evaluation in this module.
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import dagster as dg
+
+# What `define_asset_job` gives; it has no public name in Dagster 1.13.
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from morphseq_dagster.assets.freshness import find_target, plan_known, summarise
 from morphseq_dagster.lineage.planner import ExperimentPlan, encode_plan
+from morphseq_dagster.partitions import BULK_JOB, bulk_config
+from morphseq_dagster.places.ways import describe_way, wants_bulk
 from morphseq_dagster.resources.workspace import WorkspaceResource
 from morphseq_dagster.storage.hashing import hash_json
 
@@ -33,6 +38,27 @@ class Told(BaseModel):
 
     version: int = 1
     digests: dict[str, str] = Field(default_factory=dict)
+
+
+class Asked(BaseModel):
+    """What the launch sensor remembers: key of the launch that it asked for last, per experiment."""
+
+    model_config = ConfigDict(frozen=True)
+
+    version: int = 1
+    keys: dict[str, str] = Field(default_factory=dict)
+
+
+_Memory = TypeVar("_Memory", Told, Asked)
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Runs to ask for, the keys that have been asked for after this, and the way in words (empty for no runs)."""
+
+    requests: tuple[dg.RunRequest, ...]
+    keys: Mapping[str, str]
+    way: str
 
 
 @dataclass(frozen=True)
@@ -69,18 +95,53 @@ def find_news(plans: Iterable[ExperimentPlan], *, told: Mapping[str, str], targe
     return News(tuple(news), digests)
 
 
-def ask_for_runs(plans: Iterable[ExperimentPlan]) -> list[dg.RunRequest]:
-    """One run per experiment over what automation may launch; a launch that was made once is not made again."""
-    return [
+def ask_for_runs(
+    plans: Iterable[ExperimentPlan], *, asked: Mapping[str, str], place_of: Callable[[str, str], str], job: str
+) -> Asking:
+    """Ask for what automation may launch: one run per experiment, or one over all where many wait for a cluster.
+
+    Parameters
+    ----------
+    plans
+        Plans of all experiments.
+    asked
+        Key of the launch that was asked for last, per experiment: what was asked for once, in whichever way, is not
+        asked for again.
+    place_of
+        Name of the place of a step of an experiment.
+    job
+        Job of one experiment.
+    """
+    plans = tuple(plans)
+    todo = [
+        plan
+        for plan in plans
+        if plan.automatic and not plan.busy and not plan.problem and asked.get(plan.experiment) != plan.run_key
+    ]
+    known = {plan.experiment for plan in plans}
+    keys = {name: key for name, key in asked.items() if name in known}
+    keys |= {plan.experiment: plan.run_key for plan in todo}
+    chains = {plan.experiment: plan.automatic for plan in todo}
+    if wants_bulk(chains, place_of=place_of):
+        key = hash_json(sorted(plan.run_key for plan in todo))[:_DIGEST]
+        request = dg.RunRequest(
+            run_key=f"stale:{BULK_JOB}:{key}",
+            job_name=BULK_JOB,
+            run_config=bulk_config(tuple(chains), automatic=True),
+            tags={STALE_TAG: f"{len(chains)} experiments"},
+        )
+        return Asking((request,), keys, f"{len(chains)} experiments to launch, {describe_way(bulk=True)}")
+    requests = tuple(
         dg.RunRequest(
             run_key=plan.run_key,
+            job_name=job,
             partition_key=plan.experiment,
             asset_selection=[dg.AssetKey(step) for step in plan.automatic],
             tags={STALE_TAG: plan.automatic[0]},
         )
-        for plan in plans
-        if plan.automatic and not plan.busy and not plan.problem
-    ]
+        for plan in todo
+    )
+    return Asking(requests, keys, f"{len(chains)} experiments to launch, {describe_way(bulk=False)}" if chains else "")
 
 
 def make_report_sensor(job: str, *, interval_s: int = REPORT_S) -> dg.SensorDefinition:
@@ -95,7 +156,7 @@ def make_report_sensor(job: str, *, interval_s: int = REPORT_S) -> dg.SensorDefi
         "shows in the check `up_to_date` of the final table. Computes nothing.",
     )
     def report_staleness(context: dg.SensorEvaluationContext, workspace: WorkspaceResource) -> dg.SensorResult:
-        told = _read(context.cursor)
+        told = _read(context.cursor, kind=Told)
         plans = plan_known(workspace.open(), instance=context.instance)
         targets = {plan.experiment: find_target(context.instance, experiment=plan.experiment) for plan in plans}
         latest = {name: target.storage_id for name, target in targets.items() if target is not None}
@@ -114,35 +175,52 @@ def make_report_sensor(job: str, *, interval_s: int = REPORT_S) -> dg.SensorDefi
     return report_staleness
 
 
-def make_launch_sensor(job: str) -> dg.SensorDefinition:
-    """Make the sensor that launches what is stale; its tick preview shows the plan."""
+def make_launch_sensor(pipeline: UnresolvedAssetJobDefinition, *, bulk: dg.JobDefinition) -> dg.SensorDefinition:
+    """Make the sensor that launches what is stale; its tick preview shows the plan and the way.
+
+    Parameters
+    ----------
+    pipeline
+        Job of one experiment.
+    bulk
+        Job of one run over many.
+    """
 
     @dg.sensor(
         name=LAUNCH,
-        job_name=job,
+        jobs=[pipeline, bulk],
         minimum_interval_seconds=LAUNCH_S,
         default_status=dg.DefaultSensorStatus.STOPPED,
-        description="Launches one run per experiment over its stale steps. Preview a tick to see the plan. A step that "
-        "failed is not launched again for the same reasons.",
+        description="Launches one run per experiment over its stale steps; many that wait for a cluster go as one run. "
+        "Preview a tick to see the plan. A step that failed is not launched again for the same reasons.",
     )
     def stale_experiments(context: dg.SensorEvaluationContext, workspace: WorkspaceResource) -> dg.SensorResult:
+        asked = _read(context.cursor, kind=Asked)
         plans = plan_known(workspace.open(), instance=context.instance, launching=True)
         for plan in plans:
             if plan.pending or plan.held or plan.problem:
                 context.log.info(f"{plan.experiment}: {summarise(plan)}")
-        requests = ask_for_runs(plans)
-        reason = None if requests else dg.SkipReason(f"{len(plans)} experiments looked at, nothing to launch")
-        return dg.SensorResult(run_requests=requests, skip_reason=reason)
+        asking = ask_for_runs(
+            plans,
+            asked=asked.keys,
+            place_of=workspace.place_names(),
+            job=pipeline.name,
+        )
+        if asking.way:
+            context.log.info(asking.way)
+        cursor = Asked(keys=dict(asking.keys)).model_dump_json()
+        nothing = None if asking.requests else f"{len(plans)} experiments looked at, nothing to launch"
+        return dg.SensorResult(run_requests=list(asking.requests), skip_reason=nothing, cursor=cursor)
 
     return stale_experiments
 
 
-def _read(text: str | None) -> Told:
-    """Read the cursor; one that is not understood starts afresh, which repeats what was told."""
+def _read(text: str | None, *, kind: type[_Memory]) -> _Memory:
+    """Read a cursor; one that is not understood starts afresh, which repeats what was told or asked for."""
     if not text:
-        return Told()
+        return kind()
     try:
-        told = Told.model_validate_json(text)
+        memory = kind.model_validate_json(text)
     except ValidationError:
-        return Told()
-    return told if told.version == Told().version else Told()
+        return kind()
+    return memory if memory.version == kind().version else kind()

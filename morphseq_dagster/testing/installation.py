@@ -1,4 +1,4 @@
-"""Installation: web server, daemon and code server of the toy registry, as users start them, with runs that park.
+"""Installation: web server, daemon and code server of a registry, as users start them.
 
 Holds starting, stopping and asking by GraphQL, as the web page asks; tests and benchmarks use it. Imports no Dagster.
 """
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,12 +27,13 @@ from morphseq_dagster.slurm.folder import Attempt, JobRoot
 from morphseq_dagster.testing.chain import TOY, write_words
 
 _T = TypeVar("_T")
+_NOTHING: Mapping[str, Any] = {}
 _ENDS = ("SUCCESS", "FAILURE", "CANCELED")
 _TEMPLATE = Path(__file__).resolve().parents[1] / "templates" / "dagster.yaml"
-_CODE = f"""
+_CODE = """
 from morphseq_dagster.build import build_definitions
 from morphseq_dagster.settings import load_settings
-defs = build_definitions(load_settings(), registry="{TOY}")
+defs = build_definitions(load_settings(), registry="{registry}")
 """
 _LAUNCH = """
 mutation($params: ExecutionParams!) { launchRun(executionParams: $params) { __typename
@@ -50,6 +51,12 @@ query($id: ID!) { logsForRun(runId: $id) { ... on EventConnection { events { __t
   ... on MessageEvent { message stepKey }
   ... on ExecutionStepFailureEvent { error { message } failureMetadata { description } }
   ... on MaterializationEvent { metadataEntries { label ... on TextMetadataEntry { text } } } } } } }"""
+
+
+def shipped_settings() -> dict[str, Any]:
+    """Take the template of dagster.yaml as it is."""
+    values: dict[str, Any] = yaml.safe_load(_TEMPLATE.read_text())
+    return values
 
 
 def parking_settings(*, poll_s: int = 2, max_workers: int = 4, max_concurrent_runs: int = 8) -> dict[str, Any]:
@@ -80,12 +87,15 @@ class Installation:
         Where single steps run, and the cluster.
     place
         Where all others run.
+    registry
+        Name of the registry.
     """
 
     folder: Path
     settings: dict[str, Any]
     places: PlacesSettings
     place: str = "process"
+    registry: str = TOY
     log: Path = field(init=False)
     url: str = field(init=False)
     environment: dict[str, str] = field(init=False)
@@ -97,7 +107,7 @@ class Installation:
         self.home.mkdir(parents=True)
         self.data_root.mkdir()
         (self.home / "dagster.yaml").write_text(yaml.safe_dump(self.settings))
-        (self.folder / "toy_code.py").write_text(_CODE)
+        (self.folder / "toy_code.py").write_text(_CODE.format(registry=self.registry))
         workspace = {"load_from": [{"python_file": {"relative_path": "toy_code.py", "location_name": "toy"}}]}
         (self.folder / "workspace.yaml").write_text(yaml.safe_dump(workspace))
         self.log = self.folder / "server.log"
@@ -169,16 +179,25 @@ class Installation:
 
     def launch(self, experiment: str, *, steps: Sequence[str] = (), tags: dict[str, str] | None = None) -> str:
         """Launch a run of an experiment, as the web page does; return its number."""
-        selector: dict[str, object] = {
-            "repositoryLocationName": "toy",
-            "repositoryName": "__repository__",
-            "jobName": "pipeline",
-        }
-        if steps:
-            selector["assetSelection"] = [{"path": [step]} for step in steps]
-        pairs = {"dagster/partition": experiment, **(tags or {})}
-        metadata = {"tags": [{"key": key, "value": value} for key, value in pairs.items()]}
-        done = self.ask(_LAUNCH, params={"selector": selector, "executionMetadata": metadata})
+        selection = {"assetSelection": [{"path": [step]} for step in steps]} if steps else {}
+        return self._launch("pipeline", selection=selection, tags={"dagster/partition": experiment, **(tags or {})})
+
+    def launch_job(self, job: str, *, config: dict[str, Any]) -> str:
+        """Launch a run of a job of no partition, as the web page does; return its number."""
+        return self._launch(job, config=config)
+
+    def _launch(
+        self,
+        job: str,
+        *,
+        selection: Mapping[str, object] = _NOTHING,
+        tags: Mapping[str, str] = _NOTHING,
+        config: Mapping[str, object] = _NOTHING,
+    ) -> str:
+        place = {"repositoryLocationName": "toy", "repositoryName": "__repository__", "jobName": job}
+        metadata = {"tags": [{"key": key, "value": value} for key, value in tags.items()]}
+        params = {"selector": {**place, **selection}, "executionMetadata": metadata, "runConfigData": config}
+        done = self.ask(_LAUNCH, params=params)
         if done["__typename"] != "LaunchRunSuccess":
             raise RuntimeError(str(done))
         return str(done["run"]["id"])

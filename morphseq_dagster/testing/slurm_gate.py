@@ -16,11 +16,20 @@ _SQUEUE = """#!/bin/sh
 here=$(dirname "$0")
 echo "$PPID $*" >> "$here/asked"
 while [ -e "$here/stall" ]; do sleep 0.1; done
-if [ -e "$here/mute" ]; then
+if [ -e "$here/mute" ] || [ -e "$here/cut" ]; then
   echo "slurm_load_jobs error: Unable to contact slurm controller (connect failure)" >&2
   exit 1
 fi
 exec squeue "$@"
+"""
+_OTHER = """#!/bin/sh
+here=$(dirname "$0")
+if [ -e "$here/cut" ]; then
+  echo "{name}: error: Unable to contact slurm controller (connect failure)" >&2
+  exit 1
+fi
+echo "$*" >> "$here/{name}.calls"
+exec {name} "$@"
 """
 
 
@@ -41,9 +50,10 @@ class Gate:
 
     def __post_init__(self) -> None:
         """Write the commands."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         for name in ("squeue", "sbatch", "sacct", "scancel"):
             path = self.folder / name
-            path.write_text(_SQUEUE if name == "squeue" else f'#!/bin/sh\nexec {name} "$@"\n')
+            path.write_text(_SQUEUE if name == "squeue" else _OTHER.format(name=name))
             path.chmod(0o755)
 
     def settings(self, **more: object) -> SlurmSettings:
@@ -59,11 +69,11 @@ class Gate:
     def open(self) -> None:
         """Let jobs begin, and questions be answered."""
         self.cluster.ask("scontrol", "update", "partition=cpu", "state=UP")
-        for name in ("mute", "stall"):
+        for name in ("mute", "stall", "cut"):
             (self.folder / name).unlink(missing_ok=True)
 
-    def switch(self, name: Literal["mute", "stall"], *, on: bool) -> None:
-        """Give no answer, or none yet."""
+    def switch(self, name: Literal["mute", "stall", "cut"], *, on: bool) -> None:
+        """Give no answer, none yet, or none to any command."""
         path = self.folder / name
         if on:
             path.touch()
@@ -73,6 +83,11 @@ class Gate:
     def asked(self) -> list[str]:
         """Questions to the controller: asking process and arguments of each."""
         path = self.folder / "asked"
+        return path.read_text().splitlines() if path.exists() else []
+
+    def calls(self, name: Literal["sbatch", "sacct", "scancel"]) -> list[str]:
+        """Arguments of every call of another command that reached the cluster."""
+        path = self.folder / f"{name}.calls"
         return path.read_text().splitlines() if path.exists() else []
 
     def jobs(self) -> list[str]:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from morphseq_dagster.slurm.folder import Attempt, JobRoot
 from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.testing.relay import RELAY
 from morphseq_dagster.testing.slurm_cluster import LocalCluster, start_cluster
+from morphseq_dagster.testing.slurm_gate import Gate
 
 NAMES = [f"202404{day:02d}" for day in range(1, 10)]
 
@@ -29,7 +31,9 @@ def many(workspace: Workspace, add: Callable[..., Any], monkeypatch: pytest.Monk
     monkeypatch.setenv("MORPHSEQ_REGISTRY", RELAY)
     for name in NAMES:
         add(name, {"A01": "fail" if name == NAMES[4] else f"word{name}"})
-    text = '[places]\nfirst = "slurm"\n[places.slurm.resources]\nmemory = "200M"\ntime = 5\n'
+    # The code may be edited while tests run; what a job must find is not what they are about.
+    text = '[places]\nfirst = "slurm"\n[places.slurm]\nenvironment = "any"\n'
+    text += '[places.slurm.resources]\nmemory = "200M"\ntime = 5\n'
     (workspace.data_root.parent / "morphseq.toml").write_text(text)
     return NAMES
 
@@ -45,6 +49,35 @@ def attempts_of(workspace: Workspace) -> list[Attempt]:
     root = JobRoot(workspace.layout.jobs)
     keys = sorted(workspace.layout.jobs.glob("*/*/*"))
     return [attempt for key in keys for attempt in root.attempts(key.parts[-3:-1], key=key.name)]
+
+
+def write_slow(workspace: Workspace, names: list[str], *, seconds: float) -> None:
+    for name in names:
+        recipe = workspace.layout.recipes(name)[1]
+        recipe.parent.mkdir(exist_ok=True)
+        recipe.write_text(f"[first]\nslow_s = {seconds}\n")
+
+
+def start_pipeline(names: list[str], *, log: Path) -> tuple[subprocess.Popen[bytes], Path]:
+    command = [sys.executable, "-m", "morphseq_dagster.cli", "pipeline", "--experiments", ",".join(names)]
+    with log.open("wb") as handle:
+        return subprocess.Popen(command, env=os.environ, stdout=handle, stderr=subprocess.STDOUT), log
+
+
+def lines_with(said: Path, words: str) -> list[str]:
+    return [line for line in said.read_text().splitlines() if words in line]
+
+
+def started(workspace: Workspace) -> int:
+    return sum(attempt.record("start") is not None for attempt in attempts_of(workspace))
+
+
+def wait_for(condition: Callable[[], object], child: subprocess.Popen[bytes], said: Path) -> None:
+    deadline = time.monotonic() + 90
+    while not condition():
+        assert child.poll() is None, said.read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_dry_run_says_which_way_will_be_taken(many: list[str], say: Callable[..., Any]) -> None:
@@ -87,6 +120,54 @@ def test_one_run_over_all_tells_of_each(
 
 
 @pytest.mark.slurm
+def test_launch_of_what_is_stale_goes_the_same_way(
+    many: list[str], workspace: Workspace, say: Callable[..., Any], instance: dg.DagsterInstance, cluster: LocalCluster
+) -> None:
+    assert say("stale").out.splitlines()[-1].endswith(", one run over all")
+    said = say("stale", "--launch")
+    assert said.code == 1
+    lines = said.err.splitlines()
+    assert "one run over 9 experiments" in lines
+    assert sum(": 3 made in " in line for line in lines) == 8
+    assert sum(line.startswith(f"{many[4]}: 1 made, 1 failed, 1 not tried in ") for line in lines) == 1
+    (run,) = instance.get_runs()
+    assert (run.job_name, run.status) == (BULK_JOB, dg.DagsterRunStatus.FAILURE)
+    again = say("stale", "--launch")
+    assert "nothing to launch" in again.out, "the failed step is left to a person"
+    assert len(attempts_of(workspace)) == 9
+
+
+@pytest.mark.slurm
+def test_silence_of_the_cluster_is_waited_out_and_nothing_is_submitted_twice(
+    many: list[str], workspace: Workspace, cluster: LocalCluster, tmp_path: Path
+) -> None:
+    gate = Gate(cluster, tmp_path / "commands")
+    settings = workspace.data_root.parent / "morphseq.toml"
+    text = settings.read_text().replace("[places]\n", '[places]\nsecond = "slurm"\n')
+    more = f'[places.slurm]\ngrace_s = 3\nlost_s = 10\ncommands = "{gate.folder}"\n'
+    settings.write_text(text.replace("[places.slurm]\n", more))
+    write_slow(workspace, many, seconds=8)
+    child, said = start_pipeline(many, log=tmp_path / "said.txt")
+    wait_for(lambda: started(workspace) == 9, child, said)
+    gate.switch("cut", on=True)
+    wait_for(lambda: "no contact with the cluster, waiting" in said.read_text(), child, said)
+    # All jobs end while nobody answers: their results are taken in, what follows cannot be submitted.
+    wait_for(lambda: len(lines_with(said, "  first ")) == 9, child, said)
+    before = len(gate.asked())
+    wait_for(lambda: len(gate.asked()) >= before + 2, child, said)
+    assert not lines_with(said, "the cluster answers again")
+    assert len(gate.calls("sbatch")) == 9
+    gate.switch("cut", on=False)
+    assert child.wait(timeout=90) == 1, said.read_text()
+    assert len(lines_with(said, "no contact with the cluster, waiting")) == 1
+    assert len(lines_with(said, "the cluster answers again")) == 1
+    assert len(lines_with(said, ": 3 made in ")) == 8
+    assert len(gate.calls("sbatch")) == 18
+    kinds = Counter((attempt.record("closed") or {})["kind"] for attempt in attempts_of(workspace) if attempt.job)
+    assert kinds == {"done": 17, "failed": 1}
+
+
+@pytest.mark.slurm
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_ended_command_cancels_its_jobs_and_its_run(
     many: list[str],
@@ -95,23 +176,13 @@ def test_ended_command_cancels_its_jobs_and_its_run(
     cluster: LocalCluster,
     sent: signal.Signals,
 ) -> None:
-    for name in many:
-        recipe = workspace.layout.recipes(name)[1]
-        recipe.parent.mkdir(exist_ok=True)
-        recipe.write_text("[first]\nslow_s = 60\n")
-    code = "import sys; from morphseq_dagster.cli import main; sys.exit(main(sys.argv[1:]))"
-    command = [sys.executable, "-c", code, "pipeline", "--experiments", ",".join(many)]
-    child = subprocess.Popen(command, env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    deadline = time.monotonic() + 60
-    while sum(attempt.record("start") is not None for attempt in attempts_of(workspace)) < 9:
-        assert child.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    write_slow(workspace, many, seconds=60)
+    child, said = start_pipeline(many, log=workspace.data_root.parent / "said.txt")
+    wait_for(lambda: started(workspace) == 9, child, said)
     child.send_signal(sent)
-    said, _ = child.communicate(timeout=60)
-    assert child.returncode != 0, said
+    assert child.wait(timeout=60) == 130, said.read_text()
     assert {(attempt.record("closed") or {})["kind"] for attempt in attempts_of(workspace)} == {"cancelled"}
     left = cluster.ask("squeue", "-h", "-o", "%i").split()
     assert not {attempt.job for attempt in attempts_of(workspace)} & set(left)
     (run,) = instance.get_runs()
-    assert run.status in (dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.FAILURE), said
+    assert run.status is dg.DagsterRunStatus.CANCELED, said.read_text()

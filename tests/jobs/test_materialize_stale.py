@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,15 +16,16 @@ import pytest
 
 import morphseq_dagster
 from morphseq_dagster.assets.freshness import CHECK, FINAL, STALE_JOB
-from morphseq_dagster.build import build_definitions
+from morphseq_dagster.build import PIPELINE_JOB, build_definitions
 from morphseq_dagster.lineage.plan import plan_experiments
-from morphseq_dagster.partitions import register_experiments
+from morphseq_dagster.lineage.planner import BRAKE
+from morphseq_dagster.partitions import BULK_JOB, bulk_config, register_experiments
 from morphseq_dagster.settings import load_settings
 from morphseq_dagster.steps.registry import REGISTRY
 from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.storage.records import Record, read_record
 from morphseq_dagster.testing.experiments import FRAMES_EXPERIMENT, open_data_root
-from morphseq_dagster.testing.fabricated import fabricate_experiment
+from morphseq_dagster.testing.fabricated import fabricate_experiment, name_experiments
 
 BUSY, FRESH = "20240418_busy", "20240418_fresh"
 TEMPLATE = Path(morphseq_dagster.__file__).parent / "templates" / "dagster.yaml"
@@ -118,3 +123,72 @@ def test_names_that_nobody_registered_are_refused_before_anything_runs(
     result = launch(instance, workspace, experiments=[FRAMES_EXPERIMENT, "20990101"])
     assert not result.success
     assert instance.get_runs_count(dg.RunsFilter(tags={"dagster/partition": FRAMES_EXPERIMENT})) == 0
+
+
+def test_many_that_wait_for_a_cluster_go_as_one_run(
+    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MORPHSEQ_PLACES", json.dumps({"snips": "slurm", "slurm": {}}))
+    many = open_data_root(tmp_path / "many")
+    names = name_experiments(9)
+    for name in names:
+        fabricate_experiment(many, name)
+    register_experiments(instance, names)
+    recipe = many.layout.recipes("default")[0]
+    recipe.parent.mkdir()
+    recipe.write_text("[gdino_detections]\nconfidence_threshold = 0.5\n")
+
+    assert launch(instance, many, experiments=list(names), dry_run=True).success
+    assert launch(instance, many, experiments=list(names[:8]), dry_run=True).success
+    said = [[entry.user_message for entry in instance.all_logs(run.run_id)] for run in instance.get_runs()]
+    assert [[line for line in lines if "to mend" in line] for lines in said] == [
+        ["8 experiments to mend, one run each"],
+        ["9 experiments to mend, one run over all"],
+    ]
+
+    # Nothing reaches the cluster: what was fabricated cannot be read by the steps before.
+    result = launch(instance, many, experiments=list(names))
+    assert not result.success
+    (bulk,) = instance.get_runs(dg.RunsFilter(job_name=BULK_JOB))
+    assert (bulk.status, bulk.tags["morphseq/stale"]) == (dg.DagsterRunStatus.FAILURE, "9 experiments")
+    assert bulk.run_config == bulk_config(names, automatic=True)
+    assert instance.get_runs_count(dg.RunsFilter(job_name=PIPELINE_JOB)) == 0
+    (failed,) = [event for event in result.all_events if event.is_step_failure]
+    data = failed.step_failure_data.user_failure_data
+    assert data is not None
+    assert data.description == (
+        f"9 of 9 experiments failed: {', '.join(names)}; the others are done; run {bulk.run_id} says why"
+    )
+
+    # What keeps failing in the same way is left to a person in this way too.
+    for _ in range(BRAKE - 1):
+        assert not launch(instance, many, experiments=list(names)).success
+    assert launch(instance, many, experiments=list(names)).success
+    assert instance.get_runs_count(dg.RunsFilter(job_name=BULK_JOB)) == BRAKE
+
+
+def test_interrupted_launch_cancels_its_run_and_begins_no_other(
+    workspace: Workspace, instance: dg.DagsterInstance
+) -> None:
+    later = "20260101_later"
+    (workspace.layout.recipes("default")[0]).unlink()
+    fabricate_experiment(workspace, later)
+    (workspace.layout.recipes("default")[0]).write_text("[gdino_detections]\nconfidence_threshold = 0.5\n")
+    register_experiments(instance, [later])
+    claims = workspace.layout.claim("letters", experiment=FRAMES_EXPERIMENT).parent
+
+    def interrupt() -> None:
+        deadline = time.monotonic() + 60
+        while not list(claims.glob(f"{FRAMES_EXPERIMENT}.*")) and time.monotonic() < deadline:
+            time.sleep(0.002)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    result = launch(instance, workspace, experiments=[FRAMES_EXPERIMENT, later])
+    thread.join()
+    assert not result.success
+    (run,) = instance.get_runs(dg.RunsFilter(job_name=PIPELINE_JOB))
+    assert (run.tags["dagster/partition"], run.status) == (FRAMES_EXPERIMENT, dg.DagsterRunStatus.CANCELED)
+    assert not list(claims.glob("*.json"))
+    assert closures(workspace)[FRAMES_EXPERIMENT] != ()
