@@ -20,6 +20,7 @@ for _variable in (
     os.environ.setdefault(_variable, "1")
 
 import shutil
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,11 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+
+# A shell starts what it puts into the background with Ctrl-C ignored. Dagster makes of TERM whatever Ctrl-C is, and
+# children inherit what is ignored: tests that end processes would wait for ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 IN_CI = os.environ.get("CI") == "true"
