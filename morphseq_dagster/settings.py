@@ -157,6 +157,8 @@ class SlurmSettings(BaseModel):
     """Experiments at work at once in such an allocation, which asks for as many times the resources of one."""
     pack_time: str | None = None
     """Time limit of such an allocation; unless said, as long as one may take and twice the expected for the others."""
+    chain: bool = False
+    """Whether a job of a run over many experiments goes on with the following steps that ask for the same resources."""
     requeue: bool = True
     """Whether the scheduler may start a job again by itself after a node was lost."""
     warn_s: int = Field(default=120, ge=0, le=65535)
@@ -224,6 +226,11 @@ class PlacesSettings(BaseModel):
     def steps(self) -> dict[str, PlaceName]:
         """Place per step."""
         return dict(self.__pydantic_extra__)
+
+    @property
+    def chained(self) -> bool:
+        """Whether jobs of the cluster go on with the steps that follow."""
+        return self.slurm is not None and self.slurm.chain
 
 
 class WeightsSettings(BaseModel):

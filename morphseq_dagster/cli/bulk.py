@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 def goes_as_bulk(call: Call, *, chains: Mapping[str, Sequence[str]]) -> bool:
     """Whether the experiments, each with the steps that it must run, go as one run on this machine."""
-    return wants_bulk(chains, place_of=lambda step, name: call.settings.place_of(step, experiment=name))
+    settings = call.settings
+    return wants_bulk(
+        chains,
+        place_of=lambda step, name: settings.place_of(step, experiment=name),
+        chained=settings.places.chained,
+    )
 
 
 def run_bulk(

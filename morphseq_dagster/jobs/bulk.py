@@ -127,11 +127,11 @@ def _tell(context: dg.OpExecutionContext, item: Made | Standing, *, workspace: W
         for name in workspace.registry.spec(item.step).inputs
     }
     tags = version_tags(record, pointers=pointers)
-    if isinstance(item, Standing):
+    if isinstance(item, Standing) or item.recalled:
         newest = find_newest(instance, name=item.step, experiment=item.experiment)
         if says_the_same(tags_of(newest), tags):
             return
-    outcome = item.outcome if isinstance(item, Made) else item.recalled
+    outcome = item.outcome if isinstance(item, Made) else None
     described: dg.MaterializeResult[Any] = (
         describe_hit(record, workspace=workspace)
         if outcome is None

@@ -51,7 +51,7 @@ def make_stale_job(*, pipeline: str, definitions: Callable[[], dg.Definitions]) 
         for plan in plans:
             _tell(context, plan)
         chains = {plan.experiment: plan.automatic for plan in plans if plan.automatic and not plan.busy}
-        bulk = wants_bulk(chains, place_of=workspace.place_names())
+        bulk = wants_bulk(chains, place_of=workspace.place_names(), chained=workspace.chained)
         if chains:
             context.log.info(f"{len(chains)} experiments to mend, {describe_way(bulk=bulk)}")
         if config.dry_run:

@@ -6,6 +6,9 @@ claim of that process. Asks no scheduler.
 
 from __future__ import annotations
 
+import time
+from typing import Final
+
 from morphseq_dagster.errors import TransientError
 from morphseq_dagster.layout import Layout
 from morphseq_dagster.places.outcome import read_outcome
@@ -15,6 +18,8 @@ from morphseq_dagster.slurm.traces import read_end
 from morphseq_dagster.slurm.usage import JobFacts, recall_facts
 from morphseq_dagster.steps.contract import StepRequest
 from morphseq_dagster.storage.records import Record
+
+_END_S: Final = 2.0
 
 
 def find_attempts(layout: Layout, *, step: str, experiment: str) -> list[Attempt]:
@@ -51,12 +56,25 @@ def refuse_beside_jobs(layout: Layout, *, request: StepRequest, place: str) -> N
 def recall_job(layout: Layout, *, record: Record, run_id: str) -> JobFacts | None:
     """Recall the job of a run that published a record; None when none of this run's jobs did.
 
-    A run that was resumed finds the result of the job that it had left at work: its own doing, no memory of another's.
+    A run that was resumed finds the result of the job that it had left at work, and a run whose job went on by itself
+    what that has made: its own doing, no memory of another's.
     """
+    if record.run_id != run_id:
+        return None
     group = (record.step, record.experiment)
     for folder in sorted(layout.jobs.joinpath(*group).glob("*/a*")):
         attempt = JobRoot(layout.jobs).attempt(group, key=folder.parent.name, number=int(folder.name[1:]))
-        intent = attempt.record("intent") or {}
-        if intent.get("run_id") == run_id and read_outcome(attempt.path("outcome.json")).record == record:
+        if (attempt.record("intent") or {}).get("run_id") != run_id:
+            continue
+        if not attempt.is_closed and attempt.record("start") is not None:
+            _await_end(attempt)  # between the result and what the job says of itself
+            find_attempts(layout, step=record.step, experiment=record.experiment)
+        if read_outcome(attempt.path("outcome.json")).record == record:
             return recall_facts(attempt)
     return None
+
+
+def _await_end(attempt: Attempt) -> None:
+    deadline = time.monotonic() + _END_S
+    while read_end(attempt, job=attempt.job or "") is None and time.monotonic() < deadline:
+        time.sleep(0.01)

@@ -15,6 +15,7 @@ from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Final, NoReturn, Self
 
@@ -22,7 +23,7 @@ from morphseq_dagster.errors import report, restore
 from morphseq_dagster.places.connection import Contact, say
 from morphseq_dagster.places.errand import Errand, cancel_errands, submit_together
 from morphseq_dagster.places.execution import Committed, Executed
-from morphseq_dagster.places.packing import SMALL_S, Packing, sort_alike
+from morphseq_dagster.places.packing import SMALL_S, Packing, Ready, Share, sort_alike
 from morphseq_dagster.places.place import Place
 from morphseq_dagster.places.session import discard_unpublished, finish, open_session, run_session
 from morphseq_dagster.places.slurm import SlurmPlace
@@ -44,25 +45,25 @@ _NEVER: Final = frozenset(("PartitionConfig", "BadConstraints", "PartitionTimeLi
 
 @dataclass(frozen=True)
 class Made:
-    """A step that was made, published and verified; its claim is held until the next item is asked for."""
+    """A step that was made, published and verified; its claim is held until the next item is asked for.
+
+    `recalled` when a job of this very run made it while nobody of the run was there to be told: it may be news or not.
+    """
 
     experiment: str
     step: str
     outcome: Executed | Committed
     record: Record
+    recalled: bool = False
 
 
 @dataclass(frozen=True)
 class Standing:
-    """A step of which nothing had changed.
-
-    `recalled` is there when a job of this very run made it while no process of the run was there to be told.
-    """
+    """A step of which nothing had changed."""
 
     experiment: str
     step: str
     record: Record
-    recalled: Committed | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ class _Lane:
     cleared: bool = False
     live: Live | None = None
     watch: Watch | None = None
+    ahead: tuple[str, ...] | None = None
     not_before: float = 0.0
     told: str = ""
 
@@ -134,7 +136,7 @@ class _Lane:
         self.held.close()
         self.held = ExitStack()
         self.steps.popleft()
-        self.place = self.errand = self.live = self.watch = None
+        self.place = self.errand = self.live = self.watch = self.ahead = None
         self.cleared, self.not_before, self.told = False, 0.0, ""
 
 
@@ -171,7 +173,9 @@ class Campaign:
         self._lanes = {name: _Lane(name, deque(steps)) for name, steps in chains.items() if steps}
         self._out: dict[str, _Lane] = {}  # those with an errand; the order is that of submission
         self._packing = Packing(workspace)
+        self._weighed: set[tuple[str, str]] = set()  # experiments and steps for which sharing was considered
         self._packs: list[list[_Lane]] = []
+        self._chains: dict[Path, tuple[Errand, Live]] = {}  # by the folder of the pack that each is
         self._contact = Contact()
         self._unheard = ""
         self._latest = Status()  # of the job that ended last
@@ -188,7 +192,8 @@ class Campaign:
         with ExitStack() as ending:
             for lane in self._lanes.values():
                 ending.callback(lane.end, error or RuntimeError("the campaign was left"))
-            cancel_errands([errand for lane in self._lanes.values() if (errand := lane.errand) is not None])
+            errands = [errand for lane in self._lanes.values() if (errand := lane.errand) is not None]
+            cancel_errands(errands, chains=list(self._chains.values()))
         self._lanes.clear()
         self._out.clear()
 
@@ -201,7 +206,7 @@ class Campaign:
             yield from self._settle_ended()
             self._tell_status()
             self._take_packs_apart()
-            yield from self._pack_ready()
+            yield from self._share_ready()
             moved = False
             here: _Lane | None = None
             for lane in list(self._lanes.values()):
@@ -210,35 +215,54 @@ class Campaign:
                 if not isinstance(self._choose_place(lane), SlurmPlace):
                     here = here or lane
                     continue
+                moved = True
+                if (lane.experiment, lane.steps[0]) not in self._weighed:
+                    continue  # it has come to this step just now: whether it shares a job is asked first
                 yield from self._hand_on(lane, self._drive(lane))
                 yield from self._settle_ended()
-                moved = True
             if here is not None:
                 yield from self._hand_on(here, self._drive(here))
             elif not moved:
                 time.sleep(_TICK_S)
 
-    def _pack_ready(self) -> Iterator[Item]:
-        """Submit a small step that many experiments are ready for as one job; the others are left as they are."""
+    def _share_ready(self) -> Iterator[Item]:
+        """Submit as one job what shall share one; the others are left as they are."""
         ready = {
-            lane.experiment: (lane, place)
+            lane.experiment: lane
             for lane in self._lanes.values()
-            if self._may_go(lane) and isinstance(place := self._choose_place(lane), SlurmPlace)
+            if self._may_go(lane) and isinstance(self._choose_place(lane), SlurmPlace)
         }
-        for names in self._packing.choose([(name, lane.steps[0], place) for name, (lane, place) in ready.items()]):
+        self._weighed = {(lane.experiment, lane.steps[0]) for lane in ready.values()}
+        for share in self._packing.choose([self._describe(lane) for lane in ready.values()]):
             together = []
-            settings = ready[names[0]][1].settings
-            for lane in [ready[name][0] for name in names]:
-                if lane.errand is None and len(self._out) >= settings.max_jobs:
+            for lane in [ready[name] for name in share.experiments]:
+                if lane.errand is None and len(self._out) >= share.settings.max_jobs:
                     break
                 yield from self._hand_on(lane, self._drive(lane, submit=False))
                 if lane.errand is not None and lane.errand.is_fresh():
                     together.append((lane, lane.errand))
             for alike in sort_alike([errand.resources for _, errand in together]):
-                if len(alike) > settings.pack_above:
-                    yield from self._submit_together([together[number] for number in alike])
+                members = [together[number] for number in alike]
+                # An attempt after a failure may ask for more: it goes alone, unless there are many of them.
+                goes_on = bool(share.then) and members[0][1].resources == share.resources
+                if goes_on or (share.workers > 1 and len(alike) > share.settings.pack_above):
+                    yield from self._submit_together(members, share=share)
 
-    def _submit_together(self, members: Sequence[tuple[_Lane, Errand]]) -> Iterator[Item]:
+    def _describe(self, lane: _Lane) -> Ready:
+        """Tell which of the steps to go are at one place from the first one on; what is forced is asked for singly."""
+        place = self._choose_place(lane)
+        if not isinstance(place, SlurmPlace):
+            raise TypeError("only steps at the cluster share a job")
+        if lane.ahead is None:
+            lane.ahead = (lane.steps[0],)
+            for step in list(lane.steps)[1:] if place.settings.chain and lane.steps[0] not in self._forced else ():
+                there = self._place_of(step, lane.experiment)
+                if step in self._forced or not isinstance(there, SlurmPlace) or there.settings != place.settings:
+                    break
+                lane.ahead += (step,)
+        return Ready(lane.experiment, lane.ahead, place)
+
+    def _submit_together(self, members: Sequence[tuple[_Lane, Errand]], *, share: Share) -> Iterator[Item]:
         """Submit one step of several experiments as one job; where that cannot be each goes on alone."""
         step, resources = members[0][0].steps[0], members[0][1].resources
         try:
@@ -247,7 +271,12 @@ class Campaign:
                     errand.clear_others()
                     lane.cleared = True
             each_s = self._packing.expect_s(step)
-            lives = submit_together([errand for _, errand in members], each_s=SMALL_S if each_s is None else each_s)
+            lives = submit_together(
+                [errand for _, errand in members],
+                each_s=SMALL_S if each_s is None else each_s,
+                workers=share.workers,
+                then=share.then,
+            )
         except UnreachableError as error:
             self._unheard, self._silent_until = error.found, time.monotonic() + _RECONNECT_S
             return
@@ -263,6 +292,8 @@ class Campaign:
         for (lane, errand), live in zip(members, lives, strict=True):
             if live is not None:
                 lane.live, lane.watch = live, errand.watch(live)
+                if share.then and (pack := live.attempt.pack) is not None:
+                    self._chains[pack.folder] = (errand, live)
         self._packs.append([lane for lane, _ in members if lane.watch is not None])
 
     def _take_packs_apart(self) -> None:
@@ -344,8 +375,10 @@ class Campaign:
                 on_wait=_refuse_to_wait,
             )
         )
+        if session.recalled is not None:
+            return Made(lane.experiment, spec.name, session.recalled, session.recalled.record, recalled=True)
         if session.memo is not None:
-            return Standing(lane.experiment, spec.name, session.memo, session.recalled)
+            return Standing(lane.experiment, spec.name, session.memo)
         place = self._choose_place(lane)
         if isinstance(place, SlurmPlace):
             lane.errand = place.errand(session.request)

@@ -8,8 +8,9 @@ waits, and how, is the business of the callers (`slurm` waits for one).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +19,7 @@ from morphseq_dagster.layout import Layout
 from morphseq_dagster.places.connection import connect, default_resources, say
 from morphseq_dagster.places.environment import expected_file, store_description
 from morphseq_dagster.places.execution import Committed, fail_request
-from morphseq_dagster.places.orphans import note_adoption
+from morphseq_dagster.places.orphans import find_result, note_adoption
 from morphseq_dagster.places.outcome import SLURM, read_outcome
 from morphseq_dagster.settings import SlurmSettings
 from morphseq_dagster.slurm.client import Done, Live, Verdict, outcomes_of_run, resources_of
@@ -177,6 +178,14 @@ class Errand:
         """Cancel the job, if one may be there; never raises for lack of contact."""
         cancel_errands([self])
 
+    def followers_of(self, live: Live) -> list[Attempt]:
+        """What the job of this errand has gone on to for this run and is not over, on this very experiment's way."""
+        pack = live.attempt.pack
+        if pack is None or pack.is_closed:
+            return []
+        own = self.request.run_id
+        return [one for one in pack.members() if not one.is_closed and one.is_follower and one.run_id == own]
+
     def record_failure(self, error: BaseException) -> BaseException:
         """Record why the request failed, unless the runner did; the error to raise."""
         if isinstance(error, ToldError):
@@ -244,7 +253,9 @@ class Errand:
         )
 
 
-def submit_together(errands: Sequence[Errand], *, each_s: float) -> list[Live | None]:
+def submit_together(
+    errands: Sequence[Errand], *, each_s: float, workers: int, then: tuple[str, ...] = ()
+) -> list[Live | None]:
     """Submit errands that ask for equal resources as one job; None for those that somebody else has begun meanwhile.
 
     Parameters
@@ -253,6 +264,10 @@ def submit_together(errands: Sequence[Errand], *, each_s: float) -> list[Live | 
         Errands of one run to one cluster.
     each_s
         Seconds that each is expected to take.
+    workers
+        Errands at work at once.
+    then
+        Steps that the job goes on with by itself, for each of the experiments.
 
     Raises
     ------
@@ -265,30 +280,50 @@ def submit_together(errands: Sequence[Errand], *, each_s: float) -> list[Live | 
     settings = first._settings
     lives = submit_pack(
         first._client,
-        [Member(errand._job, errand._note_attempt) for errand in errands],
-        workers=settings.pack_workers,
+        [Member(errand._job, errand._note_attempt, then=then) for errand in errands],
+        workers=workers,
+        python=settings.python,
         each_s=each_s,
         time_limit=settings.pack_time,
         run_id=first.request.run_id,
     )
     jobs = sorted({live.job for live in lives if live is not None})
-    say(f"job {', '.join(jobs)} submitted for {first.request.step} of {sum(map(bool, lives))} experiments")
+    steps = " and on to ".join([first.request.step, *then[-1:]])
+    whose = first.request.experiment if len(lives) == 1 else f"{sum(map(bool, lives))} experiments"
+    say(f"job {', '.join(jobs)} submitted for {steps} of {whose}")
     return lives
 
 
-def cancel_errands(errands: Sequence[Errand]) -> None:
-    """Cancel the jobs of errands to one cluster, all in one call; never raises for lack of contact."""
-    working = {e._attempt: e for e in errands if e._attempt is not None and not e._attempt.is_closed}
+def cancel_errands(errands: Sequence[Errand], *, chains: Sequence[tuple[Errand, Live]] = ()) -> None:
+    """Cancel the jobs of errands to one cluster, all in one call; never raises for lack of contact.
+
+    Parameters
+    ----------
+    errands
+        Errands with work that is not wanted any more.
+    chains
+        Jobs that may have gone on to steps for which there is no errand yet, with the errand that each began with.
+    """
+    working: dict[Attempt, Callable[[], bool]] = {
+        e._attempt: e.is_done for e in errands if e._attempt is not None and not e._attempt.is_closed
+    }
+    for errand, live in chains:
+        for attempt in errand.followers_of(live):
+            working.setdefault(attempt, partial(_has_result, attempt, layout=errand.layout))
     if not working:
         return
-    client = errands[0]._client
+    client = (*errands, *(errand for errand, _ in chains))[0]._client
     try:
         client.cancel(list(working))
-        client.await_cancelled(list(working), done=lambda attempt: working[attempt].is_done())
+        client.await_cancelled(list(working), done=lambda attempt: working[attempt]())
     except UnreachableError as error:
         for attempt in working:
             if not attempt.is_closed:
                 say(f"the job of {attempt.folder} may still be there: {error.found}; `morphseq jobs` shows it")
+
+
+def _has_result(attempt: Attempt, *, layout: Layout) -> bool:
+    return find_result(layout, attempt=attempt) is not None
 
 
 def make_job(settings: SlurmSettings, *, request: StepRequest, registry: str) -> JobSpec:

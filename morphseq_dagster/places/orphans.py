@@ -149,7 +149,7 @@ def survey_jobs(
     orphans = []
     for ((step, experiment), key, attempt), live in zip(found, lives, strict=True):
         look = looks.get(attempt.token)
-        run_id, word = owner_of(attempt), RunWord("unknown")
+        run_id, word = attempt.run_id, RunWord("unknown")
         if run_id is not None:
             word = state_of(run_id) if run_id else word
             word = _by_process(attempt) if word.state == "unknown" else word
@@ -175,7 +175,7 @@ def settle_orphans(layout: Layout, *, client: Client, survey: Survey) -> tuple[O
             group = (orphan.step, orphan.experiment)
             if group not in held:
                 held[group] = _claim(layout, group=group, claims=claims)
-            if held[group] or orphan.attempt.is_closed or (owner_of(orphan.attempt) or "") != orphan.run_id:
+            if held[group] or orphan.attempt.is_closed or (orphan.attempt.run_id or "") != orphan.run_id:
                 done[orphan.attempt] = replace(orphan, deed=Deed.LEFT, words=held[group] or "somebody was quicker")
             else:
                 mine.append(orphan)
@@ -187,21 +187,15 @@ def settle_orphans(layout: Layout, *, client: Client, survey: Survey) -> tuple[O
     return tuple(done.values())
 
 
-def owner_of(attempt: Attempt) -> str | None:
-    """Run that an attempt works for: the last one that took it over, or the one that submitted it; None for neither."""
-    record = attempt.record("adopted") or attempt.record("intent")
-    return None if record is None else str(record.get("run_id", ""))
-
-
 def note_adoption(attempt: Attempt, *, run_id: str) -> None:
     """Note that a run has taken over the job of another one, and owns it from now on; the caller holds the claim."""
-    if owner_of(attempt) != run_id:
+    if attempt.run_id != run_id:
         attempt.write("adopted", t=time.time(), host=socket.gethostname(), pid=os.getpid(), run_id=run_id)
 
 
 def note_parking(attempt: Attempt) -> None:
     """Note that the run has left on purpose: to who does not know it, its missing process proves nothing."""
-    attempt.write("parked", t=time.time(), run_id=owner_of(attempt) or "")
+    attempt.write("parked", t=time.time(), run_id=attempt.run_id or "")
 
 
 def find_result(layout: Layout, *, attempt: Attempt) -> Record | None:
@@ -287,7 +281,7 @@ def _orphaned_at(orphan: Orphan, *, now: float) -> float:
 
 
 def _note_orphan(attempt: Attempt) -> None:
-    noted, run_id = attempt.record("orphan"), owner_of(attempt) or ""
+    noted, run_id = attempt.record("orphan"), attempt.run_id or ""
     if noted is None or noted.get("run_id") != run_id:
         attempt.write("orphan", t=time.time(), run_id=run_id)
 

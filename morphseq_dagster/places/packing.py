@@ -1,15 +1,21 @@
-"""Packing: which steps are small, and which experiments that are ready for one share an allocation.
+"""Packing: what goes as one job - a small step of many experiments, several steps of one, or both.
 
-Holds the choice. How requests share an allocation is `morphseq_dagster.slurm.pack`, who waits for them `campaign`.
+Holds the choice. How requests share an allocation is `morphseq_dagster.slurm.pack`, how a job goes on with what follows
+`succession`, who waits for them `campaign`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import takewhile
 from typing import Final
 
 from morphseq_dagster.places.connection import default_resources
 from morphseq_dagster.places.slurm import SlurmPlace
+from morphseq_dagster.places.succession import can_follow
+from morphseq_dagster.settings import SlurmSettings
 from morphseq_dagster.slurm.job import Resources
 from morphseq_dagster.steps.workspace import Workspace
 
@@ -17,6 +23,49 @@ SMALL_S: Final = 60.0
 """A step is small that takes this long at most: beside it the start of a job of its own would count."""
 
 _Kind = tuple[str, Resources]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """An experiment whose next step could be submitted now.
+
+    Parameters
+    ----------
+    experiment, place
+        Which, and where.
+    steps
+        That step, and those after it that are made at the same place.
+    """
+
+    experiment: str
+    steps: tuple[str, ...]
+    place: SlurmPlace
+
+
+@dataclass(frozen=True)
+class Share:
+    """Experiments that share an allocation, or one that has it for several of its steps.
+
+    Parameters
+    ----------
+    step, resources
+        What each does first, and what it asks for.
+    experiments
+        Which.
+    then
+        Steps that the job goes on with by itself.
+    workers
+        Experiments at work at once.
+    settings
+        Section `places.slurm` of the machine settings.
+    """
+
+    step: str
+    resources: Resources
+    experiments: tuple[str, ...]
+    then: tuple[str, ...]
+    workers: int
+    settings: SlurmSettings
 
 
 class Packing:
@@ -33,30 +82,49 @@ class Packing:
         self._expected: dict[str, float | None] = {}
         self._refused: set[_Kind] = set()
 
-    def choose(self, ready: Iterable[tuple[str, str, SlurmPlace]]) -> list[list[str]]:
-        """Choose experiments that shall share an allocation: those of each list one.
-
-        Parameters
-        ----------
-        ready
-            Experiment, step and place of everything that could be submitted now.
-        """
-        groups: dict[_Kind, list[str]] = {}
-        above: dict[_Kind, int] = {}
-        for experiment, step, place in ready:
-            settings = place.settings
-            if settings.pack_above == 0:
+    def choose(self, ready: Iterable[Ready]) -> list[Share]:
+        """Choose what goes as one job; what is in none of them has a job of its own for its one step."""
+        groups: dict[tuple[_Kind, tuple[str, ...]], list[Ready]] = {}
+        alone = []
+        for one in ready:
+            resources = self._resources(one, one.steps[0])
+            if (one.steps[0], resources) in self._refused:
                 continue
-            base = default_resources(settings)
-            kind = (step, settings.resources_of(step, experiment=experiment, base=base))
-            groups.setdefault(kind, []).append(experiment)
-            above[kind] = settings.pack_above
-        places = {step: place for _, step, place in ready}
-        return [
-            names
-            for kind, names in groups.items()
-            if len(names) > above[kind] and kind not in self._refused and self._is_small(kind, place=places[kind[0]])
-        ]
+            if one.place.settings.pack_above and self._is_small(one, one.steps[0], resources=resources):
+                # A long step would keep the others of the pack waiting.
+                then = tuple(takewhile(partial(self._is_small, one), self._follow(one)))
+                groups.setdefault(((one.steps[0], resources), then), []).append(one)
+            else:
+                alone.append(one)
+        shares = []
+        for ((step, resources), then), members in groups.items():
+            settings = members[0].place.settings
+            if len(members) <= settings.pack_above:
+                alone += members
+                continue
+            names = tuple(one.experiment for one in members)
+            shares.append(Share(step, resources, names, then, settings.pack_workers, settings))
+        for one in alone:
+            then = self._follow(one)
+            if then:
+                resources = self._resources(one, one.steps[0])
+                shares.append(Share(one.steps[0], resources, (one.experiment,), then, 1, one.place.settings))
+        return shares
+
+    def _follow(self, one: Ready) -> tuple[str, ...]:
+        """Steps that a job of the first may go on with: they ask for the same, and the node knows what they read."""
+        if not one.place.settings.chain:
+            return ()
+        wanted = self._resources(one, one.steps[0])
+
+        def goes_on(step: str) -> bool:
+            return self._resources(one, step) == wanted and can_follow(self._workspace.registry.spec(step))
+
+        return tuple(takewhile(goes_on, one.steps[1:]))
+
+    def _resources(self, one: Ready, step: str) -> Resources:
+        settings = one.place.settings
+        return settings.resources_of(step, experiment=one.experiment, base=default_resources(settings))
 
     def expect_s(self, step: str) -> float | None:
         """Seconds that a step takes, judged by other experiments; None where it never ran."""
@@ -71,11 +139,10 @@ class Packing:
         """Never choose a step with these resources again: the cluster has no node for several at once."""
         self._refused.add((step, resources))
 
-    def _is_small(self, kind: _Kind, *, place: SlurmPlace) -> bool:
-        step, resources = kind
-        own = place.settings.steps.get(step)
+    def _is_small(self, one: Ready, step: str, *, resources: Resources | None = None) -> bool:
+        own = one.place.settings.steps.get(step)
         # GPUs are given to a job as a whole; several members would not know whose is which.
-        if resources.gpus is not None or (own is not None and own.small is False):
+        if (resources or self._resources(one, step)).gpus is not None or (own is not None and own.small is False):
             return False
         if own is not None and own.small:
             return True

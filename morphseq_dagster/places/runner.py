@@ -1,6 +1,7 @@
 """Runner: `python -m morphseq_dagster.places.runner REQUEST.json` runs one request anywhere, without Dagster.
 
 Holds the command only. It executes, commits and leaves the outcome in a file; files prove success, exit codes explain.
+Where a job works on several requests, `slurm.foreman` calls `prepare` once, `main` in a process for each, and `follow`.
 """
 
 from __future__ import annotations
@@ -14,37 +15,50 @@ import resource
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from morphseq_dagster.errors import PermanentError, TransientError, report
 from morphseq_dagster.places.allocation import read_allocation
 from morphseq_dagster.places.environment import describe_environment, refuse_difference
 from morphseq_dagster.places.execution import execute_body, fail_request, publish, read_request
 from morphseq_dagster.places.outcome import DEFAULT_REGISTRY, RunnerOutcome
-from morphseq_dagster.steps.contract import Registry
 from morphseq_dagster.steps.crew import WorkerLostError, peak_of_crews_mb
 from morphseq_dagster.steps.progress import Progress, listening
+from morphseq_dagster.steps.workspace import Workspace, load_registry
 from morphseq_dagster.storage.durable import write_durably
 from morphseq_dagster.storage.hashing import hash_file
 from morphseq_dagster.storage.records import encode
 
+if TYPE_CHECKING:
+    from morphseq_dagster.slurm.succession import Begin
+
 _PR_SET_PDEATHSIG = 1
+_SUCCESSION = "morphseq_dagster.places.succession"
+
+
+def prepare(arguments: list[str]) -> None:
+    """Load what requests with these arguments share, once for all processes that are forked afterwards."""
+    options = _parse(arguments)
+    registry = load_registry(options.registry)
+    registry.spec(read_request(options.request).step).load()
+    describe_environment()
+    importlib.import_module(_SUCCESSION)
+
+
+def follow(arguments: list[str], then: tuple[str, ...], *, run_id: str, begin: Begin) -> None:
+    """Begin the next of the steps named that is to be done, now that the request of these arguments is."""
+    from morphseq_dagster.places.succession import begin_next  # most jobs have no use for it
+
+    options = _parse(arguments)
+    # Another run than the one that asked may have taken the job over meanwhile.
+    request = read_request(options.request).model_copy(update={"run_id": run_id})
+    workspace = Workspace(Path(request.data_root), load_registry(options.registry))
+    begin_next(workspace, request=request, then=then, begin=begin)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one request; return 0 when its result is published."""
-    parser = argparse.ArgumentParser(prog="morphseq_dagster.places.runner", description=__doc__)
-    parser.add_argument("request", type=Path)
-    parser.add_argument("--registry", default=DEFAULT_REGISTRY, help="module:attribute of the registry")
-    parser.add_argument("--outcome", type=Path, help="file for the record or the error")
-    parser.add_argument("--usage", type=Path, help="file for peak memory and processor time")
-    parser.add_argument("--place", default="subprocess", help="name of the place, for the record")
-    parser.add_argument("--environment", type=Path, help="description of the environment that this one must be")
-    parser.add_argument("--preamble", type=Path, help="shell file that was read before, to be told with the usage")
-    parser.add_argument(
-        "--cpus", type=int, help="processors; what was given or all unless named, 0 for well after well"
-    )
-    parser.add_argument("--parent", type=int, help="end when this process ends: it holds the claim")
-    options = parser.parse_args(arguments)
+    options = _parse(arguments)
     if options.parent is not None:
         _end_with(options.parent)
     signal.signal(signal.SIGUSR1, _stop_in_time)
@@ -73,11 +87,20 @@ def main(arguments: list[str] | None = None) -> int:
     return _leave(outcome, options=options)
 
 
-def load_registry(name: str) -> Registry:
-    """Import a registry by `module:attribute`."""
-    module, _, attribute = name.partition(":")
-    registry: Registry = getattr(importlib.import_module(module), attribute)
-    return registry
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="morphseq_dagster.places.runner", description=__doc__)
+    parser.add_argument("request", type=Path)
+    parser.add_argument("--registry", default=DEFAULT_REGISTRY, help="module:attribute of the registry")
+    parser.add_argument("--outcome", type=Path, help="file for the record or the error")
+    parser.add_argument("--usage", type=Path, help="file for peak memory and processor time")
+    parser.add_argument("--place", default="subprocess", help="name of the place, for the record")
+    parser.add_argument("--environment", type=Path, help="description of the environment that this one must be")
+    parser.add_argument("--preamble", type=Path, help="shell file that was read before, to be told with the usage")
+    parser.add_argument(
+        "--cpus", type=int, help="processors; what was given or all unless named, 0 for well after well"
+    )
+    parser.add_argument("--parent", type=int, help="end when this process ends: it holds the claim")
+    return parser.parse_args(arguments)
 
 
 def _print_progress(progress: Progress) -> None:

@@ -14,7 +14,9 @@ MOST_SINGLE_RUNS: Final = 8
 """Experiments with steps at the cluster up to which each has a run of its own."""
 
 
-def wants_bulk(chains: Mapping[str, Iterable[str]], *, place_of: Callable[[str, str], str]) -> bool:
+def wants_bulk(
+    chains: Mapping[str, Iterable[str]], *, place_of: Callable[[str, str], str], chained: bool = False
+) -> bool:
     """Whether experiments go as one run: a process each would wait for the jobs of too many.
 
     Parameters
@@ -23,9 +25,12 @@ def wants_bulk(chains: Mapping[str, Iterable[str]], *, place_of: Callable[[str, 
         Experiment to the steps that must run.
     place_of
         Name of the place of a step (first) of an experiment (second).
+    chained
+        Whether jobs go on with the steps that follow, which they do in one run over all alone: one experiment with two
+        steps at the cluster is enough then.
     """
-    at_cluster = [name for name, steps in chains.items() if any(place_of(step, name) == SLURM for step in steps)]
-    return len(at_cluster) > MOST_SINGLE_RUNS
+    at_cluster = [sum(place_of(step, name) == SLURM for step in steps) for name, steps in chains.items()]
+    return sum(count > 0 for count in at_cluster) > MOST_SINGLE_RUNS or (chained and max(at_cluster, default=0) > 1)
 
 
 def describe_way(*, bulk: bool) -> str:

@@ -14,9 +14,8 @@ import dagster as dg
 from morphseq_dagster.launchers.worker import may_park, note_site
 from morphseq_dagster.places.outcome import DEFAULT_REGISTRY, SLURM
 from morphseq_dagster.places.place import Place, make_place
-from morphseq_dagster.places.runner import load_registry
 from morphseq_dagster.settings import MachineSettings, PlacesSettings
-from morphseq_dagster.steps.workspace import Workspace
+from morphseq_dagster.steps.workspace import Workspace, load_registry
 
 
 class WorkspaceResource(dg.ConfigurableResource[Workspace]):
@@ -58,6 +57,11 @@ class WorkspaceResource(dg.ConfigurableResource[Workspace]):
             return places.experiments.get(experiment, {}).get(step, steps.get(step, self.place))
 
         return look_up
+
+    @property
+    def chained(self) -> bool:
+        """Whether jobs of the cluster go on with the steps that follow."""
+        return PlacesSettings.model_validate_json(self.places).chained
 
     def place_of(self, step: str, *, experiment: str = "", run_id: str = "") -> Place:
         """Place where a step of an experiment runs; a run whose process may leave does not wait for its jobs."""

@@ -96,7 +96,12 @@ def find_news(plans: Iterable[ExperimentPlan], *, told: Mapping[str, str], targe
 
 
 def ask_for_runs(
-    plans: Iterable[ExperimentPlan], *, asked: Mapping[str, str], place_of: Callable[[str, str], str], job: str
+    plans: Iterable[ExperimentPlan],
+    *,
+    asked: Mapping[str, str],
+    place_of: Callable[[str, str], str],
+    job: str,
+    chained: bool = False,
 ) -> Asking:
     """Ask for what automation may launch: one run per experiment, or one over all where many wait for a cluster.
 
@@ -111,6 +116,8 @@ def ask_for_runs(
         Name of the place of a step of an experiment.
     job
         Job of one experiment.
+    chained
+        Whether jobs of the cluster go on with the steps that follow.
     """
     plans = tuple(plans)
     todo = [
@@ -122,7 +129,7 @@ def ask_for_runs(
     keys = {name: key for name, key in asked.items() if name in known}
     keys |= {plan.experiment: plan.run_key for plan in todo}
     chains = {plan.experiment: plan.automatic for plan in todo}
-    if wants_bulk(chains, place_of=place_of):
+    if wants_bulk(chains, place_of=place_of, chained=chained):
         key = hash_json(sorted(plan.run_key for plan in todo))[:_DIGEST]
         request = dg.RunRequest(
             run_key=f"stale:{BULK_JOB}:{key}",
@@ -204,6 +211,7 @@ def make_launch_sensor(pipeline: UnresolvedAssetJobDefinition, *, bulk: dg.JobDe
             plans,
             asked=asked.keys,
             place_of=workspace.place_names(),
+            chained=workspace.chained,
             job=pipeline.name,
         )
         if asking.way:

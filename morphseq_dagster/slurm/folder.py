@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -88,6 +89,17 @@ class Attempt:
         return Attempt(folder=root / below, there=f"{there}/{below}", number=1, token=match[0], inbox=self.inbox)
 
     @property
+    def run_id(self) -> str | None:
+        """Run that it works for: the last one that took it over, or the one that submitted it; None for neither."""
+        record = self.record("adopted") or self.record("intent")
+        return None if record is None else str(record.get("run_id", ""))
+
+    @property
+    def is_follower(self) -> bool:
+        """Whether a job has begun it by itself, after another member of its pack."""
+        return (self.record("intent") or {}).get("after") is not None
+
+    @property
     def name(self) -> str:
         """Name of its job, as the scheduler knows it."""
         pack = self.pack
@@ -95,18 +107,24 @@ class Attempt:
 
     def write_members(self, members: Sequence[Attempt]) -> None:
         """Write down the members of a pack: token, and folder below the root."""
-        lines = [f"{member.token} {member.folder.relative_to(self.inbox.parent).as_posix()}\n" for member in members]
-        write_whole(self.path(_MEMBERS), "".join(lines).encode())
+        write_whole(self.path(_MEMBERS), "".join(map(_line_of, members)).encode())
+
+    def add_member(self, member: Attempt) -> None:
+        """Write down one more member; the job of the pack alone does so."""
+        with self.path(_MEMBERS).open("a") as handle:
+            handle.write(_line_of(member))
+            handle.flush()
+            os.fsync(handle.fileno())
 
     def members(self) -> list[Attempt]:
         """Members of a pack, in the order in which they are taken; none of any other attempt."""
         try:
-            lines = self.path(_MEMBERS).read_text().splitlines()
+            text = self.path(_MEMBERS).read_text()
         except FileNotFoundError:
             return []
         root, there = self.inbox.parent, self.there.rsplit("/", 3)[0]
         found = []
-        for line in lines:
+        for line in text.split("\n")[:-1]:  # one that has no end yet is being written
             token, _, below = line.partition(" ")
             number = int(token.rpartition(".a")[2])
             found.append(Attempt(root / below, f"{there}/{below}", number, token, self.inbox))
@@ -154,6 +172,10 @@ class Attempt:
         if members and all(member.is_closed for member in reversed(members)):
             kind = "done" if pack.record("cancel") is None else "cancelled"
             pack.close(kind=kind, job=pack.job or "", state="", reason="each member has its verdict")
+
+
+def _line_of(member: Attempt) -> str:
+    return f"{member.token} {member.folder.relative_to(member.inbox.parent).as_posix()}\n"
 
 
 class JobRoot:

@@ -1,8 +1,9 @@
-"""Packs: many requests for one allocation, submitted by the protocol of a single job.
+"""Packs: several requests for one allocation, submitted by the protocol of a single job.
 
 Holds the submission. Each request keeps its own attempt - folder, claim, records, verdict - and the pack is an attempt
 too, of which there is never a second: its key is made of its members' tokens. Members name their pack in their intent,
-so whoever finds one of them finds the job by the pack's name.
+so whoever finds one of them finds the job by the pack's name. The job is the program `foreman`. A member may be
+followed by others (`succession`), so a pack of one is the job that carries a whole chain.
 """
 
 from __future__ import annotations
@@ -20,9 +21,8 @@ from typing import Final
 from morphseq_dagster.slurm.client import Client, Live
 from morphseq_dagster.slurm.errors import RejectedError
 from morphseq_dagster.slurm.folder import PACKS, Attempt
-from morphseq_dagster.slurm.job import MAX_CPUS, JobSpec, Resources
+from morphseq_dagster.slurm.job import ATTEMPT, MAX_CPUS, JobSpec, Resources, check_path
 from morphseq_dagster.slurm.outcome import Outcome
-from morphseq_dagster.slurm.pack_script import write_pack_script
 from morphseq_dagster.slurm.records import write_whole
 from morphseq_dagster.slurm.script import write_script
 
@@ -39,10 +39,13 @@ class Member:
         Its job, were it alone.
     on_attempt
         Called with its attempt before anything is submitted, so that an interrupted caller can cancel.
+    then
+        What may follow on it in the same allocation, in words that its command's module understands.
     """
 
     spec: JobSpec
     on_attempt: Callable[[Attempt], None]
+    then: tuple[str, ...] = ()
 
 
 def is_fresh(client: Client, spec: JobSpec) -> bool:
@@ -52,7 +55,13 @@ def is_fresh(client: Client, spec: JobSpec) -> bool:
 
 
 def resources_of_pack(
-    one: Resources, *, members: int, workers: int, each_s: float = 60.0, time_limit: str | None = None
+    one: Resources,
+    *,
+    members: int,
+    workers: int,
+    each_s: float = 60.0,
+    time_limit: str | None = None,
+    links: int = 1,
 ) -> Resources:
     """Ask for several members at once and, of time, for all of them.
 
@@ -67,11 +76,13 @@ def resources_of_pack(
     time_limit
         Limit of the allocation; unless given that of one member, and `each_s` twice for each further round. None where
         members have none.
+    links
+        Requests that follow one another in the longest chain, the first one included: each may need its whole time.
     """
     memory = None if one.memory is None else f"{workers * int(one.memory[:-1])}{one.memory[-1]}"
     if time_limit is None and one.time_s is not None:
         rounds = math.ceil(members / workers) - 1
-        time_limit = str(math.ceil((one.time_s + 2 * each_s * rounds) / 60))
+        time_limit = str(math.ceil(links * (one.time_s + 2 * each_s * rounds) / 60))
     return replace(one, cpus=workers * one.cpus, memory=memory, time=time_limit)
 
 
@@ -80,6 +91,7 @@ def submit_pack(
     members: Sequence[Member],
     *,
     workers: int,
+    python: str,
     each_s: float = 60.0,
     time_limit: str | None = None,
     run_id: str = "",
@@ -94,6 +106,8 @@ def submit_pack(
         Requests that ask for equal resources.
     workers
         Members at work at once.
+    python
+        Python of the nodes; members whose command is a module of it share one start.
     each_s, time_limit
         As in `resources_of_pack`.
     run_id
@@ -109,32 +123,42 @@ def submit_pack(
         The job cannot be written as a safe script.
     """
     one = members[0].spec
-    if any(
-        (m.spec.resources, m.spec.requeue, m.spec.warn_s) != (one.resources, one.requeue, one.warn_s) for m in members
-    ):
+    if any(_asks(member.spec) != _asks(one) for member in members):
         raise ValueError("members of a pack ask for the same")
     with ThreadPoolExecutor(min(_WRITERS, len(members))) as pool:
         begun = list(pool.map(lambda member: _begin(client, member), members))
-        taken = [(m.spec, *found) for m, found in zip(members, begun, strict=True) if found is not None]
+        taken = [(m, attempt) for m, attempt in zip(members, begun, strict=True) if attempt is not None]
         if not taken:
             return [None] * len(members)
         workers = max(1, min(workers, len(taken), MAX_CPUS // one.resources.cpus))
         needs = resources_of_pack(
-            one.resources, members=len(taken), workers=workers, each_s=each_s, time_limit=time_limit
+            one.resources,
+            members=len(taken),
+            workers=workers,
+            each_s=each_s,
+            time_limit=time_limit,
+            links=1 + max(len(member.then) for member in members),
         )
-        attempts = [attempt for _, attempt, _ in taken]
+        attempts = [attempt for _, attempt in taken]
         key = hashlib.sha256("\n".join(attempt.token for attempt in attempts).encode()).hexdigest()[:32]
+        foreman = (python, "-P", "-u", "-m", "morphseq_dagster.slurm.foreman", ATTEMPT)
+        told = ("--workers", str(workers), "--limit", str(one.resources.time_s or 0))
+        spec = replace(one, command=(*foreman, *told), resources=needs)
         pack = client.root.attempt((PACKS,), key=key, number=1)
-        script = write_pack_script(pack, one=one, needs=needs, workers=workers)
+        script = write_script(spec, attempt=pack, share=one.resources)
         client.root.begin(pack)
         pack.write_members(attempts)
         list(pool.map(lambda item: _write_member(*item, pack=pack, run_id=run_id), taken))
         _submit(client, pack, script=script, needs=needs, attempts=attempts, run_id=run_id)
-    lives = {attempt: Live(spec, attempt, pack.job or "") for spec, attempt, _ in taken}
-    return [None if found is None else lives[found[0]] for found in begun]
+    job = pack.job or ""
+    return [None if attempt is None else Live(m.spec, attempt, job) for m, attempt in zip(members, begun, strict=True)]
 
 
-def _begin(client: Client, member: Member) -> tuple[Attempt, str] | None:
+def _asks(spec: JobSpec) -> tuple[object, ...]:
+    return spec.resources, spec.environment, spec.requeue, spec.warn_s
+
+
+def _begin(client: Client, member: Member) -> Attempt | None:
     """Make the folder of a member's next attempt; None when that is not ours to make."""
     spec = member.spec
     attempts = client.root.attempts(spec.group, key=spec.key)
@@ -142,17 +166,18 @@ def _begin(client: Client, member: Member) -> tuple[Attempt, str] | None:
         return None
     number = attempts[-1].number + 1 if attempts else 1
     attempt = client.root.attempt(spec.group, key=spec.key, number=number)
-    script = write_script(spec, attempt=attempt)
+    check_path(attempt.there)
     if not client.root.begin(attempt):
         return None
     member.on_attempt(attempt)
-    return attempt, script
+    return attempt
 
 
-def _write_member(spec: JobSpec, attempt: Attempt, script: str, *, pack: Attempt, run_id: str) -> None:
+def _write_member(member: Member, attempt: Attempt, *, pack: Attempt, run_id: str) -> None:
+    spec = member.spec
     write_whole(attempt.path("request.json"), spec.request, sync_entry=False)
-    write_whole(attempt.path("job.sh"), script.encode(), sync_entry=False)
-    _write_intent(attempt, needs=spec.resources, run_id=run_id, pack=pack.token)
+    more = {"then": list(member.then)} if member.then else {}
+    _write_intent(attempt, needs=spec.resources, run_id=run_id, pack=pack.token, command=list(spec.command), **more)
 
 
 def _write_intent(attempt: Attempt, *, needs: Resources, run_id: str, **more: object) -> None:

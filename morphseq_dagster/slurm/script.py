@@ -15,7 +15,7 @@ _THREADS = "OMP_NUM_THREADS OPENBLAS_NUM_THREADS MKL_NUM_THREADS NUMEXPR_NUM_THR
 
 # In the order of the protocol. `ln` decides who works: the first one made stays. A job that was started again after a
 # lost node keeps its number and passes; it leaves when a verdict exists, since another attempt may be at work.
-PROTOCOL = r"""
+_PROTOCOL = r"""
 cd -- "$folder" || exit 72
 ln -s -n -- "$SLURM_JOB_ID" claim 2>/dev/null
 if [ "$(readlink claim)" != "$SLURM_JOB_ID" ]; then
@@ -86,8 +86,15 @@ exit "$rc"
 """
 
 
-def write_script(spec: JobSpec, *, attempt: Attempt) -> str:
+def write_script(spec: JobSpec, *, attempt: Attempt, share: Resources | None = None) -> str:
     """Write the script of an attempt.
+
+    Parameters
+    ----------
+    spec, attempt
+        The job, and where its files lie.
+    share
+        For a job that works on several requests at once: what each of them may take for all that it was given.
 
     Raises
     ------
@@ -95,12 +102,16 @@ def write_script(spec: JobSpec, *, attempt: Attempt) -> str:
         When the attempt's folder has a name that a script cannot carry.
     """
     there = check_path(attempt.there)
-    inbox = check_path(there.rsplit("/", len(spec.group) + 2)[0] + f"/{INBOX}")
+    # Nobody waits for the mark of a job that works on several: each has a mark of its own.
+    inbox = there if share is not None else check_path(there.rsplit("/", len(spec.group) + 2)[0] + f"/{INBOX}")
     command = [argument.replace(ATTEMPT, there) for argument in spec.command]
     given = [f"{name}={value}" for name, value in sorted(spec.environment.variables.items())]
-    options = batch_options(attempt, needs=spec.resources, requeue=spec.requeue, warn_s=spec.warn_s)
-    lines = ["#!/bin/bash", *(f"#SBATCH {option}" for option in options)]
-    lines += [f"folder={there}", f"inbox={inbox}", PROTOCOL.strip("\n")]
+    lines = ["#!/bin/bash", *(f"#SBATCH {option}" for option in _batch_options(spec, attempt=attempt))]
+    lines += [f"folder={there}", f"inbox={inbox}", _PROTOCOL.strip("\n")]
+    if share is not None:
+        lines.append(f"export SLURM_CPUS_PER_TASK={share.cpus}")
+        if share.memory_mb is not None:
+            lines.append(f"export SLURM_MEM_PER_NODE={max(1, int(share.memory_mb))}")
     if spec.environment.preamble is not None:
         lines.append(f". {check_path(spec.environment.preamble)} || exit 126")
     lines += [f"names='{_KEPT}'", f"threads='{_THREADS}'"]
@@ -108,8 +119,9 @@ def write_script(spec: JobSpec, *, attempt: Attempt) -> str:
     return "\n".join(lines) + "\n"
 
 
-def batch_options(attempt: Attempt, *, needs: Resources, requeue: bool, warn_s: int) -> list[str]:
+def _batch_options(spec: JobSpec, *, attempt: Attempt) -> list[str]:
     """Options of sbatch for an attempt's script."""
+    needs = spec.resources
     found = [
         f"--job-name={attempt.token}",
         f"--output={attempt.there}/log.txt",
@@ -123,7 +135,7 @@ def batch_options(attempt: Attempt, *, needs: Resources, requeue: bool, warn_s: 
         "--nodes=1",
         "--ntasks=1",
         f"--cpus-per-task={needs.cpus}",
-        "--requeue" if requeue else "--no-requeue",
+        "--requeue" if spec.requeue else "--no-requeue",
     ]
     values = {
         "partition": needs.partition,
@@ -136,7 +148,7 @@ def batch_options(attempt: Attempt, *, needs: Resources, requeue: bool, warn_s: 
         "exclude": needs.exclude,
     }
     found += [f"--{name}={value}" for name, value in values.items() if value is not None]
-    warn_s = min(warn_s, (needs.time_s or 0) // 4)
+    warn_s = min(spec.warn_s, (needs.time_s or 0) // 4)
     if warn_s:
         found.append(f"--signal=B:USR1@{warn_s}")
     return found

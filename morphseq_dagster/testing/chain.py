@@ -14,9 +14,8 @@ from pathlib import Path
 from morphseq_dagster.errors import report
 from morphseq_dagster.layout import Layout
 from morphseq_dagster.places.place import ProcessPlace
-from morphseq_dagster.places.runner import load_registry
 from morphseq_dagster.places.session import finish, open_session, run_session
-from morphseq_dagster.steps.workspace import Workspace
+from morphseq_dagster.steps.workspace import Workspace, load_registry
 from morphseq_dagster.storage.records import Record
 from morphseq_dagster.testing.toy import TOY_REGISTRY, words_file
 

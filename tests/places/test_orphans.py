@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,6 @@ from morphseq_dagster.places.orphans import (
     Survey,
     find_result,
     note_parking,
-    owner_of,
     settle_orphans,
     survey_jobs,
 )
@@ -32,20 +30,9 @@ from morphseq_dagster.slurm.folder import Attempt, JobRoot
 from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.storage.claims import hold_claim
 from morphseq_dagster.testing.relay import RELAY, RELAY_REGISTRY, word_file
-from morphseq_dagster.testing.slurm_cluster import LocalCluster, start_cluster
+from morphseq_dagster.testing.slurm_bench import wait_for
 
 GONE = 2**22 + 1  # above the largest number of a process
-QUICK = {"environment": "any", "grace_s": 3, "lost_s": 10, "settle_s": 3}
-
-
-@pytest.fixture(scope="session")
-def cluster(shared: Path) -> LocalCluster:
-    script = shared / "slurm" / "local-slurm.sh"
-    if not script.is_file():
-        pytest.skip(f"no Slurm: {script} is not there")
-    found = start_cluster(script, cpus="16", killwait="2", overmemorykill="1")
-    os.environ["SLURM_CONF"] = found.environment["SLURM_CONF"]
-    return found
 
 
 @pytest.fixture
@@ -54,20 +41,15 @@ def relay(tmp_path: Path) -> Workspace:
 
 
 @pytest.fixture
-def client(cluster: LocalCluster, relay: Workspace) -> Iterator[Client]:
+def client(slurm: SlurmSettings, relay: Workspace) -> Iterator[Client]:
     """Client of the cluster; what is left at work is cancelled."""
-    del cluster
-    found = connect(make_settings(), data_root=relay.data_root)[0]
+    found = connect(slurm, data_root=relay.data_root)[0]
     yield found
     left = [attempt for _, _, attempt in found.root.open_attempts()]
     found.cancel(left)
 
 
-def make_settings(**more: object) -> SlurmSettings:
-    return SlurmSettings.model_validate({"resources": {"memory": "200M", "time": 5}, **QUICK, **more})
-
-
-def make_errand(workspace: Workspace, experiment: str, *, run_id: str, slow_s: float) -> Errand:
+def make_errand(workspace: Workspace, slurm: SlurmSettings, experiment: str, *, run_id: str, slow_s: float) -> Errand:
     word_file(workspace.layout, experiment).parent.mkdir(parents=True, exist_ok=True)
     word_file(workspace.layout, experiment).write_text("word\n")
     recipe = workspace.layout.recipes(experiment)[1]
@@ -75,12 +57,14 @@ def make_errand(workspace: Workspace, experiment: str, *, run_id: str, slow_s: f
     recipe.write_text(f"[first]\nslow_s = {slow_s}\n")
     spec = workspace.registry.steps[0]
     with open_session(spec, workspace=workspace, experiment=experiment, run_id=run_id) as session:
-        return Errand(make_settings(), registry=RELAY, request=session.request)
+        return Errand(slurm, registry=RELAY, request=session.request)
 
 
-def leave_job(workspace: Workspace, experiment: str, *, run_id: str = "one", slow_s: float = 60) -> Attempt:
+def leave_job(
+    workspace: Workspace, slurm: SlurmSettings, experiment: str, *, run_id: str = "one", slow_s: float = 60
+) -> Attempt:
     """Submit a job that nobody waits for, as a killed run leaves it."""
-    found = make_errand(workspace, experiment, run_id=run_id, slow_s=slow_s).ensure()
+    found = make_errand(workspace, slurm, experiment, run_id=run_id, slow_s=slow_s).ensure()
     assert isinstance(found, Live)
     return found.attempt
 
@@ -114,17 +98,12 @@ def kind_of(attempt: Attempt) -> str | None:
     return None if closed is None else str(closed["kind"])
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 @pytest.mark.slurm
-def test_jobs_of_a_cancelled_run_are_cancelled_in_one_call_and_others_left(relay: Workspace, client: Client) -> None:
-    bulk = [leave_job(relay, f"2024040{n}", run_id="bulk") for n in range(1, 4)]
-    other = leave_job(relay, "20240404", run_id="other")
+def test_jobs_of_a_cancelled_run_are_cancelled_in_one_call_and_others_left(
+    relay: Workspace, slurm: SlurmSettings, client: Client
+) -> None:
+    bulk = [leave_job(relay, slurm, f"2024040{n}", run_id="bulk") for n in range(1, 4)]
+    other = leave_job(relay, slurm, "20240404", run_id="other")
     before = client.scheduler.calls.copy()
     survey = look(relay, client, bulk="canceled", other="live")
     assert client.scheduler.calls["squeue"] - before["squeue"] == 1
@@ -138,8 +117,10 @@ def test_jobs_of_a_cancelled_run_are_cancelled_in_one_call_and_others_left(relay
 
 
 @pytest.mark.slurm
-def test_job_of_a_run_that_is_over_is_kept_or_cancelled_after_its_time(relay: Workspace, client: Client) -> None:
-    attempt = leave_job(relay, "20240401")
+def test_job_of_a_run_that_is_over_is_kept_or_cancelled_after_its_time(
+    relay: Workspace, slurm: SlurmSettings, client: Client
+) -> None:
+    attempt = leave_job(relay, slurm, "20240401")
     assert settle(relay, client, look(relay, client, one="over"))["20240401"].deed is Deed.KEPT
     late = look(relay, client, policy="cancel", after_s=3600, ended_at=time.time() - 60, one="over")
     assert settle(relay, client, late)["20240401"].deed is Deed.KEPT
@@ -150,8 +131,10 @@ def test_job_of_a_run_that_is_over_is_kept_or_cancelled_after_its_time(relay: Wo
 
 
 @pytest.mark.slurm
-def test_time_of_a_run_whose_end_nobody_noted_counts_from_when_it_was_noticed(relay: Workspace, client: Client) -> None:
-    attempt = leave_job(relay, "20240401")
+def test_time_of_a_run_whose_end_nobody_noted_counts_from_when_it_was_noticed(
+    relay: Workspace, slurm: SlurmSettings, client: Client
+) -> None:
+    attempt = leave_job(relay, slurm, "20240401")
     first = look(relay, client, policy="cancel", after_s=100, one="over")
     assert first.orphans[0].deed is Deed.KEPT
     assert attempt.record("orphan") is None, "looking writes nothing"
@@ -164,9 +147,11 @@ def test_time_of_a_run_whose_end_nobody_noted_counts_from_when_it_was_noticed(re
 
 @pytest.mark.slurm
 @pytest.mark.parametrize("state", ["canceled", "over"])
-def test_result_that_nobody_waited_for_is_handed_over(relay: Workspace, client: Client, state: RunState) -> None:
-    attempt = leave_job(relay, "20240401", slow_s=0)
-    until(lambda: attempt.record("end") is not None)
+def test_result_that_nobody_waited_for_is_handed_over(
+    relay: Workspace, slurm: SlurmSettings, client: Client, state: RunState
+) -> None:
+    attempt = leave_job(relay, slurm, "20240401", slow_s=0)
+    wait_for(lambda: attempt.record("end") is not None)
     assert [o.deed for o in look(relay, None, one=state).orphans] == [Deed.DONE], "files alone prove it"
     assert settle(relay, client, look(relay, client, one=state))["20240401"].deed is Deed.DONE
     assert kind_of(attempt) == "done"
@@ -176,17 +161,17 @@ def test_result_that_nobody_waited_for_is_handed_over(relay: Workspace, client: 
 
 
 @pytest.mark.slurm
-def test_failed_job_is_closed_as_what_it_was(relay: Workspace, client: Client) -> None:
-    attempt = leave_job(relay, "20240401")
-    until(lambda: attempt.record("start") is not None)
+def test_failed_job_is_closed_as_what_it_was(relay: Workspace, slurm: SlurmSettings, client: Client) -> None:
+    attempt = leave_job(relay, slurm, "20240401")
+    wait_for(lambda: attempt.record("start") is not None)
     client.scheduler.cancel([attempt.job or ""])
-    until(lambda: attempt.record("end") is not None)
+    wait_for(lambda: attempt.record("end") is not None)
 
     def closed() -> bool:
         settle(relay, client, look(relay, client, one="over"))
         return attempt.is_closed
 
-    until(closed)
+    wait_for(closed)
     assert kind_of(attempt) == "cancelled"
 
 
@@ -203,8 +188,10 @@ def test_attempt_that_was_never_submitted_is_given_up_after_its_grace(relay: Wor
 
 
 @pytest.mark.slurm
-def test_run_that_nobody_knows_is_judged_by_its_process_on_this_host_alone(relay: Workspace, client: Client) -> None:
-    attempt = leave_job(relay, "20240401")
+def test_run_that_nobody_knows_is_judged_by_its_process_on_this_host_alone(
+    relay: Workspace, slurm: SlurmSettings, client: Client
+) -> None:
+    attempt = leave_job(relay, slurm, "20240401")
     assert look(relay, client).orphans[0].deed is Deed.LEFT, "this very process"
     intent = attempt.record("intent") or {}
     attempt.write("intent", **{**intent, "pid": GONE})
@@ -220,23 +207,25 @@ def test_run_that_nobody_knows_is_judged_by_its_process_on_this_host_alone(relay
 
 
 @pytest.mark.slurm
-def test_job_that_another_run_has_taken_over_is_that_runs(relay: Workspace, client: Client) -> None:
-    attempt = leave_job(relay, "20240401")
-    adopted = make_errand(relay, "20240401", run_id="two", slow_s=60).ensure()
+def test_job_that_another_run_has_taken_over_is_that_runs(
+    relay: Workspace, slurm: SlurmSettings, client: Client
+) -> None:
+    attempt = leave_job(relay, slurm, "20240401")
+    adopted = make_errand(relay, slurm, "20240401", run_id="two", slow_s=60).ensure()
     assert isinstance(adopted, Live)
-    assert (adopted.attempt, owner_of(attempt)) == (attempt, "two")
+    assert (adopted.attempt, attempt.run_id) == (attempt, "two")
     (orphan,) = look(relay, client, one="canceled", two="live").orphans
     assert (orphan.deed, orphan.run_id) == (Deed.LEFT, "two")
     early = look(relay, client, one="canceled", two="canceled")
-    third = make_errand(relay, "20240401", run_id="three", slow_s=60).ensure()
+    third = make_errand(relay, slurm, "20240401", run_id="three", slow_s=60).ensure()
     assert isinstance(third, Live)
     assert settle(relay, client, early)["20240401"].deed is Deed.LEFT, "taken over after the survey"
     assert kind_of(attempt) is None
 
 
 @pytest.mark.slurm
-def test_step_that_somebody_is_at_is_left_alone(relay: Workspace, client: Client) -> None:
-    attempt = leave_job(relay, "20240401")
+def test_step_that_somebody_is_at_is_left_alone(relay: Workspace, slurm: SlurmSettings, client: Client) -> None:
+    attempt = leave_job(relay, slurm, "20240401")
     survey = look(relay, client, one="canceled")
     with hold_claim(relay.layout.claim("first", experiment="20240401"), run_id="next"):
         orphan = settle(relay, client, survey)["20240401"]
@@ -257,7 +246,7 @@ def test_without_an_answer_nothing_is_closed_or_cancelled(relay: Workspace) -> N
     for state in ("canceled", "over"):
         survey = look(relay, None, policy="cancel", one=state)
         assert (survey.orphans[0].deed, bool(survey.trouble)) == (Deed.WAITS, True)
-    mute = connect(make_settings(commands="/no/such/folder"), data_root=relay.data_root)[0]
+    mute = connect(SlurmSettings(commands="/no/such/folder"), data_root=relay.data_root)[0]
     survey = look(relay, mute, policy="cancel", one="canceled")
     assert survey.trouble
     settle(relay, mute, survey)

@@ -15,7 +15,7 @@ import pytest
 
 from morphseq_dagster.places.campaign import Campaign, Failed, Item, Made
 from morphseq_dagster.places.connection import connect
-from morphseq_dagster.places.packing import Packing
+from morphseq_dagster.places.packing import Packing, Ready
 from morphseq_dagster.places.place import ProcessPlace
 from morphseq_dagster.places.slurm import SlurmPlace
 from morphseq_dagster.settings import SlurmSettings
@@ -38,7 +38,7 @@ from morphseq_dagster.settings import SlurmSettings
 from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.testing.relay import RELAY, RELAY_REGISTRY
 place = SlurmPlace(SlurmSettings.model_validate_json(sys.argv[2]), registry=RELAY)
-chains = {name: ("first",) for name in sys.argv[3].split(",")}
+chains = {name: tuple(sys.argv[4].split(",")) for name in sys.argv[3].split(",")}
 workspace = Workspace(Path(sys.argv[1]), RELAY_REGISTRY)
 with termination_raises(), Campaign(workspace, chains=chains, place_of=lambda *_: place, run_id="child") as campaign:
     for item in campaign.items():
@@ -121,8 +121,10 @@ def until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
         time.sleep(0.05)
 
 
-def start_child(workspace: Workspace, names: Iterable[str], *, place: SlurmPlace) -> subprocess.Popen[str]:
-    told = [str(workspace.data_root), place.settings.model_dump_json(), ",".join(names)]
+def start_child(
+    workspace: Workspace, names: Iterable[str], *, place: SlurmPlace, steps: tuple[str, ...] = ("first",)
+) -> subprocess.Popen[str]:
+    told = [str(workspace.data_root), place.settings.model_dump_json(), ",".join(names), ",".join(steps)]
     return subprocess.Popen(
         [sys.executable, "-c", CHILD, *told], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -131,36 +133,65 @@ def start_child(workspace: Workspace, names: Iterable[str], *, place: SlurmPlace
 # the choice
 
 
-def ready(names: Iterable[str], place: SlurmPlace, *, step: str = "first") -> list[tuple[str, str, SlurmPlace]]:
-    return [(name, step, place) for name in names]
+def choose(
+    packing: Packing | Workspace, names: Iterable[str], place: SlurmPlace, *, steps: tuple[str, ...] = ("first",)
+) -> list[tuple[list[str], tuple[str, ...], int]]:
+    """Experiments, steps after the first, and experiments at once of each job that is chosen."""
+    packing = Packing(packing) if isinstance(packing, Workspace) else packing
+    shares = packing.choose([Ready(name, steps, place) for name in names])
+    assert {share.step for share in shares} <= {steps[0]}
+    return [(list(share.experiments), share.then, share.workers) for share in shares]
 
 
 def test_small_steps_with_equal_resources_are_chosen_above_the_threshold(relay: Workspace) -> None:
     names = add(relay, 5)
     special = {names[4]: {"resources": {"memory": "1G"}}}
-    assert Packing(relay).choose(ready(names, make_place())) == [names]
-    assert Packing(relay).choose(ready(names, make_place(experiments=special))) == [names[:4]]
-    assert Packing(relay).choose(ready(names[:3], make_place())) == [], "no more than the threshold"
-    assert Packing(relay).choose(ready(names, make_place(pack_above=0))) == [], "switched off"
-    assert Packing(relay).choose(ready(names, make_place(resources={"gpus": 1}))) == [], "GPUs cannot be shared"
-    assert Packing(relay).choose(ready(names, make_place(steps={"first": {"small": False}}))) == []
+    assert choose(relay, names, make_place()) == [(names, (), 8)]
+    assert choose(relay, names, make_place(experiments=special, pack_workers=2)) == [(names[:4], (), 2)]
+    assert choose(relay, names[:3], make_place()) == [], "no more than the threshold"
+    assert choose(relay, names, make_place(pack_above=0)) == [], "switched off"
+    assert choose(relay, names, make_place(resources={"gpus": 1})) == [], "GPUs cannot be shared"
+    assert choose(relay, names, make_place(steps={"first": {"small": False}})) == []
+    assert choose(relay, names, make_place(), steps=("first", "second")) == [(names, (), 8)], "one step is the default"
+
+
+def test_a_job_goes_on_with_the_steps_that_ask_for_the_same(relay: Workspace) -> None:
+    names, steps = add(relay, 2), ("first", "second", "third")
+    alone = [([name], ("second", "third"), 1) for name in names]
+    assert choose(relay, names, make_place(chain=True), steps=steps) == alone
+    assert choose(relay, names, make_place(chain=True), steps=("third",)) == [], "there is nothing to go on with"
+    assert choose(relay, names, make_place(), steps=steps) == [], "only when it is wanted"
+    other = make_place(chain=True, steps={"third": {"cpus": 2}})
+    assert choose(relay, names, other, steps=steps) == [([name], ("second",), 1) for name in names]
+    broken = make_place(chain=True, steps={"second": {"memory": "1G"}})
+    assert choose(relay, names, broken, steps=steps) == []
+    gpu = make_place(chain=True, resources={"gpus": 1})
+    assert choose(relay, names, gpu, steps=steps) == alone, "one experiment alone has the GPU"
+
+
+def test_many_share_an_allocation_for_as_many_steps_as_are_small(relay: Workspace) -> None:
+    names, steps = add(relay, 5), ("first", "second", "third")
+    assert choose(relay, names, make_place(chain=True), steps=steps) == [(names, ("second",), 8)]
+    long = make_place(chain=True, steps={"first": {"small": False}})
+    assert choose(relay, names, long, steps=steps) == [([name], ("second", "third"), 1) for name in names]
 
 
 def test_a_step_is_small_when_it_was_so_elsewhere_and_never_by_guess(relay: Workspace) -> None:
     names = add(relay, 5)
     place = make_place(steps={})
-    assert Packing(relay).choose(ready(names[1:], place)) == [], "it never ran"
+    assert choose(relay, names[1:], place) == [], "it never ran"
     chains = {names[0]: ("first",)}
     with Campaign(relay, chains=chains, place_of=lambda *_: ProcessPlace(), run_id="r") as campaign:
         assert [type(item) for item in campaign.items()] == [Made]
-    assert Packing(relay).choose(ready(names[1:], place)) == [names[1:]]
+    assert choose(relay, names[1:], place) == [(names[1:], (), 8)]
 
 
 def test_what_the_cluster_refused_is_not_chosen_again(relay: Workspace) -> None:
     names, packing = add(relay, 5), Packing(relay)
     packing.refuse("first", resources=Resources(memory="60M", time="5"))
-    assert packing.choose(ready(names, make_place())) == []
-    assert packing.choose(ready(names, make_place(), step="second")) == [names]
+    assert choose(packing, names, make_place()) == []
+    assert choose(packing, names, make_place(chain=True), steps=("first", "second")) == [], "each has a job of its own"
+    assert choose(packing, names, make_place(), steps=("second",)) == [(names, (), 8)]
 
 
 # at the cluster

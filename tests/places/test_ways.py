@@ -31,3 +31,11 @@ def test_place_of_each_experiment_counts() -> None:
     nine = [*NAMES[:8], NAMES[-1]]
     assert not wants_bulk(dict.fromkeys(nine, ("far",)), place_of=place_of)
     assert wants_bulk(dict.fromkeys(NAMES[:9], ("far",)), place_of=place_of)
+
+
+def test_jobs_that_go_on_need_one_run_over_all_as_soon_as_there_is_something_to_go_on_with() -> None:
+    one, two = {NAMES[0]: ("near", "far")}, {NAMES[0]: ("far", "far")}
+    assert not wants_bulk(two, place_of=place_of)
+    assert wants_bulk(two, place_of=place_of, chained=True)
+    assert not wants_bulk(one, place_of=place_of, chained=True)
+    assert not wants_bulk({}, place_of=place_of, chained=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import json
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,8 @@ from morphseq_dagster.slurm.job import JobSpec, Resources
 from morphseq_dagster.slurm.local import LocalTransport
 from morphseq_dagster.slurm.outcome import Outcome
 from morphseq_dagster.slurm.pack import Member, resources_of_pack, submit_pack
-from morphseq_dagster.slurm.pack_script import write_pack_script
 from morphseq_dagster.slurm.poller import Poller, Watch
+from morphseq_dagster.testing.sequel import SEQUEL, key_of
 from morphseq_dagster.testing.slurm_bench import Bench, wait_for
 from morphseq_dagster.testing.slurm_cluster import LocalCluster
 from morphseq_dagster.testing.slurm_faults import Interrupted
@@ -35,6 +36,7 @@ from pathlib import Path
 from morphseq_dagster.slurm.job import Resources
 from morphseq_dagster.slurm.local import LocalTransport
 from morphseq_dagster.slurm.pack import Member, submit_pack
+from morphseq_dagster.testing.sequel import SEQUEL, key_of
 from morphseq_dagster.testing.slurm_bench import Bench
 from morphseq_dagster.testing.slurm_cluster import LocalCluster
 from morphseq_dagster.testing.slurm_faults import Interrupted
@@ -44,7 +46,7 @@ doomed = Interrupted(LocalTransport(), "sbatch", die, when=sys.argv[2])
 bench = Bench(cluster, root, cluster.client(root / "jobs", transport=doomed))
 resources = Resources(memory="32M", time="5")
 specs = [bench.spec(name, "sleep 1", resources=resources) for name in sys.argv[3].split(",")]
-submit_pack(bench.client, [Member(spec, lambda _: None) for spec in specs], workers=4)
+submit_pack(bench.client, [Member(spec, lambda _: None) for spec in specs], workers=4, python=sys.executable)
 """
 
 
@@ -60,7 +62,7 @@ def members(specs: Sequence[JobSpec]) -> list[Member]:
 
 
 def pack_of(bench: Bench, specs: Sequence[JobSpec], *, workers: int = 4, run_id: str = "run") -> list[Live]:
-    lives = submit_pack(bench.client, members(specs), workers=workers, run_id=run_id)
+    lives = submit_pack(bench.client, members(specs), workers=workers, python=sys.executable, run_id=run_id)
     assert all(live is not None for live in lives)
     return [live for live in lives if live is not None]
 
@@ -121,6 +123,7 @@ def test_a_pack_asks_for_all_that_work_at_once_and_time_for_all_rounds() -> None
     ), "10 minutes for any one, and twice a minute for 7 more rounds"
     assert resources_of_pack(one, members=8, workers=8).time == "10"
     assert resources_of_pack(one, members=60, workers=8, time_limit="1:00:00").time == "1:00:00"
+    assert resources_of_pack(one, members=1, workers=1, links=3).time == "30", "each link of a chain has its whole time"
     assert resources_of_pack(Resources(), members=60, workers=8) == Resources(cpus=8), "nobody set a limit"
 
 
@@ -154,34 +157,6 @@ def test_the_verdict_on_the_last_member_closes_the_pack(tmp_path: Path) -> None:
     assert pack.is_closed
 
 
-def test_workers_take_each_member_once_and_what_an_earlier_life_left(tmp_path: Path) -> None:
-    """The script alone, as a job that the scheduler starts a second time: ended members are not begun again."""
-    root = JobRoot(tmp_path / "jobs")
-    spec = JobSpec(group=("step", "exp"), key="a" * 64, command=("true",))
-    found = [root.attempt(("step", f"e{number}"), key="a" * 64, number=1) for number in range(20)]
-    pack = root.attempt(("_packs",), key="b" * 32, number=1)
-    for attempt in (pack, *found):
-        root.begin(attempt)
-        attempt.path("job.sh").write_text(f"echo $SLURM_JOB_NAME $SLURM_CPUS_PER_TASK >>{tmp_path}/ran\n")
-    pack.write_members(found)
-    found[3].write("closed", kind="done")
-    found[4].write("cancel", t=0)
-    ended = '{"job": "7", "rc": 1, "signal": "%s", "node": "n", "restart": 0, "cpu": "", "t": 0}\n'
-    found[5].path("end.json").write_text(ended % "")
-    found[6].path("end.json").write_text(ended % "TERM")
-    found[7].path("claim").symlink_to("7")
-    script = tmp_path / "pack.sh"
-    script.write_text(write_pack_script(pack, one=spec, needs=Resources(cpus=3), workers=3))
-    variables = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": pack.token, "SLURM_RESTART_COUNT": "1"}
-    path = {"PATH": os.environ["PATH"]}
-    subprocess.run(["bash", str(script)], env=variables | path, check=True, timeout=60)
-    ran = sorted((tmp_path / "ran").read_text().splitlines())
-    assert ran == sorted(f"{attempt.token} 1" for n, attempt in enumerate(found) if n not in (3, 4, 5))
-    told = found[7].record("end") or {}
-    assert (told["job"], told["rc"], told["restart"]) == ("7", 0, 1), "whose script left no end gets one"
-    assert found[0].record("end") is None, "but not one that the job never claimed"
-
-
 # at the cluster
 
 
@@ -208,19 +183,66 @@ def test_what_fails_or_is_killed_in_a_pack_is_known_while_the_others_go_on(local
         *small(local, 2, f"until [ -e {gate} ]; do sleep 0.1; done"),
         local.spec("fails", "exit 7", resources=SMALL),
         local.spec("killed", "kill -9 $$", resources=SMALL),
-        # The member's own script, which therefore cannot write its end record.
-        local.spec("torn", "kill -9 $PPID; sleep 30", resources=SMALL),
     ]
-    lives = pack_of(local, specs, workers=5)
+    lives = pack_of(local, specs, workers=4)
     with watched(local, lives) as watches:
         wait_for(lambda: all(watch.ended.is_set() for watch in watches[2:]))
-        assert [_verdict(watch).outcome for watch in watches[2:]] == [Outcome.FAILED, Outcome.KILLED, Outcome.KILLED]
+        assert [_verdict(watch).outcome for watch in watches[2:]] == [Outcome.FAILED, Outcome.KILLED]
         assert not any(watch.ended.is_set() for watch in watches[:2])
         assert "exit code 7" in _verdict(watches[2]).reason
         gate.touch()
         wait_for(lambda: all(watch.ended.is_set() for watch in watches))
         assert kinds([_verdict(watch) for watch in watches[:2]]) == [Outcome.DONE, Outcome.DONE]
     assert executions(local, specs) == {1}
+
+
+@pytest.mark.slurm
+def test_killed_job_of_a_pack_loses_what_was_in_hand_and_leaves_the_rest_to_be_tried_again(local: Bench) -> None:
+    """A member kills the process that all are forked of, as the kernel may for want of memory."""
+    specs = [
+        *small(local, 3, "sleep 60", first="sleep 1; kill -9 $PPID; sleep 60"),
+        local.spec("left", resources=SMALL),
+    ]
+    lives = pack_of(local, specs, workers=3)
+    verdicts = finish(local, lives)
+    assert kinds(verdicts) == [Outcome.KILLED] * 3 + [Outcome.VOID]
+    assert [local.executions(spec.group[1]) for spec in specs] == [1, 1, 1, 0]
+
+
+@pytest.mark.slurm
+def test_chain_is_one_job_whose_followers_are_found_like_any_other(local: Bench) -> None:
+    root = str(local.root)
+    request = json.dumps({"root": root, "name": "one", "how": "0"}).encode()
+    command = (sys.executable, "-P", "-u", "-m", SEQUEL, "{attempt}/request.json")
+    spec = JobSpec(group=("step", "one"), key=key_of("one"), command=command, request=request, resources=SMALL)
+    (first,) = submit_pack(
+        local.client,
+        [Member(spec, lambda _: None, then=("two", "three"))],
+        workers=1,
+        python=sys.executable,
+        run_id="run",
+    )
+    assert first is not None
+    lives = [first]
+    poller = Poller(local.client)
+    try:
+        for name in ("one", "two", "three"):
+            verdict = poller.watch(lives[-1], done=(local.root / f"{name}.ran").exists).wait(60)
+            assert verdict is not None
+            assert verdict.outcome is Outcome.DONE
+            following = replace(spec, group=("step", "two" if name == "one" else "three"), key=key_of("two"))
+            if name == "two":
+                following = replace(following, key=key_of("three"))
+            if name != "three":
+                found = local.client.ensure(following, done=lambda: False, run_id="run")
+                assert isinstance(found, Live)
+                assert (found.job, found.adopted) == (first.job, True)
+                lives.append(found)
+    finally:
+        poller.close()
+    assert local.client.scheduler.calls["sbatch"] == 1
+    assert packs_of(local)[0].is_closed
+    assert list(local.client.root.open_attempts()) == []
 
 
 @pytest.mark.slurm
@@ -260,7 +282,7 @@ def test_allocation_that_nobody_begins_any_more_is_tried_again(local: Bench) -> 
 def test_time_limit_of_the_allocation_is_that_of_what_it_had_in_hand(local: Bench) -> None:
     short = Resources(memory="32M", time="1")
     specs = [local.spec(f"t{number}", "trap '' USR1; sleep 300", resources=short) for number in range(4)]
-    lives = submit_pack(local.client, members(specs), workers=2, time_limit="1")
+    lives = submit_pack(local.client, members(specs), workers=2, python=sys.executable, time_limit="1")
     found = [live for live in lives if live is not None]
     with watched(local, found) as watches:
         wait_for(lambda: all(watch.ended.is_set() for watch in watches), timeout_s=240)
@@ -349,6 +371,6 @@ def test_doubtful_members_are_asked_for_together_and_given_up_after_their_grace(
 def test_rejected_pack_leaves_nothing_open(local: Bench) -> None:
     specs = [local.spec(f"r{number}", resources=Resources(partition="nowhere", memory="32M")) for number in range(3)]
     with pytest.raises(RejectedError):
-        submit_pack(local.client, members(specs), workers=2)
+        submit_pack(local.client, members(specs), workers=2, python=sys.executable)
     assert list(local.client.root.open_attempts()) == []
     assert (packs_of(local)[0].record("closed") or {})["kind"] == "rejected"

@@ -1,0 +1,81 @@
+"""Succession: which step a job goes on with by itself, once the one before it is published.
+
+Holds the choice, made on the node from the files below the data root alone. Where anything is in doubt there is no
+follower, and whoever waits decides: he holds the claims, knows the settings of the machine and is told of failures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from morphseq_dagster.places.attempts import find_attempts
+from morphseq_dagster.places.session import find_answer
+from morphseq_dagster.slurm.succession import Begin, Follower
+from morphseq_dagster.steps.contract import StepRequest, StepSpec
+from morphseq_dagster.steps.workspace import Workspace
+from morphseq_dagster.storage.claims import read_claim
+from morphseq_dagster.storage.commit import is_interrupted
+from morphseq_dagster.storage.foreign import find_foreign
+from morphseq_dagster.storage.records import encode
+
+
+def can_follow(spec: StepSpec) -> bool:
+    """Whether a node can make a step's request: it does not know where weights lie on the machine that asks."""
+    return not any(external.weights for external in spec.externals)
+
+
+def begin_next(workspace: Workspace, *, request: StepRequest, then: Sequence[str], begin: Begin) -> None:
+    """Begin the first of some steps that has to be done, the request before them being published.
+
+    Parameters
+    ----------
+    workspace
+        Data root and registry.
+    request
+        What was done.
+    then
+        Steps that the caller means to run after it, in order.
+    begin
+        Makes the follower's folder, unless it turns out that somebody is at that step.
+
+    Raises
+    ------
+    MorphseqError
+        When a request cannot be made.
+    """
+    experiment = request.experiment
+    for position, step in enumerate(then):
+        if not _is_free(workspace, step=step, request=request):
+            return
+        asked = workspace.request(workspace.registry.spec(step), experiment=experiment, run_id=request.run_id)
+        record = find_answer(workspace.layout, request=asked)
+        if record is None:
+            primary = workspace.layout.absolute(asked.output)
+            if not any(find_foreign(workspace.layout, step=step, experiment=experiment, primary=primary)):
+                rest = tuple(then[position + 1 :])
+                follower = Follower(group=(step, experiment), key=asked.key, request=encode(asked), then=rest)
+                begin(follower, is_free=partial(_is_unclaimed, workspace, step=step, request=request))
+            return
+        if record.condition != "published":
+            return  # whether its bytes are needed is not for the node to judge
+
+
+def _is_free(workspace: Workspace, *, step: str, request: StepRequest) -> bool:
+    """Whether nobody is at a step, or was and did not come to an end."""
+    layout, experiment = workspace.layout, request.experiment
+    return (
+        _is_unclaimed(workspace, step=step, request=request)
+        and not is_interrupted(layout, step=step, experiment=experiment)
+        and not find_attempts(layout, step=step, experiment=experiment)
+    )
+
+
+def _is_unclaimed(workspace: Workspace, *, step: str, request: StepRequest) -> bool:
+    """Whether nobody but the run that this is done for holds a step's claim.
+
+    Looked at once more when the follower's folder is there: who takes a claim looks for folders afterwards, so of two
+    that come together one sees the other.
+    """
+    claim = read_claim(workspace.layout.claim(step, experiment=request.experiment))
+    return claim is None or claim.run_id == request.run_id
