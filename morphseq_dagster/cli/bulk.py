@@ -12,7 +12,7 @@ from morphseq_dagster.cli.options import Call
 from morphseq_dagster.places.ways import wants_bulk
 
 if TYPE_CHECKING:
-    from morphseq_dagster.places.campaign import Item
+    from morphseq_dagster.places.news import Item
 
 
 def goes_as_bulk(call: Call, *, chains: Mapping[str, Sequence[str]]) -> bool:
@@ -53,7 +53,7 @@ def run_bulk(
     """
     from morphseq_dagster.cli.display import Display
     from morphseq_dagster.cli.launch import Launcher, StepEvent, open_instance
-    from morphseq_dagster.places.campaign import Failed, Made
+    from morphseq_dagster.places.news import Failed, Made
 
     for experiment, pending in chains.items():
         if not pending:

@@ -25,7 +25,7 @@ from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.launchers.interruption import execute, is_interrupt
 from morphseq_dagster.launchers.run_states import PROCESS_TAG
 from morphseq_dagster.partitions import BULK_JOB, bulk_config, register_experiments
-from morphseq_dagster.places.campaign import Failed, Item, Made, following
+from morphseq_dagster.places.news import Failed, Item, Made, following
 from morphseq_dagster.steps.progress import Progress, listening
 from morphseq_dagster.storage.claims import process_start
 from morphseq_dagster.storage.durable import host_name

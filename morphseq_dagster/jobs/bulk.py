@@ -18,7 +18,8 @@ from morphseq_dagster.lineage.plan import plan_experiments
 from morphseq_dagster.lineage.retirement import read_retired
 from morphseq_dagster.lineage.scans import Scans
 from morphseq_dagster.partitions import BULK_JOB, BULK_OP, EXPERIMENTS
-from morphseq_dagster.places.campaign import Campaign, Failed, Made, Standing
+from morphseq_dagster.places.campaign import Campaign
+from morphseq_dagster.places.news import Failed, Made, Standing
 from morphseq_dagster.places.slurm import termination_raises
 from morphseq_dagster.resources.workspace import WorkspaceResource
 from morphseq_dagster.steps.workspace import Workspace

@@ -12,132 +12,36 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
 from typing import Final, NoReturn, Self
 
-from morphseq_dagster.errors import report, restore
+from morphseq_dagster.errors import MorphseqError, report, restore
 from morphseq_dagster.places.connection import Contact, say
 from morphseq_dagster.places.errand import Errand, cancel_errands, submit_together
 from morphseq_dagster.places.execution import Committed, Executed
+from morphseq_dagster.places.lane import BusyError, Lane
+from morphseq_dagster.places.news import Failed, Item, Made, Standing, followers
 from morphseq_dagster.places.packing import SMALL_S, Packing, Ready, Share, sort_alike
 from morphseq_dagster.places.place import Place
 from morphseq_dagster.places.session import discard_unpublished, finish, open_session, run_session
 from morphseq_dagster.places.slurm import SlurmPlace
+from morphseq_dagster.places.succession import can_follow
 from morphseq_dagster.slurm.client import Live
 from morphseq_dagster.slurm.errors import RejectedError, UndecidedError, UnreachableError
-from morphseq_dagster.slurm.poller import Status, Watch
+from morphseq_dagster.slurm.poller import Status
 from morphseq_dagster.steps.contract import StepSpec
 from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.storage.claims import Claim
-from morphseq_dagster.storage.records import Record, read_record
+from morphseq_dagster.storage.records import read_record
 
 _TICK_S: Final = 0.1
-_AGAIN_S: Final = 2.0
 _RECONNECT_S: Final = 5.0
 _SUMMARY_S: Final = 10.0
 _NEVER: Final = frozenset(("PartitionConfig", "BadConstraints", "PartitionTimeLimit", "PartitionNodeLimit"))
 """Reasons of waiting for what the cluster does not have."""
-
-
-@dataclass(frozen=True)
-class Made:
-    """A step that was made, published and verified; its claim is held until the next item is asked for.
-
-    `recalled` when a job of this very run made it while nobody of the run was there to be told: it may be news or not.
-    """
-
-    experiment: str
-    step: str
-    outcome: Executed | Committed
-    record: Record
-    recalled: bool = False
-
-
-@dataclass(frozen=True)
-class Standing:
-    """A step of which nothing had changed."""
-
-    experiment: str
-    step: str
-    record: Record
-
-
-@dataclass(frozen=True)
-class Failed:
-    """A step that failed, with the steps after it that were not tried."""
-
-    experiment: str
-    step: str
-    error: Exception
-    untried: tuple[str, ...] = ()
-
-
-Item = Made | Standing | Failed
-_FOLLOWERS: ContextVar[tuple[Callable[[Item], None], ...]] = ContextVar("followers", default=())
-
-
-@contextmanager
-def following(follower: Callable[[Item], None]) -> Iterator[None]:
-    """Hear of every item of the campaigns inside a `with` block, beside whoever runs them."""
-    token = _FOLLOWERS.set((*_FOLLOWERS.get(), follower))
-    try:
-        yield
-    finally:
-        _FOLLOWERS.reset(token)
-
-
-class _BusyError(Exception):
-    """The claim is held elsewhere."""
-
-    def __init__(self, claim: Claim) -> None:
-        super().__init__(claim.holder())
-        self.claim = claim
-
-
-@dataclass(eq=False)
-class _Lane:
-    """One experiment's way: the steps to go, and how far the first of them is."""
-
-    experiment: str
-    steps: deque[str]
-    held: ExitStack = field(default_factory=ExitStack)
-    place: Place | None = None
-    errand: Errand | None = None
-    cleared: bool = False
-    live: Live | None = None
-    watch: Watch | None = None
-    ahead: tuple[str, ...] | None = None
-    not_before: float = 0.0
-    told: str = ""
-
-    def rest(self, *, told: str) -> None:
-        """Come back later; say why once."""
-        self.not_before = time.monotonic() + _AGAIN_S
-        if told != self.told:
-            self.told = told
-            say(f"{self.experiment} {self.steps[0]}: {told}")
-
-    def end(self, error: BaseException) -> None:
-        """Leave the first step undone; its job has been cancelled."""
-        with self.held:
-            if self.errand is None:
-                return
-            if self.watch is not None:
-                self.errand.forget(self.watch)
-            if not self.errand.is_done():
-                self.errand.record_failure(error)
-
-    def leave(self) -> None:
-        """Let go of the first step."""
-        self.held.close()
-        self.held = ExitStack()
-        self.steps.popleft()
-        self.place = self.errand = self.live = self.watch = self.ahead = None
-        self.cleared, self.not_before, self.told = False, 0.0, ""
 
 
 class Campaign:
@@ -170,11 +74,11 @@ class Campaign:
         self._place_of = place_of
         self._run_id = run_id
         self._forced = forced
-        self._lanes = {name: _Lane(name, deque(steps)) for name, steps in chains.items() if steps}
-        self._out: dict[str, _Lane] = {}  # those with an errand; the order is that of submission
+        self._lanes = {name: Lane(name, deque(steps)) for name, steps in chains.items() if steps}
+        self._out: dict[str, Lane] = {}  # those with an errand; the order is that of submission
         self._packing = Packing(workspace)
         self._weighed: set[tuple[str, str]] = set()  # experiments and steps for which sharing was considered
-        self._packs: list[list[_Lane]] = []
+        self._packs: list[list[Lane]] = []
         self._chains: dict[Path, tuple[Errand, Live]] = {}  # by the folder of the pack that each is
         self._contact = Contact()
         self._unheard = ""
@@ -208,7 +112,7 @@ class Campaign:
             self._take_packs_apart()
             yield from self._share_ready()
             moved = False
-            here: _Lane | None = None
+            here: Lane | None = None
             for lane in list(self._lanes.values()):
                 if not self._may_go(lane):
                     continue
@@ -248,21 +152,28 @@ class Campaign:
                 if goes_on or (share.workers > 1 and len(alike) > share.settings.pack_above):
                     yield from self._submit_together(members, share=share)
 
-    def _describe(self, lane: _Lane) -> Ready:
-        """Tell which of the steps to go are at one place from the first one on; what is forced is asked for singly."""
+    def _describe(self, lane: Lane) -> Ready:
+        """Tell which of the steps to go one job could make, from the first one on."""
         place = self._choose_place(lane)
         if not isinstance(place, SlurmPlace):
             raise TypeError("only steps at the cluster share a job")
         if lane.ahead is None:
-            lane.ahead = (lane.steps[0],)
-            for step in list(lane.steps)[1:] if place.settings.chain and lane.steps[0] not in self._forced else ():
-                there = self._place_of(step, lane.experiment)
-                if step in self._forced or not isinstance(there, SlurmPlace) or there.settings != place.settings:
-                    break
-                lane.ahead += (step,)
+            first, *others = lane.steps
+            # What is forced is asked for singly: a job that goes on computes what is not up to date.
+            others = others if place.settings.chain and first not in self._forced else []
+            lane.ahead = (first, *takewhile(lambda step: self._goes_on(lane, step, place=place), others))
         return Ready(lane.experiment, lane.ahead, place)
 
-    def _submit_together(self, members: Sequence[tuple[_Lane, Errand]], *, share: Share) -> Iterator[Item]:
+    def _goes_on(self, lane: Lane, step: str, *, place: SlurmPlace) -> bool:
+        there = self._place_of(step, lane.experiment)
+        if step in self._forced or not isinstance(there, SlurmPlace) or there.settings != place.settings:
+            return False
+        try:
+            return can_follow(self._workspace, step=step, experiment=lane.experiment)
+        except MorphseqError:
+            return False  # the step says it itself, when it is its turn
+
+    def _submit_together(self, members: Sequence[tuple[Lane, Errand]], *, share: Share) -> Iterator[Item]:
         """Submit one step of several experiments as one job; where that cannot be each goes on alone."""
         step, resources = members[0][0].steps[0], members[0][1].resources
         try:
@@ -319,11 +230,11 @@ class Campaign:
             if lane.watch is not None and lane.watch.ended.is_set():
                 yield from self._hand_on(lane, self._settle(lane))
 
-    def _hand_on(self, lane: _Lane, item: Item | None) -> Iterator[Item]:
+    def _hand_on(self, lane: Lane, item: Item | None) -> Iterator[Item]:
         """Yield an item inside its claim, then move the lane on."""
         if item is None:
             return
-        for follower in _FOLLOWERS.get():
+        for follower in followers():
             follower(item)
         yield item
         lane.leave()
@@ -333,7 +244,7 @@ class Campaign:
         if not lane.steps:
             del self._lanes[lane.experiment]
 
-    def _may_go(self, lane: _Lane) -> bool:
+    def _may_go(self, lane: Lane) -> bool:
         now = time.monotonic()
         if lane.watch is not None or now < lane.not_before or not lane.steps:
             return False
@@ -344,23 +255,23 @@ class Campaign:
             return now >= self._silent_until
         return len(self._out) < place.max_jobs
 
-    def _choose_place(self, lane: _Lane) -> Place:
+    def _choose_place(self, lane: Lane) -> Place:
         if lane.place is None:
             lane.place = self._place_of(lane.steps[0], lane.experiment)
         return lane.place
 
-    def _drive(self, lane: _Lane, *, submit: bool = True) -> Item | None:
+    def _drive(self, lane: Lane, *, submit: bool = True) -> Item | None:
         """Take the first step as far as it goes without waiting; None while there is nothing to tell."""
         try:
             item = self._begin(lane) if lane.errand is None else None
             return self._submit(lane) if submit and item is None and lane.errand is not None else item
-        except _BusyError as error:
+        except BusyError as error:
             lane.rest(told=f"at work elsewhere ({error}), tried again later")
         except Exception as error:  # noqa: BLE001 - the other experiments go on; it is told at once and at the end
             return self._fail(lane, error)
         return None
 
-    def _begin(self, lane: _Lane) -> Item | None:
+    def _begin(self, lane: Lane) -> Item | None:
         """Claim a step; find that nothing changed, run it here, or make its errand."""
         spec = self._workspace.registry.spec(lane.steps[0])
         force = spec.name in self._forced
@@ -392,7 +303,7 @@ class Campaign:
         record = read_record(self._workspace.layout, primary=primary)
         return record is not None and record.run_id == self._run_id
 
-    def _submit(self, lane: _Lane) -> Item | None:
+    def _submit(self, lane: Lane) -> Item | None:
         """Submit a step's job, or take it over."""
         errand = lane.errand
         if errand is None:
@@ -414,7 +325,7 @@ class Campaign:
         lane.live, lane.watch = found, errand.watch(found)
         return None
 
-    def _settle(self, lane: _Lane) -> Item | None:
+    def _settle(self, lane: Lane) -> Item | None:
         """Say what a job's end means; None when another attempt follows."""
         errand, live, watch = lane.errand, lane.live, lane.watch
         try:
@@ -429,7 +340,7 @@ class Campaign:
         lane.live = lane.watch = None
         return None
 
-    def _publish(self, lane: _Lane, outcome: Executed | Committed) -> Made:
+    def _publish(self, lane: Lane, outcome: Executed | Committed) -> Made:
         """Commit what ran here, verify what a job committed."""
         layout = self._workspace.layout
         try:
@@ -437,7 +348,7 @@ class Campaign:
         finally:
             discard_unpublished(layout, outcome=outcome)
 
-    def _fail(self, lane: _Lane, error: Exception) -> Failed:
+    def _fail(self, lane: Lane, error: Exception) -> Failed:
         if isinstance(error, OSError):
             error = restore(report(error))
         told: BaseException = error
@@ -469,4 +380,4 @@ def _describe(status: Status) -> str:
 
 
 def _refuse_to_wait(claim: Claim) -> NoReturn:
-    raise _BusyError(claim)
+    raise BusyError(claim)

@@ -28,7 +28,6 @@ from morphseq_dagster.storage.records import (
     OutputVerdict,
     Record,
     compare_output,
-    describe_output,
     read_failure,
     read_record,
     write_failure,
@@ -221,21 +220,12 @@ def note_failure(
 
 def _make_record(layout: Layout, *, executed: Executed) -> Record:
     request, staged = executed.request, executed.staged
-    folders = tuple((unit.target, unit.temporary) for unit in staged.units if unit.kind == "folder")
-    # The listing names the folder with the primary file first, as the layout does.
-    folders = folders[-1:] + folders[:-1]
     return Record(
         step=request.step,
         experiment=request.experiment,
         status=staged.status,
         data_version=staged.data_version,
-        output=describe_output(
-            layout,
-            primary=staged.primary,
-            staged_primary=staged.staged_primary,
-            sha256=staged.sha256,
-            folders=folders,
-        ),
+        output=staged.describe(layout),
         inputs=request.inputs,
         step_version=request.version,
         recipe=request.recipe,

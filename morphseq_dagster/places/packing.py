@@ -14,7 +14,6 @@ from typing import Final
 
 from morphseq_dagster.places.connection import default_resources
 from morphseq_dagster.places.slurm import SlurmPlace
-from morphseq_dagster.places.succession import can_follow
 from morphseq_dagster.settings import SlurmSettings
 from morphseq_dagster.slurm.job import Resources
 from morphseq_dagster.steps.workspace import Workspace
@@ -34,7 +33,7 @@ class Ready:
     experiment, place
         Which, and where.
     steps
-        That step, and those after it that are made at the same place.
+        That step, and those after it that could be made by the same job.
     """
 
     experiment: str
@@ -112,15 +111,11 @@ class Packing:
         return shares
 
     def _follow(self, one: Ready) -> tuple[str, ...]:
-        """Steps that a job of the first may go on with: they ask for the same, and the node knows what they read."""
+        """Steps that a job of the first may go on with: they ask for the same."""
         if not one.place.settings.chain:
             return ()
         wanted = self._resources(one, one.steps[0])
-
-        def goes_on(step: str) -> bool:
-            return self._resources(one, step) == wanted and can_follow(self._workspace.registry.spec(step))
-
-        return tuple(takewhile(goes_on, one.steps[1:]))
+        return tuple(takewhile(lambda step: self._resources(one, step) == wanted, one.steps[1:]))
 
     def _resources(self, one: Ready, step: str) -> Resources:
         settings = one.place.settings

@@ -12,7 +12,7 @@ from functools import partial
 from morphseq_dagster.places.attempts import find_attempts
 from morphseq_dagster.places.session import find_answer
 from morphseq_dagster.slurm.succession import Begin, Follower
-from morphseq_dagster.steps.contract import StepRequest, StepSpec
+from morphseq_dagster.steps.contract import StepRequest
 from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.storage.claims import read_claim
 from morphseq_dagster.storage.commit import is_interrupted
@@ -20,9 +20,17 @@ from morphseq_dagster.storage.foreign import find_foreign
 from morphseq_dagster.storage.records import encode
 
 
-def can_follow(spec: StepSpec) -> bool:
-    """Whether a node can make a step's request: it does not know where weights lie on the machine that asks."""
-    return not any(external.weights for external in spec.externals)
+def can_follow(workspace: Workspace, *, step: str, experiment: str) -> bool:
+    """Whether a node can make a step's request: it does not know where weights lie on the machine that asks.
+
+    Raises
+    ------
+    PermanentError
+        When the experiment's recipe cannot be read.
+    """
+    spec = workspace.registry.spec(step)
+    wanted = spec.wanted_externals(workspace.recipe(experiment).slice(step))
+    return not any(external.weights for external in wanted)
 
 
 def begin_next(workspace: Workspace, *, request: StepRequest, then: Sequence[str], begin: Begin) -> None:

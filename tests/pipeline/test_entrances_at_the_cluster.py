@@ -29,7 +29,7 @@ from morphseq_dagster.testing.experiments import (
     run_experiment,
 )
 from morphseq_dagster.testing.installation import Installation, shipped_settings
-from morphseq_dagster.testing.slurm_cluster import LocalCluster, start_cluster
+from morphseq_dagster.testing.slurm_cluster import LocalCluster
 
 pytestmark = pytest.mark.slurm
 PROJECT = Path(__file__).resolve().parents[2]
@@ -39,20 +39,14 @@ HEAVY = ("ff_images", "gdino_raw", "sam2_tracks", "qc_masks", "snips", "latents"
 MANY = tuple(f"202505{day:02d}_ctrl" for day in range(1, 21))
 
 
-@pytest.fixture(scope="module")
-def cluster(shared: Path) -> LocalCluster:
-    found = start_cluster(shared / "slurm" / "local-slurm.sh", cpus="16", killwait="2", overmemorykill="1")
-    os.environ["SLURM_CONF"] = found.environment["SLURM_CONF"]
-    return found
-
-
 def run_command(
-    folder: Path, *command: str, cluster: LocalCluster, steps: Iterable[str], register: bool = False
+    folder: Path, *command: str, cluster: LocalCluster, steps: Iterable[str], register: bool = False, chain: bool = False
 ) -> subprocess.CompletedProcess[str]:
     """Run a command line on the data root `root` of a folder, with these steps at the cluster."""
     (folder / "home").mkdir()
     shutil.copy(TEMPLATE, folder / "home")
-    places = PlacesSettings.model_validate({**dict.fromkeys(steps, "slurm"), "slurm": cluster.settings()})
+    slurm = cluster.settings(chain=chain)
+    places = PlacesSettings.model_validate({**dict.fromkeys(steps, "slurm"), "slurm": slurm})
     environment = dict(
         os.environ,
         DAGSTER_HOME=str(folder / "home"),
@@ -127,6 +121,22 @@ def test_own_command_line(tmp_path: Path, cluster: LocalCluster, finished_frames
     done = run_command(tmp_path, *asked, cluster=cluster, steps=STEPS)
     assert done.returncode == 0, done.stderr[-5000:]
     check_one(tmp_path / "root", steps=STEPS, expected=finished_frames)
+
+
+def test_own_command_line_with_all_steps_in_one_job(
+    tmp_path: Path, cluster: LocalCluster, finished_frames: Path
+) -> None:
+    make_small_frames(tmp_path / "root")
+    asked = ("morphseq_dagster.cli", "pipeline", "--experiments", FRAMES_EXPERIMENT)
+    done = run_command(tmp_path, *asked, cluster=cluster, steps=STEPS, chain=True)
+    assert done.returncode == 0, done.stderr[-5000:]
+    check_one(tmp_path / "root", steps=STEPS, expected=finished_frames)
+    assert len({attempt.job for attempt in attempts_of(tmp_path / "root", FRAMES_EXPERIMENT)}) == 1
+    with dg.DagsterInstance.from_config(str(tmp_path / "home")) as instance:
+        for step in STEPS:
+            (event,) = instance.fetch_materializations(dg.AssetKey(step), limit=5).records
+            assert event.asset_materialization is not None
+            assert "job/job" in event.asset_materialization.metadata, step
 
 
 @pytest.mark.slow

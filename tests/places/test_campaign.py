@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.places.campaign import Campaign, Failed, Item, Made, Standing, following
+from morphseq_dagster.places.campaign import Campaign
 from morphseq_dagster.places.connection import connect
+from morphseq_dagster.places.news import Failed, Item, Made, Standing, following
 from morphseq_dagster.places.place import Place, ProcessPlace
 from morphseq_dagster.places.slurm import SlurmPlace
 from morphseq_dagster.settings import SlurmSettings

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from morphseq_dagster.places.campaign import Campaign, Failed, Item, Made
+from morphseq_dagster.places.campaign import Campaign
 from morphseq_dagster.places.connection import connect
+from morphseq_dagster.places.news import Failed, Item, Made
 from morphseq_dagster.places.packing import Packing, Ready
 from morphseq_dagster.places.place import ProcessPlace
 from morphseq_dagster.places.slurm import SlurmPlace

@@ -5,18 +5,18 @@ from __future__ import annotations
 import signal
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
 
-from morphseq_dagster.places.campaign import Campaign, Failed, Item, Made, Standing
+from morphseq_dagster.places.campaign import Campaign
+from morphseq_dagster.places.news import Failed, Item, Made, Standing
 from morphseq_dagster.places.place import ProcessPlace
 from morphseq_dagster.places.slurm import SlurmPlace
 from morphseq_dagster.places.succession import begin_next, can_follow
 from morphseq_dagster.slurm.folder import JobRoot
 from morphseq_dagster.slurm.succession import Follower
-from morphseq_dagster.steps.contract import ExternalInput, StepSpec
+from morphseq_dagster.steps.registry import REGISTRY
 from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.storage.claims import hold_claim
 from morphseq_dagster.testing.relay import RELAY_REGISTRY
@@ -122,11 +122,14 @@ def test_claim_taken_while_the_folder_was_made_is_seen(relay: Workspace) -> None
     assert said == [False]
 
 
-def test_steps_that_read_weights_of_the_asking_machine_are_asked_for_there() -> None:
-    locate = partial(lambda layout, experiment: None)
-    spec = StepSpec("s", 1, "m:f", (), "", "g", externals=(ExternalInput("weights", locate, weights="sam2"),))
-    assert not can_follow(spec)
-    assert can_follow(RELAY_REGISTRY.spec("first"))
+def test_steps_that_read_weights_of_the_asking_machine_are_asked_for_there(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path, REGISTRY)
+    assert can_follow(workspace, step="gdino_raw", experiment="20240418"), "by default it reads none"
+    recipe = workspace.layout.recipes("20240418")[0]
+    recipe.parent.mkdir()
+    recipe.write_text('[gdino_raw]\nbackend = "groundingdino"\n')
+    assert not can_follow(workspace, step="gdino_raw", experiment="20240418")
+    assert can_follow(workspace, step="snips", experiment="20240418")
 
 
 # at the cluster
