@@ -19,7 +19,8 @@ SOURCES := pyproject.toml constraints.txt
 
 # Options for `make test`, such as PYTEST="-k storage" or PYTEST="--run-slow".
 PYTEST ?=
-WORKERS ?= $(shell nproc)
+# Many tests wait, for a scheduler or a server: one more at work than there are processors.
+WORKERS ?= $(shell echo $$(($$(nproc) + 1)))
 # Options for `make demo`, `make bench` and `make ui`.
 ARGS ?=
 
@@ -40,7 +41,7 @@ demo: install ## make the demo plate, run it from raw files to the final table, 
 	@$(BIN)/morphseq demo $(ARGS)
 
 test: install-dev ## run the test suite
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 check: install-dev ## lint, format, types, import contracts, definitions
 	$(BIN)/ruff check .

@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.bulk import measure_bulk
 from benchmarks.dagster_slurm import measure_dagster_slurm
 from benchmarks.measure import ROOT, Line
-from benchmarks.parking import measure_parking
+from benchmarks.parking import MANY, measure_parking
 from benchmarks.runs import measure_demo, measure_places, measure_real
 from benchmarks.staleness import measure_staleness
 from benchmarks.status import measure_status
@@ -31,6 +31,7 @@ def main() -> int:
     parser.add_argument("--only", help=f"names separated by commas, of {', '.join(NAMES)}")
     parser.add_argument("--repeats", type=int, default=3, help="runs of short benchmarks; the median counts")
     parser.add_argument("--scratch", type=Path, help="folder for temporary data [default: the system's]")
+    parser.add_argument("--parked", type=int, default=MANY, help=f"runs of `parking` [default: {MANY}]")
     options = parser.parse_args()
     chosen = NAMES if options.only is None else tuple(options.only.split(","))
     if unknown := set(chosen) - set(NAMES):
@@ -52,7 +53,7 @@ def main() -> int:
             "storage": lambda: measure_storage(scratch, repeats=options.repeats),
             "bulk": lambda: measure_bulk(scratch, shared=shared),
             "dagster_slurm": lambda: measure_dagster_slurm(scratch, shared=shared),
-            "parking": lambda: measure_parking(scratch, shared=shared),
+            "parking": lambda: measure_parking(scratch, shared=shared, count=options.parked),
         }
         for benchmark in chosen:
             print(f"{benchmark} ...", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Many experiments at a cluster of this machine: one bulk run against bare `sbatch`, cancelling, taking over.
+"""Many experiments at a cluster of this machine: one bulk run against bare `sbatch`, packs, chains, cancelling.
 
 Wall time counts here, since most of it is the scheduler's and the jobs'; it is told as a ratio to bare jobs of the same
 minute. As a program it is the measured process itself: `walk` makes a bulk run of the first step and says what it cost.
@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import ROOT, Line
-from morphseq_dagster.places.campaign import Campaign, Made
+from morphseq_dagster.places.campaign import Campaign
 from morphseq_dagster.places.connection import connect
+from morphseq_dagster.places.news import Made
 from morphseq_dagster.places.slurm import SlurmPlace
 from morphseq_dagster.settings import MachineSettings, SlurmSettings
 from morphseq_dagster.slurm.folder import Attempt, JobRoot
@@ -42,6 +43,7 @@ def measure_bulk(scratch: Path, *, shared: Path) -> list[Line]:
     for transport in ("local", "ssh"):
         lines += _measure_many(cluster, scratch / f"many_{transport}", transport=transport)
     lines += _measure_packed(scratch / "packed")
+    lines.append(_measure_chain(cluster, scratch / "chain"))
     lines.append(_measure_cancel(cluster, scratch / "cancel"))
     lines.append(_measure_adoption(scratch / "adopt"))
     return lines
@@ -49,9 +51,9 @@ def measure_bulk(scratch: Path, *, shared: Path) -> list[Line]:
 
 def _measure_one(cluster: LocalCluster, folder: Path) -> Line:
     """One job from claim to verified result, in turn with `sbatch --wait`."""
-    workspace, names = _make_root(folder, count=TRIES)
+    workspace, names = make_root(folder, count=TRIES)
     script = _write_bare(folder)
-    place = SlurmPlace(_settings(cluster, "local"), registry=RELAY)
+    place = SlurmPlace(make_settings(cluster, "local"), registry=RELAY)
     bare, own = [], []
     for name in names:
         began = time.perf_counter()
@@ -68,9 +70,9 @@ def _measure_one(cluster: LocalCluster, folder: Path) -> Line:
 
 
 def _measure_many(cluster: LocalCluster, folder: Path, *, transport: str) -> list[Line]:
-    workspace, names = _make_root(folder, count=MANY)
+    workspace, names = make_root(folder, count=MANY)
     bare = _run_bare(folder)
-    said = _walk(workspace, names, settings=_settings(cluster, transport))
+    said = _walk(workspace, names, settings=make_settings(cluster, transport))
     if said["events"] != MANY or said["versions"] != MANY:
         raise RuntimeError(f"{said['events']} events with {said['versions']} versions, not {MANY}")
     what = f"{MANY} partitions, transport {transport}"
@@ -85,7 +87,7 @@ def _measure_many(cluster: LocalCluster, folder: Path, *, transport: str) -> lis
 
 def _measure_packed(folder: Path) -> list[Line]:
     """One allocation for many partitions of a small step, against as many bare jobs."""
-    workspace, names = _make_root(folder, count=MANY)
+    workspace, names = make_root(folder, count=MANY)
     bare = _run_bare(folder)
     steps = {_STEP: {"small": True}}
     said = _walk(workspace, names, settings=SlurmSettings.model_validate({**_RESOURCES, "steps": steps}))
@@ -98,10 +100,28 @@ def _measure_packed(folder: Path) -> list[Line]:
     ]
 
 
+def _measure_chain(cluster: LocalCluster, folder: Path) -> Line:
+    """One job for all steps of an experiment, in turn with a job for each."""
+    workspace, names = make_root(folder, count=2 * TRIES)
+    steps = tuple(spec.name for spec in workspace.registry.steps)
+    told: dict[bool, list[float]] = {False: [], True: []}
+    for number, name in enumerate(names):
+        chain = number % 2 == 1
+        place = SlurmPlace(make_settings(cluster, "local").model_copy(update={"chain": chain}), registry=RELAY)
+        began = time.perf_counter()
+        with Campaign(workspace, chains={name: steps}, place_of=lambda *_, place=place: place, run_id="c") as campaign:
+            if sum(isinstance(item, Made) for item in campaign.items()) != len(steps):
+                raise RuntimeError("a step failed")
+        told[chain].append(time.perf_counter() - began)
+    one, each = statistics.median(told[True]), statistics.median(told[False])
+    note = f"{one:.2f} s against {each:.2f} s, {TRIES} each, empty queue"
+    return Line(_NAME, f"one job for {len(steps)} steps against a job for each", one / each, "x", None, note)
+
+
 def _measure_cancel(cluster: LocalCluster, folder: Path) -> Line:
     """Seconds from TERM to the bulk run until the last of its jobs has left the queue."""
-    workspace, names = _make_root(folder, count=CANCELLED, slow_s=120)
-    child = _start(workspace, names, settings=_settings(cluster, "local"))
+    workspace, names = make_root(folder, count=CANCELLED, slow_s=120)
+    child = _start(workspace, names, settings=make_settings(cluster, "local"))
     _until(lambda: _count(workspace, "job") == CANCELLED and _count(workspace, "start") >= CANCELLED // 2)
     began = time.perf_counter()
     child.send_signal(signal.SIGTERM)
@@ -115,7 +135,7 @@ def _measure_cancel(cluster: LocalCluster, folder: Path) -> Line:
 
 def _measure_adoption(folder: Path) -> Line:
     """Submissions of a bulk run that finds the jobs of a killed one."""
-    workspace, names = _make_root(folder, count=TAKEN_OVER, slow_s=5)
+    workspace, names = make_root(folder, count=TAKEN_OVER, slow_s=5)
     settings = SlurmSettings.model_validate(_RESOURCES)
     child = _start(workspace, names, settings=settings)
     _until(lambda: _count(workspace, "job") == TAKEN_OVER)
@@ -130,7 +150,8 @@ def _measure_adoption(folder: Path) -> Line:
 _RESOURCES: dict[str, Any] = {"resources": {"memory": "100M", "time": 10}}
 
 
-def _settings(cluster: LocalCluster, transport: str) -> SlurmSettings:
+def make_settings(cluster: LocalCluster, transport: str) -> SlurmSettings:
+    """Settings of jobs of the first step over a transport."""
     values: dict[str, Any] = {**_RESOURCES, "transport": transport}
     if transport == "ssh":
         address = cluster.address()
@@ -138,7 +159,8 @@ def _settings(cluster: LocalCluster, transport: str) -> SlurmSettings:
     return SlurmSettings.model_validate(values)
 
 
-def _make_root(folder: Path, *, count: int, slow_s: float = 0.0) -> tuple[Workspace, list[str]]:
+def make_root(folder: Path, *, count: int, slow_s: float = 0.0) -> tuple[Workspace, list[str]]:
+    """Make a data root of so many experiments."""
     workspace = Workspace(folder / "root", RELAY_REGISTRY)
     names = [f"2024{1 + number // 28:02d}{1 + number % 28:02d}" for number in range(count)]
     for name in names:
@@ -170,9 +192,14 @@ def _run_bare(folder: Path) -> float:
     return time.perf_counter() - began
 
 
-def _start(workspace: Workspace, names: Sequence[str], *, settings: SlurmSettings) -> subprocess.Popen[str]:
+def command_of(workspace: Workspace, names: Sequence[str], *, settings: SlurmSettings) -> list[str]:
+    """Command of the measured process, to be run in the checkout."""
     told = [str(workspace.data_root), settings.model_dump_json(), ",".join(names)]
-    command = [sys.executable, "-m", "benchmarks.bulk", *told]
+    return [sys.executable, "-m", "benchmarks.bulk", *told]
+
+
+def _start(workspace: Workspace, names: Sequence[str], *, settings: SlurmSettings) -> subprocess.Popen[str]:
+    command = command_of(workspace, names, settings=settings)
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

@@ -1,22 +1,29 @@
-"""dagster-slurm by itself and our client: the same trivial jobs over the same login node of a cluster of this machine.
+"""dagster-slurm by itself beside ours: as many trivial jobs over the same login node of a cluster of this machine.
 
-Both start from nothing, a Python without imports, and end when all jobs are known to have ended. The SSH server takes
-any number of sessions: at its defaults dagster-slurm loses some of twenty jobs.
+dagster-slurm has no bulk: twenty jobs are twenty partitions, one run and one process each. Ours is one bulk run, whose
+jobs are steps with a claim, a record and an environment that is checked; its client alone is told beside it. Each way
+starts from nothing, a Python without imports, and ends when all jobs are known to have ended; the ways take turns, so
+that ratios bear a busy machine. The SSH server takes any number of sessions: at its defaults dagster-slurm loses some
+of twenty jobs.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import statistics
 import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.measure import Line, run_child
+from benchmarks.bulk import command_of, make_root, make_settings
+from benchmarks.measure import Cost, Line, run_program
 from morphseq_dagster.slurm.ssh import SshAddress
 from morphseq_dagster.testing.slurm_cluster import LocalCluster, start_cluster
 
-COUNTS = (1, 20)
+ROUNDS = {1: 3, 20: 1}
+"""How often each number of jobs is measured."""
+_NAME = "dagster_slurm"
 
 _ALONE = """
 import subprocess, sys
@@ -32,16 +39,17 @@ slurm = SlurmResource(ssh=ssh, remote_base=root + "/base", queue=queue)
 compute = ComputeResource(
     mode="slurm", default_launcher=BashLauncher(), pre_deployed_env_path=root + "/env", slurm=slurm
 )
-@dg.asset(name="step" + number)
+@dg.asset(partitions_def=dg.StaticPartitionsDefinition([number]))
 def step(context: dg.AssetExecutionContext, compute: ComputeResource):
     return compute.run(context=context, payload_path=root + "/payload.py").get_results()
-dg.materialize([step], resources={"compute": compute})
+dg.materialize([step], resources={"compute": compute}, partition_key=number)
 '''
-runs = [subprocess.Popen([sys.executable, "-c", program, root, str(n), *login]) for n in range(int(count))]
-sys.exit(sum(run.wait() != 0 for run in runs))
+command = [sys.executable, "-c", program, root]
+runs = [subprocess.Popen([*command, str(n), *login]) for n in range(int(count))]
+print(sum(run.wait() != 0 for run in runs))
 """
 
-_OURS = """
+_CLIENT = """
 import sys
 from pathlib import Path
 from morphseq_dagster.slurm.client import Client, Patience
@@ -65,32 +73,55 @@ for number in range(int(count)):
 ends = [watch.wait(300) for watch in watches]
 poller.close()
 transport.close()
-sys.exit(sum(end is None or end.outcome is not Outcome.DONE for end in ends))
+print(sum(end is None or end.outcome is not Outcome.DONE for end in ends))
 """
 
 
 def measure_dagster_slurm(scratch: Path, *, shared: Path) -> list[Line]:
-    """Measure both on one job and on twenty."""
+    """Measure each way on one job and on twenty."""
     script = shared / "slurm" / "local-slurm.sh"
     cluster = start_cluster(script, cpus="16", maxsessions="500", maxstartups="500:30:500")
     lines = []
-    for count in COUNTS:
-        walls = {}
-        for name, program in (("dagster-slurm alone", _ALONE), ("our client", _OURS)):
-            root = _make_root(scratch / f"alone_{count}_{len(walls)}")
-            environment = {
-                "SLURM_CONF": cluster.environment["SLURM_CONF"],
-                "DAGSTER_SLURM_SSH_CONTROL_DIR": str(root / "c"),
-            }
-            arguments = ["-c", program, str(root), str(count), *_login(cluster.address())]
-            cost = run_child(arguments, environment=environment)
-            walls[name] = cost.wall_s
-            _clean(cluster, sockets=root / "c")
-            note = f"{cost.cpu_s:.1f} CPU-s, largest process {cost.memory_mib:.0f} MiB"
-            lines.append(Line("dagster_slurm", f"{count} trivial jobs, {name}", cost.wall_s, "s", note=note))
-        ratio = walls["our client"] / walls["dagster-slurm alone"]
-        lines.append(Line("dagster_slurm", f"{count} trivial jobs, our client over dagster-slurm", ratio, "x", 1.0))
+    for count, rounds in ROUNDS.items():
+        costs: dict[str, list[Cost]] = {}
+        notes: dict[str, str] = {}
+        for number in range(rounds):
+            for name, program in (("dagster-slurm alone", _ALONE), ("our client alone", _CLIENT)):
+                folder = scratch / f"{name[:3]}_{count}_{number}"
+                cost, lost = _run_jobs(cluster, folder, program, count=count)
+                costs.setdefault(name, []).append(cost)
+                notes[name] = f", {lost} of {count} lost" if lost else ""
+            cost = _run_bulk(cluster, scratch / f"bulk_{count}_{number}", count=count)
+            costs.setdefault("our bulk run", []).append(cost)
+        walls = {name: statistics.median(cost.wall_s for cost in found) for name, found in costs.items()}
+        what = f"{count} trivial job{'s' if count > 1 else ''}"
+        for name, found in costs.items():
+            cpu, memory = max(cost.cpu_s for cost in found), max(cost.memory_mib for cost in found)
+            note = f"{cpu:.1f} CPU-s, largest process {memory:.0f} MiB{notes.get(name, '')}"
+            lines.append(Line(_NAME, f"{what}, {name}", walls[name], "s", note=note))
+        alone = walls.pop("dagster-slurm alone")
+        lines += [Line(_NAME, f"  {name} over dagster-slurm", wall / alone, "x", 1.0) for name, wall in walls.items()]
     return lines
+
+
+def _run_jobs(cluster: LocalCluster, folder: Path, program: str, *, count: int) -> tuple[Cost, int]:
+    """Cost of a program that runs that many jobs, and how many of them it lost."""
+    root = _make_root(folder)
+    environment = {
+        "SLURM_CONF": cluster.environment["SLURM_CONF"],
+        "DAGSTER_SLURM_SSH_CONTROL_DIR": str(root / "c"),
+    }
+    command = [sys.executable, "-c", program, str(root), str(count), *_login(cluster.address())]
+    cost, said = run_program(command, environment=environment)
+    _clean(cluster, sockets=root / "c")
+    return cost, int(said.splitlines()[-1])
+
+
+def _run_bulk(cluster: LocalCluster, folder: Path, *, count: int) -> Cost:
+    """Cost of one run of the job `bulk` over that many experiments."""
+    workspace, names = make_root(folder, count=count)
+    command = command_of(workspace, names, settings=make_settings(cluster, "ssh"))
+    return run_program(command, environment={"SLURM_CONF": cluster.environment["SLURM_CONF"]})[0]
 
 
 def _clean(cluster: LocalCluster, *, sockets: Path) -> None:

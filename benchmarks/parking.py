@@ -1,139 +1,166 @@
-"""What parked runs cost: processes, and the daemon's CPU time while it looks after them.
+"""What parked runs cost, and what it takes to park and resume them: real runs, launched as the web page launches them.
 
-The runs are records of a real Dagster home with jobs in a real queue, which does not let them begin. They are put there
-without the processes that would have put them there, whose cost is told by a few real ones.
+Their jobs lie in a real queue, which lets none begin until all runs are parked. Steps of the relay registry are nothing
+but their own start, so that all that is measured is the price of the way.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
 
 from benchmarks.measure import Line
-from morphseq_dagster.launchers.notes import Note, Notes, Parked, Site
+from morphseq_dagster.launchers.notes import Notes
 from morphseq_dagster.launchers.vigil import FRESH_S
-from morphseq_dagster.places.connection import close_connections
-from morphseq_dagster.places.session import open_session, run_session
-from morphseq_dagster.places.slurm import ParkedRun, SlurmPlace
+from morphseq_dagster.layout import Layout
 from morphseq_dagster.settings import PlacesSettings
-from morphseq_dagster.testing.chain import TOY, open_toy, write_words
 from morphseq_dagster.testing.installation import Installation, parking_settings
+from morphseq_dagster.testing.relay import RELAY, word_file
 from morphseq_dagster.testing.slurm_cluster import start_cluster
 from morphseq_dagster.testing.slurm_gate import Gate
 
+MANY = 200
+_NAME = "parking"
 _TICKS = os.sysconf("SC_CLK_TCK")
-_POLL_S = 10
+_POLL_S, _WORKERS = 10, 4
+_ENDS = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
 _MINUTE_S = 60.0
+_PATIENCE_S = 30.0
+"""Seconds per run after which a benchmark that gets no further gives up."""
 
 
-@dg.job
-def parked() -> None:
-    """Nothing: its runs only wait."""
+@dataclass(frozen=True)
+class _Phase:
+    """What it took to park all runs, or to bring them to their ends."""
+
+    wall_s: float
+    cpu_s: float
+    processes: int
 
 
-def measure_parking(scratch: Path, *, shared: Path, count: int = 200) -> list[Line]:
-    """Put runs at rest, look at the daemon for a minute without and with them; then a few real ones from end to end."""
+def measure_parking(scratch: Path, *, shared: Path, count: int = MANY) -> list[Line]:
+    """Park runs, look at the daemon for a minute without and with them, let their jobs go, and see all runs through."""
     cluster = start_cluster(shared / "slurm" / "local-slurm.sh", cpus="16", killwait="2", overmemorykill="1")
     os.environ["SLURM_CONF"] = cluster.environment["SLURM_CONF"]
-    folder = scratch / "commands"
-    folder.mkdir()
-    gate = Gate(cluster, folder)
-    places = PlacesSettings.model_validate({"letters": "slurm", "slurm": gate.settings()})
-    live = Installation(scratch / "parking", parking_settings(poll_s=_POLL_S), places)
+    gate = Gate(cluster, scratch / "commands")
+    places = PlacesSettings.model_validate({"first": "slurm", "slurm": gate.settings()})
+    settings = parking_settings(poll_s=_POLL_S, max_workers=_WORKERS, max_concurrent_runs=_WORKERS)
+    live = Installation(scratch / "parking", settings, places, registry=RELAY)
     live.start()
     try:
         alone_s, _ = _watch_daemon(live, gate=gate)
         gate.close()
-        runs = _put_at_rest(live, gate=gate, count=count)
+        runs, parking = _park(live, count=count)
         with_s, asked = _watch_daemon(live, gate=gate)
-        processes = sum(len(live.processes(run)) for run in runs)
-        memory_mib = sum(_memory_mib(pid) for pid in _daemon(live))
-        began = time.monotonic()
-        live.terminate(runs[0])
-        cancel_s = time.monotonic() - began
-        rest = [attempt.job or "" for n in range(1, count) for attempt in live.attempts(_name(n))]
-        cluster.ask("scancel", *rest)
+        waiting = sum(len(live.processes(run)) for run in runs)
+        memory_mib = _memory_mib(_daemon(live))
         gate.open()
-        _forget(live, runs)
+        ending = _see_through(live, runs)
+        _check(live, runs, gate=gate)
         round_s = _measure_round(live)
+        gate.close()
+        cancel_s = _measure_cancel(live)
     finally:
+        gate.open()
         live.stop(kill=True)
-    name, told = "parking", f"{count} parked runs"
+    told = f"{count} parked runs"
     return [
-        Line(name, f"processes of {told}", processes, "", 0),
-        Line(name, f"squeue per minute for {told}, poll {_POLL_S} s", asked, "", _MINUTE_S / _POLL_S + 1),
-        Line(name, f"daemon's CPU per minute, {told}", with_s, "s"),
-        Line(name, "daemon's CPU per minute, none", alone_s, "s"),
-        Line(name, f"daemon's memory, {told}", memory_mib, "MiB"),
-        Line(name, "terminate of one of them", cancel_s, "s"),
-        Line(name, "one run, launch to SUCCESS, parked once", round_s, "s", note=f"poll {_POLL_S} s"),
+        Line(_NAME, f"processes of {told}", waiting, "", 0),
+        Line(_NAME, f"squeue per minute for {told}, poll {_POLL_S} s", asked, "", _MINUTE_S / _POLL_S + 1),
+        Line(_NAME, f"daemon's CPU per minute, {told}", with_s, "s"),
+        Line(_NAME, "daemon's CPU per minute, none", alone_s, "s"),
+        Line(_NAME, f"daemon's memory, {told}", memory_mib, "MiB"),
+        Line(_NAME, f"launch of {count} to all parked", parking.wall_s, "s", note=_describe(parking, count=count)),
+        Line(_NAME, f"{count} jobs let go to all SUCCESS", ending.wall_s, "s", note=_describe(ending, count=count)),
+        Line(_NAME, "one run, launch to SUCCESS, parked once", round_s, "s", note=f"poll {_POLL_S} s"),
+        Line(_NAME, "terminate of a parked run", cancel_s, "s"),
     ]
 
 
-def _put_at_rest(live: Installation, *, gate: Gate, count: int) -> list[str]:
-    """Submit jobs as the processes of runs do, and leave the runs as those leave them."""
-    notes, workspace = Notes(live.home), open_toy(live.data_root)
-    spec, place = workspace.registry.steps[0], SlurmPlace(gate.settings(), registry=TOY, park=True)
-    runs = []
+def _park(live: Installation, *, count: int) -> tuple[list[str], _Phase]:
+    """Launch runs and wait until all are parked."""
+    before, began = _cpu_s(_daemon(live)), time.monotonic()
+    runs = [live.launch(_add(live, f"202401{n // 28 % 9 + 1:02d}_n{n}")) for n in range(count)]
+    notes, most = Notes(live.home), 0
+
+    def parked() -> bool:
+        nonlocal most
+        at_work = notes.at_work()
+        most = max(most, at_work)
+        return not at_work and len(notes.parked()) == count
+
+    live.wait_for(parked, seconds=_MINUTE_S + _PATIENCE_S * count, what="all runs to park")
+    return runs, _Phase(time.monotonic() - began, _cpu_s(_daemon(live)) - before, most)
+
+
+def _see_through(live: Installation, runs: Sequence[str]) -> _Phase:
+    """Wait for the ends of all runs."""
+    before, began = _cpu_s(_daemon(live)), time.monotonic()
+    notes, most = Notes(live.home), 0
+
+    def ended() -> bool:
+        nonlocal most
+        most = max(most, notes.at_work())
+        return not notes.parked() and set(_statuses(live, runs)) <= _ENDS
+
+    live.wait_for(ended, seconds=_MINUTE_S + _PATIENCE_S * len(runs), what="all runs to end")
+    return _Phase(time.monotonic() - began, _cpu_s(_daemon(live)) - before, most)
+
+
+def _check(live: Installation, runs: Sequence[str], *, gate: Gate) -> None:
+    """Raise unless each run is a success, with one submission and one execution."""
+    attempts = [a for folder in Layout(live.data_root).jobs.glob("first/*") for a in live.attempts(folder.name)]
+    found = {
+        "successes": _statuses(live, runs)[dg.DagsterRunStatus.SUCCESS],
+        "submissions": len(gate.calls("sbatch")),
+        "attempts": len(attempts),
+        "executions": sum(attempt.record("start") is not None for attempt in attempts),
+        "verdicts done": sum((attempt.record("closed") or {}).get("kind") == "done" for attempt in attempts),
+    }
+    if set(found.values()) != {len(runs)}:
+        raise RuntimeError(f"{len(runs)} runs, but {found}")
+
+
+def _statuses(live: Installation, runs: Sequence[str]) -> Counter[dg.DagsterRunStatus]:
     with dg.DagsterInstance.from_config(str(live.home)) as instance:
-        for number in range(count):
-            write_words(workspace.layout, _name(number), words={"A01": "fish"})
-            run = instance.create_run_for_job(parked, status=dg.DagsterRunStatus.STARTED)
-            with open_session(spec, workspace=workspace, experiment=_name(number), run_id=run.run_id) as session:
-                try:
-                    run_session(session, spec=spec, place=place)
-                except ParkedRun as left:
-                    _leave_note(notes, run.run_id, left=left, gate=gate)
-            runs.append(run.run_id)
-    close_connections()
-    return runs
+        return Counter(run.status for run in instance.get_runs(dg.RunsFilter(run_ids=list(runs))))
 
 
-def _leave_note(notes: Notes, run_id: str, *, left: ParkedRun, gate: Gate) -> None:
-    attempt, request = left.live.attempt, left.request
-    told = Parked(
-        step=request.step,
-        experiment=request.experiment,
-        key=attempt.folder.parent.name,
-        number=attempt.number,
-        job=left.live.job,
-        folder=str(attempt.folder),
-        since=time.time(),
-    )
-    site = Site(data_root=Path(request.data_root), slurm=gate.settings())
-    with notes.hold(run_id):
-        notes.write(Note(run_id=run_id, site=site, parked=told))
+def _add(live: Installation, experiment: str) -> str:
+    path = word_file(Layout(live.data_root), experiment)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"{experiment}\n")
+    live.register(experiment)
+    return experiment
 
 
-def _forget(live: Installation, runs: list[str]) -> None:
-    with dg.DagsterInstance.from_config(str(live.home)) as instance:
-        for run_id in runs:
-            Notes(live.home).forget(run_id)
-            instance.delete_run(run_id)
+def _describe(phase: _Phase, *, count: int) -> str:
+    return f"{phase.cpu_s / count:.1f} CPU-s per run, at most {phase.processes} processes at once"
 
 
-def _name(number: int) -> str:
-    return f"202401{number // 28 % 9 + 1:02d}_n{number}"
-
-
-def _daemon(live: Installation) -> list[int]:
-    """Processes of the daemon."""
-    return [pid for pid in live.servers if b"dagster._daemon" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+def _daemon(live: Installation) -> int:
+    """Process of the daemon."""
+    (found,) = [pid for pid in live.servers if b"dagster._daemon" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return found
 
 
 def _watch_daemon(live: Installation, *, gate: Gate) -> tuple[float, int]:
     """CPU seconds of the daemon and of what it started, and its questions, in a minute."""
     time.sleep(2 * FRESH_S)
-    (daemon,) = _daemon(live)
+    daemon = _daemon(live)
     before, asked = _cpu_s(daemon), len(gate.asked())
     time.sleep(_MINUTE_S)
     return _cpu_s(daemon) - before, len(gate.asked()) - asked
 
 
 def _cpu_s(pid: int) -> float:
+    """CPU seconds of a process and of all its children that have ended: of the daemon, those of runs."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return sum(int(fields[index]) for index in (11, 12, 13, 14)) / _TICKS
 
@@ -144,7 +171,16 @@ def _memory_mib(pid: int) -> float:
 
 
 def _measure_round(live: Installation) -> float:
-    run_id = live.launch(live.add("20240229"))
     began = time.monotonic()
-    live.await_ends(run_id, seconds=300)
+    run_id = live.launch(_add(live, "20240229"))
+    if live.await_ends(run_id, seconds=300) != ["SUCCESS"]:
+        raise RuntimeError("the run failed")
+    return time.monotonic() - began
+
+
+def _measure_cancel(live: Installation) -> float:
+    run_id = live.launch(_add(live, "20240301"))
+    live.await_parked(run_id, seconds=300)
+    began = time.monotonic()
+    live.terminate(run_id)
     return time.monotonic() - began

@@ -1,4 +1,4 @@
-"""What the whole suite shares: real data, a finished experiment, markers, the word on skipped tests, capped threads.
+"""What the whole suite shares: real data, a cluster, a finished experiment, markers, skipped tests, capped threads.
 
 Builders of plates, stores and steps live in `morphseq_dagster.testing`, fixtures of one room beside its tests.
 """
@@ -30,6 +30,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from morphseq_dagster.testing.slurm_cluster import LocalCluster
+
 # A shell starts what it puts into the background with Ctrl-C ignored. Dagster makes of TERM whatever Ctrl-C is, and
 # children inherit what is ignored: tests that end processes would wait for ever.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -38,6 +40,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 REPOSITORY = Path(__file__).resolve().parent.parent
 IN_CI = os.environ.get("CI") == "true"
 BESIDE = REPOSITORY.parent / "shared"
+
+# Folders of long tests, begun first, lest one of them is all that is left for one worker.
+LONG = {"tests", "browser", "crash", "launchers", "pipeline", "slurm"}
 
 # What must not be skipped where real data is at hand and nobody watches.
 GUARDED_MARKERS = ("needs_shared", "models", "slurm", "browser")
@@ -57,6 +62,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.needs_shared)
         if item.get_closest_marker("slow") and not config.getoption("--run-slow"):
             item.add_marker(pytest.mark.skip(reason="slow: run with --run-slow"))
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.path.parent.name not in LONG)
 
 
 def _skips_are_failures() -> bool:
@@ -96,6 +103,19 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data: {folder} is not there (MORPHSEQ_SHARED names another folder)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def cluster(shared: Path) -> LocalCluster:
+    """A Slurm cluster of this process, which clients find by SLURM_CONF; nobody stops its daemons for good."""
+    from morphseq_dagster.testing.slurm_cluster import start_cluster
+
+    script = shared / "slurm" / "local-slurm.sh"
+    if not script.is_file():
+        pytest.skip(f"no Slurm: {script} is not there")
+    found = start_cluster(script, cpus="16", killwait="2", overmemorykill="1")
+    os.environ["SLURM_CONF"] = found.environment["SLURM_CONF"]
+    return found
 
 
 @pytest.fixture(scope="session")

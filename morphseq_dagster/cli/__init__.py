@@ -9,9 +9,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit code: 0 done, 1 something failed, 2 wrongly asked."""
     from morphseq_dagster.cli.app import app
     from morphseq_dagster.cli.messages import print_error, wants_trace
+    from morphseq_dagster.cli.signals import heed_termination
     from morphseq_dagster.errors import MorphseqError
 
-    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:  # else it is called from a process of others
+        heed_termination()
+        arguments = sys.argv[1:]
     try:
         app(arguments)
     except SystemExit as stop:

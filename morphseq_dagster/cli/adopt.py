@@ -23,6 +23,7 @@ from morphseq_dagster.cli.options import (
     Verbose,
     open_call,
     refuse_call,
+    refusing_call,
     split_names,
 )
 from morphseq_dagster.cli.status import Format
@@ -74,11 +75,9 @@ def adopt(
     known = find_experiments(campaign, known=[f.name for f in list_folders(call.workspace.layout) if not f.reason])
     names = known
     if experiments is not None:
-        names = split_names(experiments)
-        try:
+        with refusing_call():
+            names = split_names(experiments)
             refuse_unknown(names, known=known)
-        except PermanentError as error:
-            refuse_call(error)
     outcomes: list[Outcome] = []
     for number, name in enumerate(names):
         if sys.stderr.isatty():

@@ -6,8 +6,7 @@ from typing import Final
 
 import typer
 
-from morphseq_dagster.cli.options import DEFAULT_REGISTRY, DataRoot, RegistryName, Verbose, open_call, refuse_call
-from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.cli.options import DEFAULT_REGISTRY, DataRoot, RegistryName, Verbose, open_call, refusing_call
 
 COHORT_JOB: Final = "cohort"
 
@@ -21,9 +20,7 @@ def cohort(data_root: DataRoot = None, verbose: Verbose = False, registry: Regis
     with open_instance() as (instance, _), Display(total=1) as display:
         display.begin("cohort")
         launcher = Launcher(call, instance=instance, verbose=verbose)
-        try:
+        with refusing_call():
             outcome = launcher.run_job(COHORT_JOB, on_event=display.note, on_progress=display.progress)
-        except PermanentError as error:
-            refuse_call(error)
         display.finish(outcome)
     raise typer.Exit(1 if outcome.failed else 0)

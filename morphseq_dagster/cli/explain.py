@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from morphseq_dagster.cli.messages import printable
-from morphseq_dagster.cli.options import DEFAULT_REGISTRY, DataRoot, RegistryName, Verbose, open_call, refuse_call
+from morphseq_dagster.cli.options import DEFAULT_REGISTRY, DataRoot, RegistryName, Verbose, open_call, refusing_call
 from morphseq_dagster.cli.status import Format
 from morphseq_dagster.errors import PermanentError
 
@@ -39,10 +39,8 @@ def explain(
     call = open_call(data_root, registry=registry)
     from morphseq_dagster.lineage.explain import encode_explanation, explain_experiment
 
-    try:
+    with refusing_call():
         _check(call.workspace, experiment=experiment, step=step)
-    except PermanentError as error:
-        refuse_call(error)
     plan, told = explain_experiment(call.workspace, experiment=experiment)
     chosen = [t for t in told if t.verdict.step == step] if step is not None else list(told)
     if form is Format.json:

@@ -14,10 +14,9 @@ from morphseq_dagster.cli.options import (
     RegistryName,
     Verbose,
     open_call,
-    refuse_call,
+    refusing_call,
     split_names,
 )
-from morphseq_dagster.errors import PermanentError
 
 
 def materialize(
@@ -36,11 +35,9 @@ def materialize(
 
     with open_instance() as (instance, _):
         launcher = Launcher(call, instance=instance, verbose=verbose)
-        try:
+        with refusing_call():
             choice = choose_experiments(call.workspace.layout, names=split_names(partition))
             steps = launcher.select(select)
-        except PermanentError as error:
-            refuse_call(error)
         failures = len(choice.refused)
         with Display(total=len(steps) * len(choice.experiments)) as display:
             for name, reason in choice.refused:

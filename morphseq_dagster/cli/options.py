@@ -5,6 +5,8 @@ Holds no verb.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -64,3 +66,12 @@ def refuse_call(error: PermanentError) -> NoReturn:
     """End a call that was wrongly asked, before anything starts."""
     print_error(error)
     raise typer.Exit(2)
+
+
+@contextmanager
+def refusing_call() -> Iterator[None]:
+    """End the call as wrongly asked when what it asks for is refused in here."""
+    try:
+        yield
+    except PermanentError as error:
+        refuse_call(error)

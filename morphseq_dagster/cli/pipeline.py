@@ -19,7 +19,7 @@ from morphseq_dagster.cli.options import (
     RegistryName,
     Verbose,
     open_call,
-    refuse_call,
+    refusing_call,
     split_names,
 )
 from morphseq_dagster.errors import PermanentError
@@ -64,7 +64,7 @@ def pipeline(
     Without --experiments every experiment that is ready runs. Exit code: 0 done, 1 some failed, 2 wrongly asked.
     """
     call = open_call(data_root, registry=registry)
-    try:
+    with refusing_call():
         names = None if experiments is None else split_names(experiments)
         if force and names is None:
             raise PermanentError(
@@ -77,8 +77,6 @@ def pipeline(
             call.workspace.layout, names=names, later_than=later_than, earlier_than=earlier_than
         )
         own, steps = steps_of(action, registry=call.workspace.registry)
-    except PermanentError as error:
-        refuse_call(error)
     _tell_choice(choice)
     if model_name is not None:
         _set_model(call, experiments=choice.experiments, model=model_name, dry_run=dry_run)
@@ -165,15 +163,13 @@ def _set_model(call: Call, *, experiments: Sequence[str], model: str, dry_run: b
     from morphseq_dagster.storage.recipe_files import check_parameter, set_parameter
 
     spec = next((s for s in call.workspace.registry.steps if s.name == _LATENTS), None)
-    try:
+    with refusing_call():
         if spec is None:
             raise PermanentError(
                 expected="a registry with a step latents", found=call.registry, where="--model-name", remedy="omit it"
             )
         check_parameter(spec.recipe, name="model", value=model)
         load_embedder(model)
-    except PermanentError as error:
-        refuse_call(error)
     for experiment in experiments:
         path = call.workspace.layout.recipes(experiment)[1]
         if dry_run:

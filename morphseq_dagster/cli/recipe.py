@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from morphseq_dagster.cli.messages import printable
-from morphseq_dagster.cli.options import DEFAULT_REGISTRY, DataRoot, RegistryName, Verbose, open_call, refuse_call
+from morphseq_dagster.cli.options import DEFAULT_REGISTRY, DataRoot, RegistryName, Verbose, open_call, refusing_call
 from morphseq_dagster.cli.status import Format
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.identifiers import check_experiment
@@ -40,13 +40,11 @@ def show(
     """Print the resolved parameters, each with the file that sets it, or `default`."""
     del verbose
     call = open_call(data_root, registry=registry)
-    try:
+    with refusing_call():
         if experiment != DEFAULTS:
             check_experiment(experiment)
         resolved = call.workspace.recipe(experiment)
         steps = _choose(call.workspace.registry, step=step)
-    except PermanentError as error:
-        refuse_call(error)
     rows = [(name, value, origin) for s in steps for name, value, origin in list_parameters(resolved, step=s)]
     if form is Format.json:
         values = [{"parameter": name, "value": value, "from": origin} for name, value, origin in rows]

@@ -24,6 +24,7 @@ from morphseq_dagster.cli.options import (
     Verbose,
     open_call,
     refuse_call,
+    refusing_call,
     split_names,
 )
 from morphseq_dagster.cli.status import Format
@@ -71,13 +72,12 @@ def reconcile(
     """Compare all files with their records; exit code 1 while findings remain."""
     call = open_call(data_root, registry=registry)
     layout = call.workspace.layout
-    chosen = None if experiments is None else split_names(experiments)
-    if chosen is not None:
+    chosen = None
+    if experiments is not None:
         folders = [folder.name for folder in list_folders(layout) if not folder.reason]
-        try:
+        with refusing_call():
+            chosen = split_names(experiments)
             refuse_unknown(chosen, known=[*folders, *(entry.experiment for entry in list_artifacts(layout))])
-        except PermanentError as error:
-            refuse_call(error)
     failures = _act(keep_paths or (), "kept", lambda path: keep(call.workspace, _absolute(path, call=call)))
     failures += _act(
         discard_paths or (), "to be made again", lambda p: discard(call.workspace, _absolute(p, call=call))

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from morphseq_dagster.cli.messages import print_error
-from morphseq_dagster.cli.options import DEFAULT_REGISTRY, DataRoot, RegistryName, Verbose, open_call, refuse_call
+from morphseq_dagster.cli.options import DEFAULT_REGISTRY, DataRoot, RegistryName, Verbose, open_call, refusing_call
 from morphseq_dagster.errors import MorphseqError, PermanentError
 from morphseq_dagster.lineage.inventory import list_artifacts
 from morphseq_dagster.lineage.retirement import mark_retired, refuse_retirement
@@ -26,10 +26,8 @@ def retire(
     call = open_call(data_root, registry=registry)
     layout = call.workspace.layout
     records = sum(entry.has_record for entry in list_artifacts(layout, experiments=[experiment]))
-    try:
+    with refusing_call():
         refuse_retirement(layout, experiment=experiment)
-    except PermanentError as error:
-        refuse_call(error)
     from morphseq_dagster.assets.reporting import remove_partition
     from morphseq_dagster.cli.launch import open_instance
     from morphseq_dagster.partitions import find_runs_in_flight

@@ -17,11 +17,10 @@ from morphseq_dagster.cli.options import (
     RegistryName,
     Verbose,
     open_call,
-    refuse_call,
+    refusing_call,
     split_names,
 )
 from morphseq_dagster.cli.status import Format
-from morphseq_dagster.errors import PermanentError
 
 if TYPE_CHECKING:
     from morphseq_dagster.lineage.planner import ExperimentPlan
@@ -42,10 +41,8 @@ def stale(
     person. Experiments at work are left out.
     """
     call = open_call(data_root, registry=registry)
-    try:
+    with refusing_call():
         names, left_out = _choose(call, names=None if experiments is None else split_names(experiments))
-    except PermanentError as error:
-        refuse_call(error)
     plans = _plan(call, names=names)
     concerned = [plan for plan in plans if plan.pending or plan.held or plan.problem or plan.busy]
     if form is Format.json:

@@ -18,10 +18,9 @@ from morphseq_dagster.cli.options import (
     RegistryName,
     Verbose,
     open_call,
-    refuse_call,
+    refusing_call,
     split_names,
 )
-from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.lineage.status import Status, encode_status, read_status
 
 _COLOURS: Final = {
@@ -65,11 +64,9 @@ def status(
     States: ok, missing, stale, failed, error, queued, running, degraded, unavailable, interrupted, pruned.
     """
     call = open_call(data_root, registry=registry)
-    try:
+    with refusing_call():
         chosen = None if experiments is None else split_names(experiments)
         found = read_status(call.workspace, experiments=chosen, model=model_name)
-    except PermanentError as error:
-        refuse_call(error)
     if form is Format.json:
         print(json.dumps(encode_status(found, data_root=str(call.workspace.data_root)), indent=1))
     else:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from morphseq_dagster.cli.messages import printable
-from morphseq_dagster.cli.options import DEFAULT_REGISTRY, Call, DataRoot, RegistryName, open_call, refuse_call
+from morphseq_dagster.cli.options import DEFAULT_REGISTRY, Call, DataRoot, RegistryName, open_call, refusing_call
 from morphseq_dagster.cli.pipeline import Action, steps_of
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.layout import Layout
@@ -50,7 +50,7 @@ def submit_script(
     asked = {"cpus": cpus, "memory": memory, "time": time, "gpus": gpus}
     slurm = call.settings.places.slurm or SlurmSettings()
     there = Layout(Path(slurm.data_root or call.settings.data_root))
-    try:
+    with refusing_call():
         experiments = _read(names)
         if experiments:
             _refuse_unready(call, experiments)
@@ -76,8 +76,6 @@ def submit_script(
             ),
             scheduler=scheduler,
         )
-    except PermanentError as error:
-        refuse_call(error)
     # A scheduler does not make the folder of its logs.
     call.workspace.layout.array_logs.mkdir(parents=True, exist_ok=True)
     if output is None:

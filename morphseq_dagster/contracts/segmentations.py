@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field
 
 from morphseq_dagster.contracts.detections import BoxNorm, DetectionEntry
 from morphseq_dagster.contracts.document import DocumentPart
-from morphseq_dagster.contracts.entities import EntityTracker
+from morphseq_dagster.contracts.entities import Entities, EntityTracker
 
 
 class SegmentationEntry(DocumentPart):
@@ -99,3 +100,15 @@ class SegmentationDocument(DocumentPart):
     experiments: dict[str, ExperimentSegmentation]
     entity_tracker: EntityTracker
     flags: dict[str, Any] = Field(default_factory=dict)
+
+
+def list_entities(experiment: str, images: Sequence[ImageSegmentation]) -> Entities:
+    """List the ids of an experiment's images, and of what was found in them."""
+    embryos = [embryo for image in images for embryo in image.embryos.values()]
+    return Entities(
+        experiments=(experiment,),
+        videos=tuple(sorted({e.embryo_id.rpartition("_e")[0] for e in embryos})),
+        images=tuple(sorted(image.image_id for image in images)),
+        embryos=tuple(sorted({e.embryo_id for e in embryos})),
+        snips=tuple(sorted(e.snip_id for e in embryos)),
+    )

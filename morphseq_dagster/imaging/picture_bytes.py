@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 import io
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -63,17 +65,8 @@ def read_file_bytes(path: Path) -> bytes:
     OSError
         When the storage answers with a passing error (input/output, stale handle, time-out).
     """
-    try:
+    with _refusing(path):
         return path.read_bytes()
-    except OSError as error:
-        if error.errno in _PASSING:
-            raise
-        raise PermanentError(
-            expected="a readable file",
-            found=error.strerror or str(error),
-            where=str(path),
-            remedy="put the file in its place or mend its access rights",
-        ) from error
 
 
 def peek_header(path: Path) -> PictureHeader:
@@ -85,19 +78,25 @@ def peek_header(path: Path) -> PictureHeader:
         When the file is missing, empty, of an unknown format or its header is damaged. A file that is cut behind its
         header is found by `read_grey` only.
     """
+    with _refusing(path), path.open("rb") as handle:
+        head = handle.read(65536)
+        if head.startswith(_JPEG_MAGIC):
+            try:
+                return _jpeg_header(head, where=str(path))
+            except PermanentError:
+                # The frame header may stand behind large application segments (thumbnails, colour profiles).
+                return _jpeg_header(head + handle.read(), where=str(path))
+        if not head.startswith(_TIFF_MAGICS):
+            return parse_header(head, where=str(path))
+        handle.seek(0)
+        return _tiff_header(handle, where=str(path))
+
+
+@contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    """Make a permanent error of what will not heal; a failing server is passed on."""
     try:
-        with path.open("rb") as handle:
-            head = handle.read(65536)
-            if head.startswith(_JPEG_MAGIC):
-                try:
-                    return _jpeg_header(head, where=str(path))
-                except PermanentError:
-                    # The frame header may stand behind large application segments (thumbnails, colour profiles).
-                    return _jpeg_header(head + handle.read(), where=str(path))
-            if not head.startswith(_TIFF_MAGICS):
-                return parse_header(head, where=str(path))
-            handle.seek(0)
-            return _tiff_header(handle, where=str(path))
+        yield
     except OSError as error:
         if error.errno in _PASSING:
             raise

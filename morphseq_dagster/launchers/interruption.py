@@ -1,14 +1,19 @@
 """Interruption: a run in this process that a signal ends is cancelled, and nothing follows it.
 
 Holds the execution of a job inside another process's work, a command's or a run's. Left to itself Dagster calls such a
-run failed, since nobody asked for its end before, and returns as from any failure.
+run failed, since nobody asked for its end before, and returns as from any failure; a signal after the last step it
+forgets.
 """
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 import uuid
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
 
 import dagster as dg
 from dagster import DagsterEvent, DagsterEventType, EventLogEntry
@@ -17,7 +22,8 @@ from dagster import DagsterEvent, DagsterEventType, EventLogEntry
 from dagster._core.events import RunFailureReason
 from dagster._core.execution.plan.objects import ErrorSource
 
-_WORDS = "Interrupted from outside."
+_WORDS: Final = "Interrupted from outside."
+_ENDING: Final = frozenset({signal.SIGINT, signal.SIGTERM})
 
 
 def execute(
@@ -43,7 +49,7 @@ def execute(
     Raises
     ------
     KeyboardInterrupt
-        When a signal ended the run; it is cancelled.
+        When a signal ended the run, which is cancelled, or came when all its steps were done; then the run stands.
     """
     run_id = str(uuid.uuid4())
     interrupts: list[DagsterEvent] = []
@@ -61,9 +67,10 @@ def execute(
 
     for listener in [cancel, *([listen] if listen is not None else [])]:
         instance.add_event_listener(run_id, listener)
-    result = job.execute_in_process(instance=instance, run_id=run_id, raise_on_error=False, **options)
-    if interrupts:
-        raise KeyboardInterrupt
+    with _noticing() as has_come:
+        result = job.execute_in_process(instance=instance, run_id=run_id, raise_on_error=False, **options)
+        if interrupts or has_come():
+            raise KeyboardInterrupt
     return result
 
 
@@ -74,3 +81,28 @@ def is_interrupt(event: DagsterEvent) -> bool:
     if event.event_type is DagsterEventType.RUN_FAILURE:
         return event.job_failure_data.failure_reason is RunFailureReason.UNEXPECTED_TERMINATION
     return False
+
+
+@contextmanager
+def _noticing() -> Iterator[Callable[[], bool]]:
+    """Notice signals that end a run whatever handles them; gives the question whether one came."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    reading, writing = os.pipe()
+    for descriptor in (reading, writing):
+        os.set_blocking(descriptor, False)
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+
+    def has_come() -> bool:
+        try:
+            return not _ENDING.isdisjoint(os.read(reading, 4096))
+        except BlockingIOError:
+            return False
+
+    try:
+        yield has_come
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(reading)
+        os.close(writing)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import signal
 import time
@@ -17,13 +18,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from morphseq_dagster.settings import SlurmSettings
 from morphseq_dagster.storage.durable import make_folder, write_durably
 
 VARIABLE: Final = "MORPHSEQ_PARKING"
 """Variable of a worker that may leave while its job waits: path of its note."""
+_LOG = logging.getLogger(__name__)
 _FOLDER: Final = "workers"
 _BUSY_S: Final = 1.0
 """Time after which a lock that cannot be had is a process's: looking whether it is free takes it for a moment."""
@@ -97,11 +99,17 @@ class Notes:
         return self.folder / f"{run_id}.log"
 
     def read(self, run_id: str) -> Note | None:
-        """Read the note of a run; None when no process was ever started for it from here."""
+        """Read the note of a run; None when no process was ever started for it from here.
+
+        A note that cannot be read, of another version perhaps, says that much: the run's next process finds its job.
+        """
         try:
             return Note.model_validate_json(self.note(run_id).read_bytes())
         except FileNotFoundError:
             return None
+        except ValidationError as error:
+            _LOG.warning("%s: %s", self.note(run_id), error)
+            return Note(run_id=run_id)
 
     def write(self, note: Note) -> None:
         """Replace the note of a run; the caller holds its lock."""

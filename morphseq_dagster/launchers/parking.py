@@ -8,6 +8,7 @@ stands in its note (`notes`), whether that has come is the vigil's to say (`vigi
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import subprocess
 import threading
@@ -36,6 +37,7 @@ from morphseq_dagster.places.connection import connect
 from morphseq_dagster.slurm.errors import UnreachableError
 from morphseq_dagster.slurm.folder import Attempt
 
+_LOG = logging.getLogger(__name__)
 _FAREWELL_S: Final = 10.0
 """Seconds that a terminated process gets before its run is left to end by itself."""
 _COUNT_S: Final = 2.0
@@ -143,14 +145,19 @@ class ParkingRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
                 instance.report_engine_event("Not resumed: it has a process, or is being ended", context.dagster_run)
                 return
             crashes = 0 if note.parked is not None else note.crashes + 1
-            self.notes.write(note.model_copy(update={"parked": None, "crashes": crashes}))
-            instance.add_run_tags(run_id, {PARKED_TAG: AT_WORK})
-            # Of a process that was killed.
-            instance.event_log_storage.free_concurrency_slots_for_run(run_id)
             origin = _origin_of(run, context.job_code_origin)
             arguments = ResumeRunArgs(job_origin=origin, run_id=run_id, instance_ref=instance.get_ref())
             command = [origin.executable_path, "-m", "dagster", "api", "resume_run", serialize_value(arguments)]
-            self._start(run_id, command=command, lock=lock)
+            try:
+                self.notes.write(note.model_copy(update={"parked": None, "crashes": crashes}))
+                instance.add_run_tags(run_id, {PARKED_TAG: AT_WORK})
+                # Of a process that was killed.
+                instance.event_log_storage.free_concurrency_slots_for_run(run_id)
+                self._start(run_id, command=command, lock=lock)
+            # No memory, no disk, a busy database: trouble of this host, which Dagster would take for the run's.
+            except Exception:  # noqa: BLE001 - told, and tried again at the next look
+                _LOG.exception("run %s could not be resumed", run_id)
+                self.notes.write(note)
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
         """Say whether a run is to be left alone (RUNNING), or resumed (NOT_FOUND)."""
@@ -221,6 +228,8 @@ class ParkingRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
 
     def _check_crashed(self, run: dg.DagsterRun, *, note: Note) -> CheckRunHealthResult:
         if note.crashes < self._max_crashes:
+            if not self._has_room():
+                return CheckRunHealthResult(WorkerStatus.RUNNING, "its process is gone, waits for its turn to resume")
             return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "its process is gone")
         told = f"Its process ended without a word {note.crashes + 1} times in a row"
         log = self.get_run_worker_debug_info(run)
@@ -265,17 +274,19 @@ class ParkingRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
         self._children = [child for child in self._children if child.poll() is None]
 
     def _sweep(self) -> None:
-        """Remove, now and then, what is there of runs that have long ended."""
+        """Remove, now and then, what is there of runs that were deleted or have long ended; none of them is parked."""
         if time.monotonic() - self._swept < _SWEEP_S:
             return
         self._swept = time.monotonic()
         for path in self.notes.folder.glob("*.json"):
             with contextlib.suppress(FileNotFoundError), self.notes.hold(path.stem) as lock:
-                if lock is None or time.time() - path.stat().st_mtime < _KEPT_S:
+                run, note = self._instance.get_run_by_id(path.stem), self.notes.read(path.stem)
+                if lock is None or note is None or (run is not None and not run.is_finished):
                     continue
-                run = self._instance.get_run_by_id(path.stem)
-                if run is None or run.is_finished:
+                if run is None or time.time() - path.stat().st_mtime > _KEPT_S:
                     self.notes.forget(path.stem)
+                elif note.parked is not None:  # ended without `terminate`: its job is for who looks after orphans
+                    self.notes.write(note.model_copy(update={"parked": None}))
 
     def _open(self) -> tuple[Notes, Vigil]:
         with self._opening:

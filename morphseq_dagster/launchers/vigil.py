@@ -43,6 +43,11 @@ class _Answer:
     standings: dict[str, tuple[str, Standing]] = field(default_factory=dict)
     words: dict[str, str] = field(default_factory=dict)
 
+    def tell(self, note: Note, parked: Parked, standing: Standing, words: str) -> None:
+        """Take down how the job of a run stands."""
+        self.standings[note.run_id] = (parked.job, standing)
+        self.words[note.run_id] = words
+
 
 class Vigil:
     """Looks after the parked runs of a Dagster home.
@@ -71,32 +76,34 @@ class Vigil:
     def _ask(self, notes: Sequence[Note]) -> _Answer:
         answer = _Answer()
         for site, here in _by_site(notes):
-            client = connect(site.slurm, data_root=site.data_root)[0]
-            attempts = {note.run_id: attempt_of(client, parked=parked) for note, parked in here}
-            ended = {run_id for run_id, attempt in attempts.items() if _has_ended(attempt)}
-            asked = [(note, parked) for note, parked in here if note.run_id not in ended]
-            rows, trouble = _ask_queue(client, jobs=[parked.job for _, parked in asked])
-            self._contacts.setdefault(site.model_dump_json(), Contact()).tell(trouble)
-            for note, parked in here:
-                run_id = note.run_id
-                row = _row_of(attempts[run_id], parked.job, rows=rows)
-                if row is not None:
-                    (client.words.keep if is_active(row) else save_sighting)(attempts[run_id], row=row)
-                if run_id in ended:
-                    standing, words = Standing.ENDED, "ended"
-                elif trouble:
-                    standing, words = Standing.MUTE, trouble
-                elif row is not None and is_active(row):
-                    standing, words = Standing.AT_WORK, f"{row.state} {row.reason or row.node}".strip()
-                else:
-                    standing, words = (
-                        Standing.ENDED,
-                        row.state if row is not None else "forgotten by the controller",
-                    )
-                answer.standings[run_id] = (parked.job, standing)
-                answer.words[run_id] = words
+            try:
+                self._ask_site(site, here, answer=answer)
+            except (MorphseqError, OSError) as error:  # of settings or disks: other clusters have their own
+                for note, parked in here:
+                    answer.tell(note, parked, Standing.MUTE, str(error))
         answer.asked_at = time.monotonic()  # a dead controller takes its time to be silent
         return answer
+
+    def _ask_site(self, site: Site, here: Sequence[tuple[Note, Parked]], *, answer: _Answer) -> None:
+        client = connect(site.slurm, data_root=site.data_root)[0]
+        attempts = {note.run_id: attempt_of(client, parked=parked) for note, parked in here}
+        ended = {run_id for run_id, attempt in attempts.items() if _has_ended(attempt)}
+        asked = [(note, parked) for note, parked in here if note.run_id not in ended]
+        rows, trouble = _ask_queue(client, jobs=[parked.job for _, parked in asked])
+        self._contacts.setdefault(site.model_dump_json(), Contact()).tell(trouble)
+        for note, parked in here:
+            row = _row_of(attempts[note.run_id], parked.job, rows=rows)
+            if row is not None:
+                (client.words.keep if is_active(row) else save_sighting)(attempts[note.run_id], row=row)
+            if note.run_id in ended:
+                answer.tell(note, parked, Standing.ENDED, "ended")
+            elif trouble:
+                answer.tell(note, parked, Standing.MUTE, trouble)
+            elif row is not None and is_active(row):
+                answer.tell(note, parked, Standing.AT_WORK, f"{row.state} {row.reason or row.node}".strip())
+            else:
+                words = row.state if row is not None else "forgotten by the controller"
+                answer.tell(note, parked, Standing.ENDED, words)
 
 
 def attempt_of(client: Client, *, parked: Parked) -> Attempt:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 from scipy.signal import savgol_filter
 
-from morphseq_dagster.errors import ContractError
+from morphseq_dagster.quality.columns import require_columns
 from morphseq_dagster.quality.verdict import Verdict, unknown, verdict_columns
 from morphseq_dagster.recipes.quality import DeathSettings
 
@@ -51,14 +51,7 @@ def infer_death(table: pd.DataFrame, *, settings: DeathSettings = DEFAULT_DEATH)
         When columns are missing; all are named.
     """
     needed = DEATH_INPUT if settings.method == "isotonic" else (*DEATH_INPUT, "predicted_stage_hpf")
-    missing = [name for name in needed if name not in table.columns]
-    if missing:
-        raise ContractError(
-            expected=f"columns {', '.join(needed)}",
-            found=f"no {', '.join(missing)}",
-            where="embryo table",
-            remedy="build the embryo table with these columns",
-        )
+    require_columns(table, needed)
     frame = table["time_int"].to_numpy(dtype=np.float64, na_value=np.nan)
     alive = table["fraction_alive"].to_numpy(dtype=np.float64, na_value=np.nan)
     clock_name = "time_s" if settings.method == "isotonic" else "predicted_stage_hpf"

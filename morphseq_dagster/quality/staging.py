@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 from scipy.optimize import lsq_linear
 
 from morphseq_dagster.errors import ContractError
+from morphseq_dagster.quality.columns import require_columns
 from morphseq_dagster.recipes.quality import InferredStageSettings, PredictedStageSettings
 
 Floats = NDArray[np.float64]
+_TABLE = "table to be staged"
 
 
 DEFAULT_PREDICTED = PredictedStageSettings()
@@ -49,7 +51,7 @@ def predict_stage(table: pd.DataFrame, *, settings: PredictedStageSettings = DEF
     ContractError
         When columns are missing.
     """
-    _require_columns(table, ("start_age_hpf", "Time Rel (s)", "temperature"))
+    require_columns(table, ("start_age_hpf", "Time Rel (s)", "temperature"), where=_TABLE)
     stages, reasons = [], []
     for age, seconds, degrees in zip(table["start_age_hpf"], table["Time Rel (s)"], table["temperature"], strict=True):
         stage, reason = _predict_one(age, seconds, degrees, settings=settings)
@@ -163,7 +165,7 @@ class StageReference:
         ContractError
             For missing columns or numbers and for areas that do not rise with stage.
         """
-        _require_columns(table, ("sa_um", "stage_hpf"))
+        require_columns(table, ("sa_um", "stage_hpf"), where=_TABLE)
         ordered = table.sort_values("stage_hpf", kind="stable")
         stage, area = (ordered[name].to_numpy(dtype=np.float64) for name in ("stage_hpf", "sa_um"))
         values = np.stack([stage, area])
@@ -212,7 +214,7 @@ def infer_stage(
     ContractError
         When columns are missing.
     """
-    _require_columns(
+    require_columns(
         table,
         (
             "embryo_id",
@@ -223,6 +225,7 @@ def infer_stage(
             "control_flag",
             "mask_target",
         ),
+        where=_TABLE,
     )
     blocked = _blocked(reference, settings=settings)
     stage = np.full(len(table), np.nan)
@@ -295,14 +298,3 @@ def _fit_series(
 def _design(stage: Floats, cohort: Floats, *, several: bool) -> Floats:
     columns = [np.ones_like(stage), stage, stage**2]
     return np.stack([*columns, cohort] if several else columns, axis=1)
-
-
-def _require_columns(table: pd.DataFrame, names: tuple[str, ...]) -> None:
-    missing = [name for name in names if name not in table.columns]
-    if missing:
-        raise ContractError(
-            expected=f"columns {', '.join(names)}",
-            found=f"no {', '.join(missing)}",
-            where="table to be staged",
-            remedy="build the table with these columns",
-        )

@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from morphseq_dagster.errors import ContractError
+from morphseq_dagster.quality.columns import require_columns
 from morphseq_dagster.quality.verdict import Verdict, unknown, verdict_columns
 from morphseq_dagster.recipes.quality import SurfaceAreaSettings
 
@@ -101,14 +102,7 @@ def flag_surface_area(
         When columns are missing.
     """
     needed = ("surface_area_um", "predicted_stage_hpf", "mask_target")
-    missing = [name for name in needed if name not in table.columns]
-    if missing:
-        raise ContractError(
-            expected=f"columns {', '.join(needed)}",
-            found=f"no {', '.join(missing)}",
-            where="embryo table",
-            remedy="build the embryo table with these columns",
-        )
+    require_columns(table, needed)
     area = table["surface_area_um"].to_numpy(dtype=np.float64, na_value=np.nan)
     stage = table["predicted_stage_hpf"].to_numpy(dtype=np.float64, na_value=np.nan)
     if curve is None:

@@ -11,15 +11,14 @@ from typing import Any
 import pandas as pd
 
 from morphseq_dagster.contracts.built_metadata import CONTRACT as FRAMES
-from morphseq_dagster.contracts.entities import track
 from morphseq_dagster.contracts.experiment_metadata import (
-    ExperimentInfo,
-    ExperimentMetadata,
-    ImageInfo,
+    PLATE_NUMBERS,
+    PLATE_TEXTS,
     VideoInfo,
+    nest_images,
+    nest_videos,
 )
 from morphseq_dagster.contracts.organized_frames import ImageEntry, OrganizedFrames
-from morphseq_dagster.identifiers import mint_video
 from morphseq_dagster.steps.contract import StepRequest, StepResult
 from morphseq_dagster.steps.workbench import Account, Workbench
 
@@ -42,46 +41,22 @@ def run(request: StepRequest) -> StepResult:
     frames = bench.document("organized_frames", OrganizedFrames)
     table = bench.table("built_metadata", FRAMES)
     rows = {(row["well"], row["time_int"]): row for row in table.to_dict("records")}
-    videos = {
-        mint_video(bench.experiment, well=well): _video(bench, well=well, images=images, rows=rows)
-        for well, images in frames.videos().items()
-    }
-    document = ExperimentMetadata(
-        experiments={bench.experiment: ExperimentInfo(experiment_id=bench.experiment, videos=videos)},
-        entity_tracker=track(
-            "module_0_data_organization", experiment=bench.experiment, videos=videos, images=frames.images
-        ),
-    )
+    videos = [_video(bench, well=well, images=images, rows=rows) for well, images in frames.videos().items()]
+    document = nest_videos(bench.experiment, videos=videos, images=frames.images)
     return bench.stage_document(document, account=Account(counts={"videos": len(videos), "images": len(frames.images)}))
 
 
 def _video(
     bench: Workbench, *, well: str, images: dict[str, ImageEntry], rows: dict[tuple[str, int], dict[Any, Any]]
 ) -> VideoInfo:
-    first = next(iter(images.values()))
-    plate = rows.get((well, first.time_int), {})
-    return VideoInfo(
-        video_id=mint_video(bench.experiment, well=well),
-        well_id=well,
-        processed_jpg_images_dir=first.path.rpartition("/")[0],
-        total_frames=len(images),
-        image_size=(first.height_px, first.width_px),
-        source_well_metadata_csv=bench.input("built_metadata").path,
-        medium=_plain(plate.get("medium")),
-        genotype=_plain(plate.get("genotype")),
-        chem_perturbation=_plain(plate.get("chem_perturbation")),
-        start_age_hpf=_plain(plate.get("start_age_hpf")),
-        embryos_per_well=_plain(plate.get("embryos_per_well")),
-        temperature=_plain(plate.get("temperature")),
-        well_qc_flag=_plain(plate.get("well_qc_flag")),
-        image_ids={
-            image_id: ImageInfo(
-                frame_index=entry.frame_index,
-                raw_image_data_info=_frame_info(rows.get((well, entry.time_int), {})),
-                processed_image_path=entry.path,
-            )
-            for image_id, entry in images.items()
-        },
+    plate = rows.get((well, next(iter(images.values())).time_int), {})
+    return nest_images(
+        bench.experiment,
+        well=well,
+        images=images,
+        facts={image_id: _frame_info(rows.get((well, entry.time_int), {})) for image_id, entry in images.items()},
+        plate={name: _plain(plate.get(name)) for name in (*PLATE_TEXTS, *PLATE_NUMBERS)},
+        table=bench.input("built_metadata").path,
     )
 
 

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from morphseq_dagster.contracts.entities import Entities
 from morphseq_dagster.contracts.exported_masks import ExportedMasks, MaskExport
-from morphseq_dagster.contracts.segmentations import ImageSegmentation, SegmentationDocument
+from morphseq_dagster.contracts.segmentations import ImageSegmentation, SegmentationDocument, list_entities
 from morphseq_dagster.identifiers import parse_embryo
 from morphseq_dagster.imaging.pictures import encode_png
 from morphseq_dagster.recipes.slices import ExportedMasksRecipe
@@ -70,7 +69,7 @@ def run(request: StepRequest) -> StepResult:
     manifest = ExportedMasks(
         experiment_id=bench.experiment,
         files=link_entries(bench.layout, files),
-        entity_tracking=_entities(bench.experiment, written),
+        entity_tracking=list_entities(bench.experiment, written),
         exports=exports,
         failed_wells={well: state.reason for well, state in done.states.items() if state.status == "failed"},
         total_exported=len(exports),
@@ -91,14 +90,3 @@ def _draw(image: ImageSegmentation) -> bytes:
         for e in entries
     ]
     return encode_png(draw_label_image(masks, shape=entries[0].segmentation.size), compression=_COMPRESSION)
-
-
-def _entities(experiment: str, images: list[ImageSegmentation]) -> Entities:
-    embryos = [embryo for image in images for embryo in image.embryos.values()]
-    return Entities(
-        experiments=(experiment,),
-        videos=tuple(sorted({e.embryo_id.rpartition("_e")[0] for e in embryos})),
-        images=tuple(sorted(image.image_id for image in images)),
-        embryos=tuple(sorted({e.embryo_id for e in embryos})),
-        snips=tuple(sorted(e.snip_id for e in embryos)),
-    )

@@ -24,7 +24,7 @@ from morphseq_dagster.storage.durable import (
     write_file,
 )
 from morphseq_dagster.storage.hashing import hash_bytes
-from morphseq_dagster.storage.records import Backend, WellState
+from morphseq_dagster.storage.records import Backend, OutputState, WellState, describe_output
 
 Status = Literal["ok", "degraded", "unavailable"]
 
@@ -78,6 +78,17 @@ class Staged:
         if unit.kind == "file":
             return unit.temporary
         return unit.temporary / self.primary.relative_to(unit.target)
+
+    def describe(self, layout: Layout) -> OutputState:
+        """Describe it for its record; the listing names the folder with the primary file first, as the layout does."""
+        folders = tuple((unit.target, unit.temporary) for unit in self.units if unit.kind == "folder")
+        return describe_output(
+            layout,
+            primary=self.primary,
+            staged_primary=self.staged_primary,
+            sha256=self.sha256,
+            folders=folders[-1:] + folders[:-1],
+        )
 
     def discard(self) -> None:
         """Remove everything staged."""

@@ -128,7 +128,7 @@ class Bench:
         return Bench(self.cluster, self.root, self.cluster.client(self.root / "jobs", transport=transport))
 
 
-def wait_for(condition: Callable[[], bool], *, timeout_s: float = 30) -> None:
+def wait_for(condition: Callable[[], bool], *, timeout_s: float = 60) -> None:
     """Wait for a condition."""
     deadline = time.monotonic() + timeout_s
     while not condition():

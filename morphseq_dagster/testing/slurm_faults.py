@@ -161,6 +161,11 @@ class Outage:
             self._timer = threading.Timer(self.away_s, self.cluster.start, [self.daemon])
             self._timer.start()
 
+    @property
+    def begun(self) -> bool:
+        """Whether the daemon went away at all."""
+        return self._timer is not None
+
     def end(self) -> None:
         """Wait until the daemon is back."""
         if self._timer is not None:

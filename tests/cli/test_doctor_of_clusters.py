@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,16 +19,6 @@ from morphseq_dagster.testing.slurm_cluster import LocalCluster, start_cluster
 from morphseq_dagster.testing.slurm_gate import Gate
 
 TWO = {"steps": {"letters": {"partition": "gpu", "gpus": 1}}, "resources": {"partition": "cpu", "memory": "600M"}}
-
-
-@pytest.fixture(scope="session")
-def cluster(shared: Path) -> LocalCluster:
-    script = shared / "slurm" / "local-slurm.sh"
-    if not script.is_file():
-        pytest.skip(f"no Slurm: {script} is not there")
-    found = start_cluster(script, cpus="16", killwait="2", overmemorykill="1")
-    os.environ["SLURM_CONF"] = found.environment["SLURM_CONF"]
-    return found
 
 
 @pytest.fixture

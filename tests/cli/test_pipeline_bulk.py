@@ -19,7 +19,7 @@ from morphseq_dagster.partitions import BULK_JOB
 from morphseq_dagster.slurm.folder import Attempt, JobRoot
 from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.testing.relay import RELAY
-from morphseq_dagster.testing.slurm_cluster import LocalCluster, start_cluster
+from morphseq_dagster.testing.slurm_cluster import LocalCluster
 from morphseq_dagster.testing.slurm_gate import Gate
 
 NAMES = [f"202404{day:02d}" for day in range(1, 10)]
@@ -36,13 +36,6 @@ def many(workspace: Workspace, add: Callable[..., Any], monkeypatch: pytest.Monk
     text += '[places.slurm.resources]\nmemory = "200M"\ntime = 5\n'
     (workspace.data_root.parent / "morphseq.toml").write_text(text)
     return NAMES
-
-
-@pytest.fixture
-def cluster(shared: Path, monkeypatch: pytest.MonkeyPatch) -> LocalCluster:
-    found = start_cluster(shared / "slurm" / "local-slurm.sh", cpus="16", killwait="2", overmemorykill="1")
-    monkeypatch.setenv("SLURM_CONF", found.environment["SLURM_CONF"])
-    return found
 
 
 def attempts_of(workspace: Workspace) -> list[Attempt]:

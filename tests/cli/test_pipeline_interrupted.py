@@ -7,35 +7,89 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
+from morphseq_dagster.slurm.folder import JobRoot
 from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.storage.records import read_record
+from morphseq_dagster.testing.slurm_cluster import LocalCluster
+from morphseq_dagster.testing.slurm_gate import Gate
 
 A, B, C = "20240101", "20240102", "20240103"
+Begin = Callable[..., "subprocess.Popen[str]"]
 
 
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
-def test_ended_command_leaves_a_cancelled_run_and_begins_no_other(
-    add: Callable[..., Path], workspace: Workspace, instance: dg.DagsterInstance, sent: signal.Signals
-) -> None:
-    for name in (A, B, C):
-        add(name)
-    recipe = workspace.layout.recipes(B)[1]
-    recipe.parent.mkdir()
-    recipe.write_text("[letters]\nslow_s = 600\n")
-    command = [sys.executable, "-m", "morphseq_dagster.cli", "pipeline", "--experiments", f"{A},{B},{C}"]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ)
-    claim = workspace.layout.claim("letters", experiment=B)
+@pytest.fixture
+def begin() -> Iterator[Begin]:
+    """Starts the command, on demand as a script starts what it puts into the background: Ctrl-C is ignored."""
+    children: list[subprocess.Popen[str]] = []
+
+    def begin(*experiments: str, background: bool = False) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "morphseq_dagster.cli", "pipeline", "--experiments", ",".join(experiments)]
+        disposition = signal.SIG_IGN if background else signal.default_int_handler
+        child = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, disposition),  # noqa: PLW1509 - no threads here
+        )
+        children.append(child)
+        return child
+
+    yield begin
+    for child in children:
+        if child.poll() is None:
+            child.kill()
+        child.communicate()
+
+
+@pytest.fixture
+def gate(cluster: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Gate:
+    """A cluster, where the first step runs."""
+    found = Gate(cluster, tmp_path / "commands")
+    monkeypatch.setenv("MORPHSEQ_PLACES", f'{{"letters": "slurm", "slurm": {found.settings().model_dump_json()}}}')
+    return found
+
+
+def make_slow(workspace: Workspace, experiment: str, *, seconds: float) -> None:
+    recipe = workspace.layout.recipes(experiment)[1]
+    recipe.parent.mkdir(exist_ok=True)
+    recipe.write_text(f"[letters]\nslow_s = {seconds}\n")
+
+
+def wait_for(condition: Callable[[], object], child: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 60
-    while not claim.exists():
+    while not condition():
         assert child.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    "way",
+    [(signal.SIGTERM, False), (signal.SIGINT, False), (signal.SIGTERM, True)],
+    ids=["TERM", "INT", "TERM in the background"],
+)
+def test_ended_command_leaves_a_cancelled_run_and_begins_no_other(
+    add: Callable[..., Path],
+    workspace: Workspace,
+    instance: dg.DagsterInstance,
+    begin: Begin,
+    way: tuple[signal.Signals, bool],
+) -> None:
+    sent, background = way
+    for name in (A, B, C):
+        add(name)
+    make_slow(workspace, B, seconds=600)
+    child = begin(A, B, C, background=background)
+    claim = workspace.layout.claim("letters", experiment=B)
+    wait_for(claim.exists, child)
     child.send_signal(sent)
     said, _ = child.communicate(timeout=60)
     assert child.returncode == 130, said
@@ -46,3 +100,59 @@ def test_ended_command_leaves_a_cancelled_run_and_begins_no_other(
     assert (last.tags["dagster/partition"], last.status) == (B, dg.DagsterRunStatus.CANCELED)
     primary = workspace.output("summary", experiment=A)
     assert read_record(workspace.layout, primary=primary) is not None
+
+
+def test_command_in_the_background_heeds_no_ctrl_c(
+    add: Callable[..., Path], workspace: Workspace, instance: dg.DagsterInstance, begin: Begin
+) -> None:
+    for name in (A, B):
+        add(name)
+        make_slow(workspace, name, seconds=1.5)
+    child = begin(A, B, background=True)
+    for name in (A, B):
+        wait_for(workspace.layout.claim("letters", experiment=name).exists, child)
+        child.send_signal(signal.SIGINT)
+    said, _ = child.communicate(timeout=60)
+    assert child.returncode == 0, said
+    assert [run.status for run in instance.get_runs()] == [dg.DagsterRunStatus.SUCCESS] * 2
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_end_between_two_runs_begins_no_other(
+    add: Callable[..., Path], workspace: Workspace, instance: dg.DagsterInstance, begin: Begin, background: bool
+) -> None:
+    for name in (A, B, C):
+        add(name)
+    child = begin(A, B, C, background=background)
+    assert child.stdout is not None
+    for line in child.stdout:
+        if line.startswith(f"{A}: 3 made in "):
+            child.terminate()
+    assert child.wait(timeout=60) == 130
+    done = {run.tags["dagster/partition"]: run.status for run in instance.get_runs()}
+    assert done.pop(A) is dg.DagsterRunStatus.SUCCESS
+    # It may have begun with the next one before the signal came.
+    assert done in ({}, {B: dg.DagsterRunStatus.CANCELED})
+
+
+@pytest.mark.slurm
+def test_kill_of_a_command_in_the_background_cancels_its_job(
+    add: Callable[..., Path],
+    workspace: Workspace,
+    instance: dg.DagsterInstance,
+    begin: Begin,
+    gate: Gate,
+) -> None:
+    add(A)
+    make_slow(workspace, A, seconds=600)
+    child = begin(A, background=True)
+    root = JobRoot(workspace.layout.jobs)
+    wait_for(lambda: any(attempt.record("start") for _, _, attempt in root.open_attempts()), child)
+    ((_, _, attempt),) = root.open_attempts()
+    child.terminate()
+    said, _ = child.communicate(timeout=60)
+    assert child.returncode == 130, said
+    assert (attempt.record("closed") or {})["kind"] == "cancelled"
+    assert attempt.job not in gate.jobs()
+    assert [run.status for run in instance.get_runs()] == [dg.DagsterRunStatus.CANCELED]
+    assert not workspace.layout.claim("letters", experiment=A).exists()

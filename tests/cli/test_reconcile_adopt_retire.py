@@ -70,10 +70,11 @@ def test_refresh_takes_new_inodes_over(made: Workspace, say: Say) -> None:
     assert "other times" not in say("reconcile").out
 
 
-def test_unknown_experiments_are_refused(made: Workspace, say: Say) -> None:
+@pytest.mark.parametrize("names", ["20990101", " , "])
+def test_unknown_experiments_and_lists_without_a_name_are_refused(made: Workspace, say: Say, names: str) -> None:
     del made
-    assert say("reconcile", "--experiments", "20990101").code == 2
-    assert say("adopt", "--experiments", "20990101").code == 2
+    assert say("reconcile", "--experiments", names).code == 2
+    assert say("adopt", "--experiments", names).code == 2
 
 
 def test_a_lost_home_is_filled_again(made: Workspace, say: Say) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.storage.records import Record, read_record
-from morphseq_dagster.testing.slurm_cluster import start_cluster
+from morphseq_dagster.testing.slurm_cluster import LocalCluster
 
 GOOD, BAD, LAST = "20240101", "20240102", "20240103"
 
@@ -124,12 +124,8 @@ def test_sge_tasks_run_their_experiments_and_the_bad_one_ends_non_zero(
 
 @pytest.mark.slurm
 def test_slurm_array_runs_and_its_results_are_adopted(
-    say: Callable, names: Path, workspace: Workspace, shared: Path
+    say: Callable, names: Path, workspace: Workspace, cluster: LocalCluster
 ) -> None:
-    script = shared / "slurm" / "local-slurm.sh"
-    if not script.is_file():
-        pytest.skip(f"no Slurm: {script} is not there")
-    cluster = start_cluster(script, cpus="16", killwait="2", overmemorykill="1")
     said = say("submit-script", str(names), "--scheduler", "slurm", "--output", "array.sh", "--memory", "900M")
     assert said.code == 0, said.err
     job = cluster.ask("sbatch", "--parsable", "array.sh").strip().partition(";")[0]

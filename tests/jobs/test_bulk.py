@@ -18,7 +18,6 @@ from morphseq_dagster.slurm.folder import JobRoot
 from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.storage.records import Record, read_record
 from morphseq_dagster.testing.relay import RELAY, RELAY_REGISTRY, word_file
-from morphseq_dagster.testing.slurm_cluster import start_cluster
 
 STEPS = ("first", "second", "third")
 TEMPLATE = Path(morphseq_dagster.__file__).parent / "templates" / "dagster.yaml"
@@ -182,9 +181,8 @@ def test_experiments_of_a_bulk_run_are_at_work(station: Station) -> None:
 
 
 @pytest.mark.slurm
-def test_twelve_experiments_at_the_cluster(tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cluster = start_cluster(shared / "slurm" / "local-slurm.sh", cpus="16", killwait="2", overmemorykill="1")
-    monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
+@pytest.mark.usefixtures("cluster")
+def test_twelve_experiments_at_the_cluster(tmp_path: Path) -> None:
     station = Station(tmp_path, cluster=True)
     names = station.add(12, failing=[5])
     result = station.bulk(names)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from morphseq_dagster.settings import PlacesSettings
 from morphseq_dagster.storage.records import read_record
 from morphseq_dagster.testing.chain import open_toy
 from morphseq_dagster.testing.installation import Installation, shipped_settings
-from morphseq_dagster.testing.slurm_cluster import start_cluster
+from morphseq_dagster.testing.slurm_cluster import LocalCluster
 from morphseq_dagster.testing.slurm_gate import Gate
 
 pytestmark = pytest.mark.slurm
@@ -22,9 +21,7 @@ STEPS = ("letters", "lengths", "summary")
 
 
 @pytest.fixture(scope="module")
-def gate(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Gate:
-    cluster = start_cluster(shared / "slurm" / "local-slurm.sh", cpus="16", killwait="2", overmemorykill="1")
-    os.environ["SLURM_CONF"] = cluster.environment["SLURM_CONF"]
+def gate(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Gate:
     return Gate(cluster, tmp_path_factory.mktemp("commands"))
 
 

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from morphseq_dagster.settings import PlacesSettings
 from morphseq_dagster.testing.installation import Installation, parking_settings
-from morphseq_dagster.testing.slurm_cluster import start_cluster
+from morphseq_dagster.testing.slurm_cluster import LocalCluster
 from morphseq_dagster.testing.slurm_gate import Gate
 
 
 @pytest.fixture(scope="session")
-def one_gate(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Gate:
-    script = shared / "slurm" / "local-slurm.sh"
-    if not script.is_file():
-        pytest.skip(f"no Slurm: {script} is not there")
-    cluster = start_cluster(script, cpus="16", killwait="2", overmemorykill="1")
-    os.environ["SLURM_CONF"] = cluster.environment["SLURM_CONF"]
+def one_gate(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Gate:
     return Gate(cluster, tmp_path_factory.mktemp("commands"))
 
 

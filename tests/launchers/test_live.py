@@ -140,3 +140,32 @@ def test_forced_chain_at_the_cluster_parks_once_per_step_and_computes_nothing_tw
             assert [kind_of(attempt) for attempt in mine] == ["done", "done"]
     finally:
         live.stop(kill=True)
+
+
+@pytest.mark.slow
+def test_more_runs_than_processes_park_at_once_and_each_is_executed_once(gate: Gate, tmp_path: Path) -> None:
+    places = PlacesSettings.model_validate({"letters": "slurm", "slurm": gate.settings()})
+    live = Installation(tmp_path / "many", parking_settings(max_workers=2, max_concurrent_runs=2), places)
+    live.start()
+    before = len(gate.calls("sbatch"))
+    try:
+        gate.close()
+        names = [f"2024010{number}" for number in range(1, 7)]
+        runs = [live.launch(live.add(name)) for name in names]
+        live.await_parked(*runs, seconds=240)
+        jobs = set(gate.jobs())
+        assert jobs == {attempt.job for name in names for attempt in live.attempts(name)}
+        asked = len(gate.asked())
+        live.wait_for(lambda: len(gate.asked()) >= asked + 3, seconds=60, what="questions")
+        for line in gate.asked()[asked:]:
+            assert jobs <= set(line.replace("=", " ").replace(",", " ").split()), "one question for all"
+        gate.open()
+        assert live.await_ends(*runs, seconds=240) == ["SUCCESS"] * 6
+        assert len(gate.calls("sbatch")) == before + 6
+        attempts = [attempt for name in names for attempt in live.attempts(name)]
+        assert [kind_of(attempt) for attempt in attempts] == ["done"] * 6
+        for run in runs:
+            parked = [event for event in live.events(run) if event.get("message", "").startswith("Parked")]
+            assert len({event["message"] for event in parked}) == 1
+    finally:
+        live.stop(kill=True)

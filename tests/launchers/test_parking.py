@@ -8,7 +8,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from dagster._core.launcher.base import LaunchRunContext, WorkerStatus
+from dagster._core.launcher.base import LaunchRunContext, ResumeRunContext, WorkerStatus
 
 from morphseq_dagster.cli.dead_runs import find_dead_runs
 from morphseq_dagster.errors import PermanentError
@@ -20,6 +20,7 @@ from morphseq_dagster.layout import Layout
 from morphseq_dagster.places.connection import connect
 from morphseq_dagster.places.session import open_session, run_session
 from morphseq_dagster.places.slurm import ParkedRun, SlurmPlace
+from morphseq_dagster.settings import SlurmSettings
 from morphseq_dagster.slurm.folder import JobRoot
 from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.testing.chain import TOY, open_toy, write_words
@@ -94,6 +95,16 @@ def test_process_that_is_gone_is_replaced_a_few_times_and_then_its_run_fails(
     assert any("no module named fish" in entry.message for entry in instance.all_logs(run.run_id))
 
 
+def test_processes_that_are_gone_are_replaced_where_there_is_room(
+    instance: dg.DagsterInstance, launcher: ParkingRunLauncher
+) -> None:
+    first, second, gone = (make_run(instance) for _ in range(3))
+    leave_note(launcher, gone)
+    with launcher.notes.hold(first.run_id), launcher.notes.hold(second.run_id):
+        health = launcher.check_run_worker_health(gone)
+    assert (health.status, "turn" in str(health.msg)) == (WorkerStatus.RUNNING, True)
+
+
 def test_doctor_spares_a_run_that_waits_without_a_process(
     instance: dg.DagsterInstance, launcher: ParkingRunLauncher
 ) -> None:
@@ -135,6 +146,65 @@ def test_limit_that_would_count_parked_runs_is_refused(tmp_path: Path) -> None:
         pytest.raises(PermanentError, match="concurrency"),
     ):
         instance.get_concurrency_config()
+
+
+def parked_note(tmp_path: Path, *, slurm: SlurmSettings) -> dict[str, object]:
+    """What the note of a parked run says, whose job has its verdict."""
+    told = Parked(step="letters", experiment="20240101", key="c" * 64, number=1, job="1", folder="d", since=0)
+    attempt = JobRoot(Layout(tmp_path).jobs).attempt(("letters", "20240101"), key="c" * 64, number=1)
+    attempt.folder.mkdir(parents=True, exist_ok=True)
+    attempt.close(kind="done")
+    return {"site": Site(data_root=tmp_path, slurm=slurm), "parked": told}
+
+
+def test_note_that_cannot_be_read_holds_nobody_up_and_its_run_goes_on(
+    instance: dg.DagsterInstance, launcher: ParkingRunLauncher, tmp_path: Path
+) -> None:
+    broken, good = make_run(instance), make_run(instance)
+    note = leave_note(launcher, good, **parked_note(tmp_path, slurm=SlurmSettings()))
+    launcher.notes.note(broken.run_id).write_text('{"run_id": "x", "of_another_version": 1}')
+    assert launcher.notes.parked() == [note]
+    assert launcher.check_run_worker_health(good).status is WorkerStatus.NOT_FOUND
+    assert launcher.check_run_worker_health(broken).status is WorkerStatus.NOT_FOUND
+
+
+def test_cluster_that_cannot_even_be_asked_holds_up_its_own_runs_alone(
+    instance: dg.DagsterInstance, launcher: ParkingRunLauncher, tmp_path: Path
+) -> None:
+    odd, good = make_run(instance), make_run(instance)
+    nowhere = SlurmSettings(transport="dagster_slurm", resource="no_such_module:slurm")
+    leave_note(launcher, odd, **parked_note(tmp_path, slurm=nowhere))
+    leave_note(launcher, good, **parked_note(tmp_path, slurm=SlurmSettings()))
+    assert launcher.check_run_worker_health(good).status is WorkerStatus.NOT_FOUND
+    health = launcher.check_run_worker_health(odd)
+    assert (health.status, "no_such_module" in str(health.msg)) == (WorkerStatus.RUNNING, True)
+
+
+def test_process_that_cannot_be_started_is_no_failure_of_its_run(
+    instance: dg.DagsterInstance, launcher: ParkingRunLauncher, tmp_path: Path
+) -> None:
+    origin = dg.reconstructable(empty).get_python_origin()
+    run = instance.create_run_for_job(empty, status=dg.DagsterRunStatus.STARTED, job_code_origin=origin)
+    note = leave_note(launcher, run, **parked_note(tmp_path, slurm=SlurmSettings()))
+    launcher.notes.log(run.run_id).mkdir()  # no log, no process
+    launcher.resume_run(ResumeRunContext(run, workspace=None, resume_attempt_number=1))
+    assert launcher.notes.read(run.run_id) == note
+    assert not launcher.notes.is_held(run.run_id)
+    assert launcher.check_run_worker_health(run).status is WorkerStatus.NOT_FOUND, "it is tried again"
+
+
+def test_runs_that_are_deleted_or_were_ended_by_others_no_longer_count_as_parked(
+    instance: dg.DagsterInstance, launcher: ParkingRunLauncher, tmp_path: Path
+) -> None:
+    deleted, failed, waiting = (make_run(instance) for _ in range(3))
+    for run in (deleted, failed, waiting):
+        leave_note(launcher, run, **parked_note(tmp_path, slurm=SlurmSettings()))
+    instance.delete_run(deleted.run_id)
+    instance.report_run_failed(failed)
+    launcher.check_run_worker_health(waiting)
+    assert [note.run_id for note in launcher.notes.parked()] == [waiting.run_id]
+    assert launcher.notes.read(deleted.run_id) is None
+    assert launcher.notes.read(failed.run_id) == Note(run_id=failed.run_id, site=launcher.notes.parked()[0].site)
 
 
 # with a scheduler

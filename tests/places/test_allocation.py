@@ -8,7 +8,6 @@ import sys
 import threading
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 import psutil
 import pytest
@@ -20,7 +19,7 @@ from morphseq_dagster.places.session import finish, open_session, run_session
 from morphseq_dagster.places.slurm import SlurmPlace
 from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.testing.chain import TOY, write_words
-from morphseq_dagster.testing.slurm_cluster import start_cluster
+from morphseq_dagster.testing.slurm_cluster import LocalCluster
 from morphseq_dagster.testing.toy import TOY_REGISTRY
 
 EXPERIMENT = "20240418"
@@ -107,11 +106,7 @@ def test_processors_of_this_process_are_those_it_may_run_on() -> None:
 
 @pytest.mark.slurm
 @pytest.mark.skipif(USABLE < 2, reason="a crew needs two processors")
-def test_job_with_two_processors_works_on_two_wells_at_once(workspace: Workspace, shared: Path) -> None:
-    script = shared / "slurm" / "local-slurm.sh"
-    if not script.is_file():
-        pytest.skip(f"no Slurm: {script} is not there")
-    cluster = start_cluster(script, cpus="16", killwait="2", overmemorykill="1")
+def test_job_with_two_processors_works_on_two_wells_at_once(workspace: Workspace, cluster: LocalCluster) -> None:
     write_words(workspace.layout, EXPERIMENT, words={f"A{n:02d}": f"fish{n}" for n in range(1, 7)})
     recipe = workspace.layout.recipes(EXPERIMENT)[1]
     recipe.parent.mkdir(exist_ok=True)

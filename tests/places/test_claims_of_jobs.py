@@ -24,10 +24,10 @@ from morphseq_dagster.storage.claims import SILENT_S, Claim, read_claim
 from morphseq_dagster.storage.durable import host_name
 from morphseq_dagster.storage.records import Record
 from morphseq_dagster.testing.relay import RELAY, RELAY_REGISTRY, word_file
-from morphseq_dagster.testing.slurm_cluster import LocalCluster, start_cluster
+from morphseq_dagster.testing.slurm_bench import wait_for
+from morphseq_dagster.testing.slurm_cluster import LocalCluster
 
 EXP = "20240418"
-QUICK = {"environment": "any", "grace_s": 3, "lost_s": 10, "settle_s": 3}
 
 # A process of another host, by its own word, that runs the first step at the cluster.
 CHILD = """
@@ -48,16 +48,6 @@ with open_session(spec, workspace=workspace, experiment=sys.argv[3], run_id="far
 """
 
 
-@pytest.fixture(scope="session")
-def cluster(shared: Path) -> LocalCluster:
-    script = shared / "slurm" / "local-slurm.sh"
-    if not script.is_file():
-        pytest.skip(f"no Slurm: {script} is not there")
-    found = start_cluster(script, cpus="16", killwait="2", overmemorykill="1")
-    os.environ["SLURM_CONF"] = found.environment["SLURM_CONF"]
-    return found
-
-
 @pytest.fixture
 def relay(tmp_path: Path) -> Workspace:
     workspace = Workspace(tmp_path / "root", RELAY_REGISTRY)
@@ -66,8 +56,9 @@ def relay(tmp_path: Path) -> Workspace:
     return workspace
 
 
-def make_settings() -> SlurmSettings:
-    return SlurmSettings.model_validate({"resources": {"memory": "200M", "time": 5}, **QUICK})
+@pytest.fixture
+def place(slurm: SlurmSettings) -> Place:
+    return SlurmPlace(slurm, registry=RELAY)
 
 
 def slow(workspace: Workspace, seconds: float) -> None:
@@ -96,9 +87,8 @@ def kinds(workspace: Workspace) -> list[str | None]:
     return [(attempt.record("closed") or {}).get("kind") for attempt in attempts_of(workspace)]
 
 
-def run_first(workspace: Workspace, place: Place | None = None, **more: Callable[[Claim], None]) -> Record | None:
-    """Run the first step at the cluster, unless nothing changed."""
-    place = place or SlurmPlace(make_settings(), registry=RELAY)
+def run_first(workspace: Workspace, place: Place, **more: Callable[[Claim], None]) -> Record | None:
+    """Run the first step, unless nothing changed."""
     spec = workspace.registry.steps[0]
     with open_session(spec, workspace=workspace, experiment=EXP, run_id="near", **more) as session:
         if session.memo is not None:
@@ -106,23 +96,18 @@ def run_first(workspace: Workspace, place: Place | None = None, **more: Callable
         return finish(workspace.layout, outcome=run_session(session, spec=spec, place=place))
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 @pytest.fixture
-def start_far(cluster: LocalCluster, relay: Workspace) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+def start_far(
+    cluster: LocalCluster, slurm: SlurmSettings, relay: Workspace
+) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
     """Starts a wait on another host and gives it when its job is at work; what is left of it is ended."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start() -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-c", CHILD, str(relay.data_root), make_settings().model_dump_json(), EXP]
+        command = [sys.executable, "-c", CHILD, str(relay.data_root), slurm.model_dump_json(), EXP]
         child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         started.append(child)
-        until(lambda: any(a.record("start") is not None and a.job for a in attempts_of(relay)))
+        wait_for(lambda: any(a.record("start") is not None and a.job for a in attempts_of(relay)))
         return child
 
     yield start
@@ -145,12 +130,12 @@ def test_claim_of_a_step_at_the_cluster_names_the_attempt(relay: Workspace, star
 
 @pytest.mark.slurm
 def test_living_wait_on_another_host_is_waited_for(
-    relay: Workspace, start_far: Callable[[], subprocess.Popen[bytes]]
+    relay: Workspace, place: Place, start_far: Callable[[], subprocess.Popen[bytes]]
 ) -> None:
     slow(relay, 3)
     child = start_far()
     met: list[Claim] = []
-    assert run_first(relay, on_wait=met.append) is None, "its result is there"
+    assert run_first(relay, place, on_wait=met.append) is None, "its result is there"
     assert [claim.host for claim in met] == ["elsewhere"]
     assert child.communicate(timeout=30)[0] == b"far\n"
     assert kinds(relay) == ["done"]
@@ -158,7 +143,7 @@ def test_living_wait_on_another_host_is_waited_for(
 
 @pytest.mark.slurm
 def test_job_of_a_killed_wait_on_another_host_is_taken_over(
-    relay: Workspace, start_far: Callable[[], subprocess.Popen[bytes]]
+    relay: Workspace, place: Place, start_far: Callable[[], subprocess.Popen[bytes]]
 ) -> None:
     slow(relay, 3)
     child = start_far()
@@ -168,23 +153,23 @@ def test_job_of_a_killed_wait_on_another_host_is_taken_over(
     with pytest.raises(TransientError, match="cluster job at work"):
         run_first(relay, ProcessPlace())
     assert read_claim(claim_path(relay)) is None, "refused, it holds nothing"
-    record = run_first(relay)
+    record = run_first(relay, place)
     assert record is not None
     assert (record.run_id, kinds(relay)) == ("far", ["done"])
 
 
 @pytest.mark.slurm
 def test_two_who_wait_for_one_job_both_end_well(
-    relay: Workspace, cluster: LocalCluster, start_far: Callable[[], subprocess.Popen[bytes]]
+    relay: Workspace, place: Place, cluster: LocalCluster, start_far: Callable[[], subprocess.Popen[bytes]]
 ) -> None:
     slow(relay, 8)
     child = start_far()
     child.send_signal(signal.SIGSTOP)
     silence(relay)
     near: list[Record | None] = []
-    thread = threading.Thread(target=lambda: near.append(run_first(relay)))
+    thread = threading.Thread(target=lambda: near.append(run_first(relay, place)))
     thread.start()
-    until(lambda: (claim := read_claim(claim_path(relay))) is not None and claim.host == host_name())
+    wait_for(lambda: (claim := read_claim(claim_path(relay))) is not None and claim.host == host_name())
     child.send_signal(signal.SIGCONT)
     out, err = child.communicate(timeout=60)
     thread.join(60)
@@ -199,14 +184,14 @@ def test_two_who_wait_for_one_job_both_end_well(
 
 @pytest.mark.slurm
 def test_whoever_takes_over_for_another_request_cancels_the_old_job_first(
-    relay: Workspace, start_far: Callable[[], subprocess.Popen[bytes]]
+    relay: Workspace, place: Place, start_far: Callable[[], subprocess.Popen[bytes]]
 ) -> None:
     slow(relay, 60)
     child = start_far()
     child.send_signal(signal.SIGSTOP)
     silence(relay)
     slow(relay, 0)
-    record = run_first(relay)
+    record = run_first(relay, place)
     assert record is not None
     assert record.run_id == "near"
     assert sorted(map(str, kinds(relay))) == ["cancelled", "done"]
@@ -214,4 +199,4 @@ def test_whoever_takes_over_for_another_request_cancels_the_old_job_first(
     _, err = child.communicate(timeout=60)
     assert child.returncode != 0
     assert b"cancelled" in err
-    assert run_first(relay) is None, "the new result stands"
+    assert run_first(relay, place) is None, "the new result stands"

@@ -35,7 +35,7 @@ from morphseq_dagster.storage.durable import write_durably
 from morphseq_dagster.storage.hashing import hash_bytes
 from morphseq_dagster.storage.records import Record, encode, read_failure
 from morphseq_dagster.testing.chain import TOY
-from morphseq_dagster.testing.slurm_cluster import LocalCluster, start_cluster
+from morphseq_dagster.testing.slurm_cluster import LocalCluster
 
 EXPERIMENT = "20240418"
 NUMPY = metadata.version("numpy")
@@ -127,8 +127,8 @@ def test_no_job_imports_what_the_hash_of_the_code_leaves_out() -> None:
     program = (
         "import sys, json\n"
         "from morphseq_dagster.places import runner\n"
-        "from morphseq_dagster.steps import worker\n"
-        "registry = runner.load_registry('morphseq_dagster.steps.registry:REGISTRY')\n"
+        "from morphseq_dagster.steps import worker, workspace\n"
+        "registry = workspace.load_registry('morphseq_dagster.steps.registry:REGISTRY')\n"
         "[spec.load() for spec in registry.steps]\n"
         "print(json.dumps([name.split('.')[1] for name in sys.modules if name.startswith('morphseq_dagster.')]))\n"
     )
@@ -202,14 +202,6 @@ def test_verb_shows_records_and_compares(workspace: Workspace, capsys: pytest.Ca
 
 
 # on a cluster
-
-
-@pytest.fixture
-def cluster(shared: Path) -> LocalCluster:
-    script = shared / "slurm" / "local-slurm.sh"
-    if not script.is_file():
-        pytest.skip(f"no Slurm: {script} is not there")
-    return start_cluster(script, cpus="16", killwait="2", overmemorykill="1")
 
 
 def run_first(workspace: Workspace, cluster: LocalCluster, **settings: object) -> tuple[Committed, Record]:

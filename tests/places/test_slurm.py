@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,17 +15,16 @@ from morphseq_dagster.places.log_relay import LogRelay
 from morphseq_dagster.places.place import Place, ProcessPlace
 from morphseq_dagster.places.session import finish, open_session, run_session
 from morphseq_dagster.places.slurm import SlurmPlace
-from morphseq_dagster.settings import SlurmSettings
 from morphseq_dagster.slurm.folder import Attempt, JobRoot
 from morphseq_dagster.steps.progress import Progress, listening
 from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.storage.records import Record, read_failure
 from morphseq_dagster.testing.chain import TOY, open_toy, run_chain, write_words
-from morphseq_dagster.testing.slurm_cluster import LocalCluster, start_cluster
+from morphseq_dagster.testing.slurm_bench import wait_for
+from morphseq_dagster.testing.slurm_cluster import LocalCluster
 
 EXPERIMENT = "20240418"
 WORDS = {"A01": "fish", "A02": "fin", "B03": "yolk"}
-QUICK = {"environment": "any", "grace_s": 3, "lost_s": 10, "settle_s": 3}
 
 # A process that runs the first step at the cluster.
 CHILD = """
@@ -47,26 +43,8 @@ with open_session(spec, workspace=workspace, experiment=sys.argv[3], run_id=sys.
 """
 
 
-@pytest.fixture(scope="session")
-def cluster(shared: Path) -> LocalCluster:
-    script = shared / "slurm" / "local-slurm.sh"
-    if not script.is_file():
-        pytest.skip(f"no Slurm: {script} is not there")
-    found = start_cluster(script, cpus="16", killwait="2", overmemorykill="1")
-    os.environ["SLURM_CONF"] = found.environment["SLURM_CONF"]
-    return found
-
-
-def make_settings(cluster: LocalCluster, transport: str = "local", **more: object) -> SlurmSettings:
-    values: dict[str, object] = {"resources": {"memory": "600M", "time": 5}, "transport": transport, **QUICK}
-    if transport == "ssh":
-        address = cluster.address()
-        values["ssh"] = {name: getattr(address, name) for name in ("host", "port", "user", "key", "known_hosts")}
-    return SlurmSettings.model_validate(values | more)
-
-
 def make_place(cluster: LocalCluster, transport: str = "local", **more: object) -> SlurmPlace:
-    return SlurmPlace(make_settings(cluster, transport, **more), registry=TOY)
+    return SlurmPlace(cluster.settings(transport, **more), registry=TOY)
 
 
 def run_steps(workspace: Workspace, place: Place, *, count: int = 3, run_id: str = "run") -> list[Record]:
@@ -193,7 +171,7 @@ def test_job_over_its_memory_gets_twice_as_much_once(cluster: LocalCluster, work
 
 
 def start_child(workspace: Workspace, cluster: LocalCluster, run_id: str = "child") -> subprocess.Popen[bytes]:
-    settings = make_settings(cluster).model_dump_json()
+    settings = cluster.settings().model_dump_json()
     command = [sys.executable, "-c", CHILD, str(workspace.data_root), settings, EXPERIMENT, run_id]
     return subprocess.Popen(command, stderr=subprocess.PIPE)
 
@@ -202,13 +180,6 @@ def slow_words(workspace: Workspace, *, seconds: float) -> None:
     recipe = workspace.layout.recipes(EXPERIMENT)[1]
     recipe.parent.mkdir(exist_ok=True)
     recipe.write_text(f"[letters]\nslow_s = {seconds}\n")
-
-
-def until(condition: Callable[[], bool], timeout_s: float = 40) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def running(workspace: Workspace) -> bool:
@@ -222,7 +193,7 @@ def test_interrupted_wait_cancels_the_job_and_frees_the_step(
 ) -> None:
     slow_words(workspace, seconds=60)
     child = start_child(workspace, cluster)
-    until(lambda: running(workspace))
+    wait_for(lambda: running(workspace))
     ((attempt,),) = jobs_of(workspace)
     child.send_signal(sent)
     child.communicate(timeout=30)
@@ -237,7 +208,7 @@ def test_interrupted_wait_cancels_the_job_and_frees_the_step(
 def test_job_of_a_killed_wait_is_taken_over(cluster: LocalCluster, workspace: Workspace) -> None:
     slow_words(workspace, seconds=1.5)
     child = start_child(workspace, cluster)
-    until(lambda: running(workspace))
+    wait_for(lambda: running(workspace))
     child.kill()
     child.communicate()
     with pytest.raises(TransientError, match="cluster job at work"):
@@ -254,7 +225,7 @@ def test_job_of_a_killed_wait_for_what_is_no_longer_asked_is_cancelled(
 ) -> None:
     slow_words(workspace, seconds=60)
     child = start_child(workspace, cluster)
-    until(lambda: running(workspace))
+    wait_for(lambda: running(workspace))
     child.kill()
     child.communicate()
     slow_words(workspace, seconds=0)

@@ -21,9 +21,8 @@ from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.storage.claims import hold_claim
 from morphseq_dagster.testing.relay import RELAY_REGISTRY
 from morphseq_dagster.testing.slurm_cluster import LocalCluster
-from tests.places.test_packing import add, attempts_of, cluster, make_place, start_child, submissions, until, walk
+from tests.places.test_packing import add, attempts_of, make_place, start_child, submissions, until, walk
 
-__all__ = ["cluster"]
 STEPS = ("first", "second", "third")
 ROOMY = {"resources": {"memory": "200M", "time": 5}}
 

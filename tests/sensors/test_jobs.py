@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ from morphseq_dagster.settings import MachineSettings, PlacesSettings, SlurmSett
 from morphseq_dagster.slurm.client import Live
 from morphseq_dagster.slurm.folder import JobRoot
 from morphseq_dagster.testing.chain import TOY, open_toy, write_words
-from morphseq_dagster.testing.slurm_cluster import start_cluster
+from morphseq_dagster.testing.slurm_cluster import LocalCluster
 
 EXP = "20240418"
 GONE = 2**22 + 1  # above the largest number of a process
@@ -97,10 +96,8 @@ def test_without_a_cluster_a_tick_says_so(tmp_path: Path, instance: dg.DagsterIn
 
 @pytest.mark.slurm
 def test_a_tick_hands_over_what_a_failed_runs_job_made(
-    tmp_path: Path, instance: dg.DagsterInstance, shared: Path
+    tmp_path: Path, instance: dg.DagsterInstance, cluster: LocalCluster
 ) -> None:
-    cluster = start_cluster(shared / "slurm" / "local-slurm.sh", cpus="16", killwait="2", overmemorykill="1")
-    os.environ["SLURM_CONF"] = cluster.environment["SLURM_CONF"]
     workspace, settings = open_toy(tmp_path / "root"), cluster.settings()
     write_words(workspace.layout, EXP, words={"A01": "fish"})
     run = instance.create_run_for_job(nothing, status=STATUS.FAILURE)

@@ -78,8 +78,10 @@ def test_daemon_away_at_a_step(cluster: LocalCluster, way: Transport, tmp_path: 
         lives = [_live(insist(lambda spec=spec: bench.ensure(spec))) for spec in (good, bad)]
         if step == "cancel":
             _cancel(bench, lives)
+            assert outage.begun
             return
         ends = _watch(bench, lives, outage=outage, step=step)
+        assert outage.begun, f"{case.daemon} was there all the time"
     finally:
         (tmp_path / "go").touch()
         outage.end()

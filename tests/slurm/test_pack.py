@@ -279,6 +279,26 @@ def test_allocation_that_nobody_begins_any_more_is_tried_again(local: Bench) -> 
 
 @pytest.mark.slow
 @pytest.mark.slurm
+def test_allocation_that_the_scheduler_starts_again_takes_up_what_it_had_in_hand(local: Bench) -> None:
+    once = "[ -e $0.again ] || { touch $0.again; sleep 60; }"
+    specs = [local.spec("quick", resources=SMALL), *(local.spec(f"s{n}", once, resources=SMALL) for n in range(3))]
+    lives = pack_of(local, specs, workers=2)
+    with watched(local, lives) as watches:
+        wait_for(lambda: sum(live.attempt.record("start") is not None for live in lives) == 3)
+        local.cluster.ask("scontrol", "requeue", lives[0].job)
+        local.start_again(lives[1])
+        wait_for(lambda: (lives[3].attempt.record("start") or {}).get("restart") == 1)
+        local.cluster.ask("scontrol", "requeue", lives[0].job)
+        local.start_again(lives[3])
+        wait_for(lambda: all(watch.ended.is_set() for watch in watches), timeout_s=120)
+        assert kinds([_verdict(watch) for watch in watches]) == [Outcome.DONE] * 4
+    assert [local.executions(spec.group[1]) for spec in specs] == [1, 2, 2, 2]
+    assert {live.attempt.number for live in lives} == {1}
+    assert packs_of(local)[0].is_closed
+
+
+@pytest.mark.slow
+@pytest.mark.slurm
 def test_time_limit_of_the_allocation_is_that_of_what_it_had_in_hand(local: Bench) -> None:
     short = Resources(memory="32M", time="1")
     specs = [local.spec(f"t{number}", "trap '' USR1; sleep 300", resources=short) for number in range(4)]

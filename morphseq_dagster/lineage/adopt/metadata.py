@@ -8,11 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from morphseq_dagster.contracts.entities import track
-from morphseq_dagster.contracts.experiment_metadata import ExperimentInfo, ExperimentMetadata, ImageInfo, VideoInfo
+from morphseq_dagster.contracts.experiment_metadata import (
+    PLATE_NUMBERS,
+    PLATE_TEXTS,
+    ExperimentMetadata,
+    VideoInfo,
+    nest_images,
+    nest_videos,
+)
 from morphseq_dagster.contracts.organized_frames import ImageEntry, OrganizedFrames
 from morphseq_dagster.errors import MorphseqError
-from morphseq_dagster.identifiers import mint_video, parse_video
+from morphseq_dagster.identifiers import parse_video
 from morphseq_dagster.lineage.adopt.context import collect, refusing
 from morphseq_dagster.lineage.adopt.legacy_ids import relative_path, translate_image
 from morphseq_dagster.lineage.adopt.values import as_list, clean, number_or_none, text_or_none
@@ -62,7 +68,7 @@ def convert_metadata(
                 problems.append(f"{text} is no video of {experiment}")
                 continue
             entries[well] = entry
-        videos: dict[str, VideoInfo] = {}
+        videos: list[VideoInfo] = []
         without_facts = 0
         for well, images in frames.videos().items():
             if well not in entries:
@@ -73,16 +79,9 @@ def convert_metadata(
                 if not infos.get(image_id):
                     without_facts += 1
                     infos[image_id] = _facts_of_frame(entry, microscope=frames.microscope)
-            videos[mint_video(experiment, well=well)] = _video(
-                entries[well], experiment=experiment, well=well, images=images, infos=infos
-            )
+            videos.append(_video(entries[well], experiment=experiment, well=well, images=images, infos=infos))
         collect(problems, expected=f"experiment metadata of {experiment}", where=where, remedy=_REMEDY)
-        document = ExperimentMetadata(
-            experiments={experiment: ExperimentInfo(experiment_id=experiment, videos=videos)},
-            entity_tracker=track(
-                "module_0_data_organization", experiment=experiment, videos=videos, images=frames.images
-            ),
-        )
+        document = nest_videos(experiment, videos=videos, images=frames.images)
         warnings = (f"geometry and time of {without_facts} images were taken from the frames",) if without_facts else ()
         return document, warnings
 
@@ -131,30 +130,15 @@ def _video(
     images: Mapping[str, ImageEntry],
     infos: Mapping[str, dict[str, Any]],
 ) -> VideoInfo:
-    first = next(iter(images.values()))
     movie = text_or_none(value.get("mp4_path"))
     table = text_or_none(value.get("source_well_metadata_csv"))
-    return VideoInfo(
-        video_id=mint_video(experiment, well=well),
-        well_id=well,
-        mp4_path=relative_path(movie) if movie is not None else None,
-        processed_jpg_images_dir=first.path.rpartition("/")[0],
-        total_frames=len(images),
-        image_size=(first.height_px, first.width_px),
-        source_well_metadata_csv=relative_path(table or f"metadata/built_metadata_files/{experiment}_metadata.csv"),
-        medium=text_or_none(value.get("medium")),
-        genotype=text_or_none(value.get("genotype")),
-        chem_perturbation=text_or_none(value.get("chem_perturbation")),
-        start_age_hpf=number_or_none(value.get("start_age_hpf")),
-        embryos_per_well=number_or_none(value.get("embryos_per_well")),
-        temperature=number_or_none(value.get("temperature")),
-        well_qc_flag=text_or_none(value.get("well_qc_flag")),
-        image_ids={
-            image_id: ImageInfo(
-                frame_index=entry.frame_index,
-                raw_image_data_info=infos.get(image_id, {}),
-                processed_image_path=entry.path,
-            )
-            for image_id, entry in images.items()
-        },
+    return nest_images(
+        experiment,
+        well=well,
+        images=images,
+        facts=infos,
+        plate={name: text_or_none(value.get(name)) for name in PLATE_TEXTS}
+        | {name: number_or_none(value.get(name)) for name in PLATE_NUMBERS},
+        table=relative_path(table or f"metadata/built_metadata_files/{experiment}_metadata.csv"),
+        movie=relative_path(movie) if movie is not None else None,
     )

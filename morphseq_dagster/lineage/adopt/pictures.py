@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Final, Literal
 
 from morphseq_dagster.contracts.document import encode_document
-from morphseq_dagster.contracts.entities import Entities
 from morphseq_dagster.contracts.exported_masks import ExportedMasks, MaskExport
 from morphseq_dagster.contracts.ff_images import FfImages, FrameEntry
 from morphseq_dagster.contracts.image_set import FileEntry
 from morphseq_dagster.contracts.organized_frames import ImageEntry, OrganizedFrames
-from morphseq_dagster.contracts.segmentations import ImageSegmentation, SegmentationDocument
+from morphseq_dagster.contracts.segmentations import SegmentationDocument, list_entities
 from morphseq_dagster.errors import MorphseqError, PermanentError
 from morphseq_dagster.identifiers import mint_image, mint_video, parse_video, parse_well
 from morphseq_dagster.imaging.picture_bytes import peek_header
@@ -237,7 +236,7 @@ def convert_masks(context: Context, source: Source) -> Converted:
     manifest = ExportedMasks(
         experiment_id=context.experiment,
         files=_entries(context.layout, files),
-        entity_tracking=_entities(context.experiment, [images[image_id] for image_id in exports]),
+        entity_tracking=list_entities(context.experiment, [images[image_id] for image_id in exports]),
         exports=exports,
         total_exported=len(exports),
     )
@@ -349,14 +348,3 @@ def _finish(problems: list[str], *, found: int, what: str, where: Path) -> None:
     if not problems and not found:
         raise PermanentError(expected=what, found="no picture", where=str(where), remedy=_REMEDY)
     collect(problems, expected=what, where=str(where), remedy=_REMEDY)
-
-
-def _entities(experiment: str, images: list[ImageSegmentation]) -> Entities:
-    embryos = [embryo for image in images for embryo in image.embryos.values()]
-    return Entities(
-        experiments=(experiment,),
-        videos=tuple(sorted({e.embryo_id.rpartition("_e")[0] for e in embryos})),
-        images=tuple(sorted(image.image_id for image in images)),
-        embryos=tuple(sorted({e.embryo_id for e in embryos})),
-        snips=tuple(sorted(e.snip_id for e in embryos)),
-    )

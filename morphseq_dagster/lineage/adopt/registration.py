@@ -17,7 +17,7 @@ from morphseq_dagster.storage.commit import commit
 from morphseq_dagster.storage.durable import host_name, is_temporary
 from morphseq_dagster.storage.foreign import keep_aside
 from morphseq_dagster.storage.hashing import hash_bytes, hash_file
-from morphseq_dagster.storage.records import AdoptedFrom, Record, describe_output
+from morphseq_dagster.storage.records import AdoptedFrom, Record
 from morphseq_dagster.storage.staging import FolderStage, Staged, stage_bytes
 
 PLACE = "adoption"
@@ -72,7 +72,6 @@ def _stage(layout: Layout, *, primary: Path, folders: tuple[Path, ...], converte
 
 
 def _make_record(layout: Layout, *, request: StepRequest, converted: Converted, staged: Staged) -> Record:
-    folders = tuple((unit.target, unit.temporary) for unit in staged.units if unit.kind == "folder")
     inside = converted.source.is_relative_to(layout.data_root)
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     return Record(
@@ -85,13 +84,7 @@ def _make_record(layout: Layout, *, request: StepRequest, converted: Converted, 
             convention=converted.convention,
         ),
         data_version=staged.data_version,
-        output=describe_output(
-            layout,
-            primary=staged.primary,
-            staged_primary=staged.staged_primary,
-            sha256=staged.sha256,
-            folders=folders[-1:] + folders[:-1],
-        ),
+        output=staged.describe(layout),
         inputs=request.inputs,
         step_version=request.version,
         recipe=request.recipe,
