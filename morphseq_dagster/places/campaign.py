@@ -13,7 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack
-from itertools import takewhile
+from itertools import islice, takewhile
 from pathlib import Path
 from types import TracebackType
 from typing import Final, NoReturn, Self
@@ -38,6 +38,8 @@ from morphseq_dagster.storage.claims import Claim
 from morphseq_dagster.storage.records import read_record
 
 _TICK_S: Final = 0.1
+_GATHER_S: Final = 1.0
+"""Pause before another attempt: what ended with it may share a job with it again."""
 _RECONNECT_S: Final = 5.0
 _SUMMARY_S: Final = 10.0
 _NEVER: Final = frozenset(("PartitionConfig", "BadConstraints", "PartitionTimeLimit", "PartitionNodeLimit"))
@@ -77,7 +79,7 @@ class Campaign:
         self._lanes = {name: Lane(name, deque(steps)) for name, steps in chains.items() if steps}
         self._out: dict[str, Lane] = {}  # those with an errand; the order is that of submission
         self._packing = Packing(workspace)
-        self._weighed: set[tuple[str, str]] = set()  # experiments and steps for which sharing was considered
+        self._weighed: set[tuple[str, str]] = set()  # experiments and steps that may have a job of their own
         self._packs: list[list[Lane]] = []
         self._chains: dict[Path, tuple[Errand, Live]] = {}  # by the folder of the pack that each is
         self._contact = Contact()
@@ -119,9 +121,9 @@ class Campaign:
                 if not isinstance(self._choose_place(lane), SlurmPlace):
                     here = here or lane
                     continue
-                moved = True
                 if (lane.experiment, lane.steps[0]) not in self._weighed:
-                    continue  # it has come to this step just now: whether it shares a job is asked first
+                    continue  # it waits for others, or came to this step just now and is asked about sharing first
+                moved = True
                 yield from self._hand_on(lane, self._drive(lane))
                 yield from self._settle_ended()
             if here is not None:
@@ -136,8 +138,12 @@ class Campaign:
             for lane in self._lanes.values()
             if self._may_go(lane) and isinstance(self._choose_place(lane), SlurmPlace)
         }
-        self._weighed = {(lane.experiment, lane.steps[0]) for lane in ready.values()}
-        for share in self._packing.choose([self._describe(lane) for lane in ready.values()]):
+        coming = Counter(step for lane in self._out.values() if lane.packed for step in islice(lane.steps, 1, None))
+        choice = self._packing.choose([self._describe(lane) for lane in ready.values()], coming=coming)
+        self._weighed = {(lane.experiment, lane.steps[0]) for lane in ready.values()} - {
+            (name, ready[name].steps[0]) for name in choice.awaiting
+        }
+        for share in choice.shares:
             together = []
             for lane in [ready[name] for name in share.experiments]:
                 if lane.errand is None and len(self._out) >= share.settings.max_jobs:
@@ -202,7 +208,7 @@ class Campaign:
         self._unheard = ""
         for (lane, errand), live in zip(members, lives, strict=True):
             if live is not None:
-                lane.live, lane.watch = live, errand.watch(live)
+                lane.live, lane.watch, lane.packed = live, errand.watch(live), share.workers > 1
                 if share.then and (pack := live.attempt.pack) is not None:
                     self._chains[pack.folder] = (errand, live)
         self._packs.append([lane for lane, _ in members if lane.watch is not None])
@@ -337,7 +343,8 @@ class Campaign:
                 return self._publish(lane, done)
         except Exception as error:  # noqa: BLE001 - as above
             return self._fail(lane, error)
-        lane.live = lane.watch = None
+        lane.live, lane.watch, lane.packed = None, None, False
+        lane.not_before = time.monotonic() + _GATHER_S
         return None
 
     def _publish(self, lane: Lane, outcome: Executed | Committed) -> Made:

@@ -42,6 +42,7 @@ class Lane:
     live: Live | None = None
     watch: Watch | None = None
     ahead: tuple[str, ...] | None = None
+    packed: bool = False
     not_before: float = 0.0
     told: str = ""
 
@@ -68,4 +69,4 @@ class Lane:
         self.held = ExitStack()
         self.steps.popleft()
         self.place = self.errand = self.live = self.watch = self.ahead = None
-        self.cleared, self.not_before, self.told = False, 0.0, ""
+        self.cleared, self.packed, self.not_before, self.told = False, False, 0.0, ""

@@ -6,7 +6,7 @@ Holds the choice. How requests share an allocation is `morphseq_dagster.slurm.pa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
@@ -67,6 +67,22 @@ class Share:
     settings: SlurmSettings
 
 
+@dataclass(frozen=True)
+class Choice:
+    """What becomes of experiments that are ready.
+
+    Parameters
+    ----------
+    shares
+        What goes as one job. What is in none of them has a job of its own, for its one step.
+    awaiting
+        Experiments that wait for others to share with: enough of them are on their way.
+    """
+
+    shares: tuple[Share, ...]
+    awaiting: frozenset[str]
+
+
 class Packing:
     """The choice of one campaign.
 
@@ -81,8 +97,16 @@ class Packing:
         self._expected: dict[str, float | None] = {}
         self._refused: set[_Kind] = set()
 
-    def choose(self, ready: Iterable[Ready]) -> list[Share]:
-        """Choose what goes as one job; what is in none of them has a job of its own for its one step."""
+    def choose(self, ready: Iterable[Ready], *, coming: Mapping[str, int] | None = None) -> Choice:
+        """Choose what goes as one job.
+
+        Parameters
+        ----------
+        ready
+            Experiments that could go now.
+        coming
+            Step to the number of experiments that are at work in an allocation with others and will come to it.
+        """
         groups: dict[tuple[_Kind, tuple[str, ...]], list[Ready]] = {}
         alone = []
         for one in ready:
@@ -95,20 +119,22 @@ class Packing:
                 groups.setdefault(((one.steps[0], resources), then), []).append(one)
             else:
                 alone.append(one)
-        shares = []
+        shares, awaiting = [], set()
         for ((step, resources), then), members in groups.items():
             settings = members[0].place.settings
-            if len(members) <= settings.pack_above:
-                alone += members
-                continue
             names = tuple(one.experiment for one in members)
-            shares.append(Share(step, resources, names, then, settings.pack_workers, settings))
+            if len(members) > settings.pack_above:
+                shares.append(Share(step, resources, names, then, settings.pack_workers, settings))
+            elif len(members) + (coming or {}).get(step, 0) > settings.pack_above:
+                awaiting |= set(names)
+            else:
+                alone += members
         for one in alone:
             then = self._follow(one)
             if then:
                 resources = self._resources(one, one.steps[0])
                 shares.append(Share(one.steps[0], resources, (one.experiment,), then, 1, one.place.settings))
-        return shares
+        return Choice(tuple(shares), frozenset(awaiting))
 
     def _follow(self, one: Ready) -> tuple[str, ...]:
         """Steps that a job of the first may go on with: they ask for the same."""

@@ -405,13 +405,16 @@ class Client:
         attempt = live.attempt
         if finding.outcome is Outcome.DONE:
             self._await_end(live)
+        log, pack = tail_of_log(attempt), attempt.pack
+        if not log and pack is not None:
+            log = tail_of_log(pack)  # it never came to a log of its own
         verdict = Verdict(
             outcome=finding.outcome,
             state=finding.state,
             reason=finding.reason,
             job=live.job,
             node=node,
-            log=tail_of_log(attempt).decode("utf-8", "backslashreplace"),
+            log=log.decode("utf-8", "backslashreplace"),
         )
         attempt.close(
             kind=verdict.outcome.value, state=verdict.state, reason=verdict.reason, job=verdict.job, node=verdict.node

@@ -46,7 +46,8 @@ def row_of_member(attempt: Attempt, *, job: str, end: End | None, row: Row | Sig
 def judge_untouched(attempt: Attempt, *, finding: Finding) -> Finding:
     """Judge a member whose allocation has ended: one that was never begun may be tried again, and no job gets it now.
 
-    Who cancels an allocation wants none of it, hence its members are not tried again by themselves.
+    Who cancels an allocation wants none of it, hence its members are not tried again by themselves. Nor are those of an
+    allocation whose own program could not start, and that came to none of them: it would not the next time.
     """
     if finding.outcome is Outcome.DONE or attempt.owner() not in (None, VOID) or not attempt.give_up():
         return finding
@@ -55,7 +56,14 @@ def judge_untouched(attempt: Attempt, *, finding: Finding) -> Finding:
         return Finding(Outcome.CANCELLED, finding.state, "cancelled before it began")
     if finding.outcome is Outcome.CANCELLED:
         return Finding(Outcome.CANCELLED, finding.state, why)
+    if finding.outcome in (Outcome.CONFIG, Outcome.FAILED) and not _has_begun_any(attempt):
+        return Finding(Outcome.CONFIG, finding.state, f"{finding.reason}: the program of the allocation did not start")
     return Finding(Outcome.VOID, finding.state, why)
+
+
+def _has_begun_any(attempt: Attempt) -> bool:
+    pack = attempt.pack
+    return pack is not None and any(member.record("start") is not None for member in pack.members())
 
 
 def is_wanted(pack: Attempt) -> bool:

@@ -40,7 +40,12 @@ MANY = tuple(f"202505{day:02d}_ctrl" for day in range(1, 21))
 
 
 def run_command(
-    folder: Path, *command: str, cluster: LocalCluster, steps: Iterable[str], register: bool = False, chain: bool = False
+    folder: Path,
+    *command: str,
+    cluster: LocalCluster,
+    steps: Iterable[str],
+    register: bool = False,
+    chain: bool = False,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command line on the data root `root` of a folder, with these steps at the cluster."""
     (folder / "home").mkdir()

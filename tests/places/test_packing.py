@@ -128,7 +128,7 @@ def choose(
 ) -> list[tuple[list[str], tuple[str, ...], int]]:
     """Experiments, steps after the first, and experiments at once of each job that is chosen."""
     packing = Packing(packing) if isinstance(packing, Workspace) else packing
-    shares = packing.choose([Ready(name, steps, place) for name in names])
+    shares = packing.choose([Ready(name, steps, place) for name in names]).shares
     assert {share.step for share in shares} <= {steps[0]}
     return [(list(share.experiments), share.then, share.workers) for share in shares]
 
@@ -176,6 +176,18 @@ def test_a_step_is_small_when_it_was_so_elsewhere_and_never_by_guess(relay: Work
     assert choose(relay, names[1:], place) == [(names[1:], (), 8)]
 
 
+def test_few_wait_for_others_while_enough_are_on_their_way(relay: Workspace) -> None:
+    names, place = add(relay, 5), make_place()
+    ready = [Ready(name, ("first",), place) for name in names[:2]]
+    assert Packing(relay).choose(ready, coming={"first": 1}).awaiting == frozenset()
+    choice = Packing(relay).choose(ready, coming={"first": 2, "second": 9})
+    assert (choice.shares, choice.awaiting) == ((), frozenset(names[:2]))
+    assert Packing(relay).choose(ready, coming={"second": 9}).awaiting == frozenset()
+    long = make_place(steps={"first": {"small": False}})
+    choice = Packing(relay).choose([Ready(names[0], ("first",), long)], coming={"first": 9})
+    assert choice.awaiting == frozenset()
+
+
 def test_what_the_cluster_refused_is_not_chosen_again(relay: Workspace) -> None:
     names, packing = add(relay, 5), Packing(relay)
     packing.refuse("first", resources=Resources(memory="60M", time="5"))
@@ -200,6 +212,8 @@ def test_chain_of_two_small_steps_takes_an_allocation_each_and_fails_alone(
     assert "fail" in str(failed.error)
     assert kinds(relay) == {"done": 8}
     assert len({attempt.job for attempt in attempts_of(relay)}) == 1
+    assert all(attempt.pack is not None for attempt in attempts_of(relay, "second")), "the first to come waited"
+    assert submissions(relay, place) <= 3
     jobs = [item.outcome.job for item in items if isinstance(item, Made)]
     assert all(job is not None and job.run_s is not None and job.node for job in jobs)
     assert claims_of(relay) == []
@@ -215,6 +229,28 @@ def test_packs_that_no_node_can_hold_become_single_jobs(
     assert submissions(relay, place) == 6
     assert kinds(relay) == {"cancelled": 5, "done": 5}
     assert capfd.readouterr().err.count("each gets a job of its own") == 1
+
+
+@pytest.mark.slurm
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"preamble": "/nowhere/modules.sh"}, "/nowhere/modules.sh"),
+        ({"python": "/nowhere/bin/python"}, "/nowhere/bin/python"),
+        ({"python": "/usr/bin/python3"}, "morphseq_dagster"),
+    ],
+)
+def test_allocation_whose_program_cannot_start_is_not_tried_again(
+    cluster: LocalCluster, relay: Workspace, wrong: dict[str, str], words: str
+) -> None:
+    names, place = add(relay, 4), make_place(**wrong)
+    items = walk(relay, names, place=place)
+    assert [type(item) for item in items] == [Failed] * 4
+    assert submissions(relay, place) == 1
+    assert kinds(relay) == {"config": 4}
+    told = str(items[0].error) if isinstance(items[0], Failed) else ""
+    assert "did not start" in told
+    assert words in told, "the last lines of the log say why"
 
 
 @pytest.mark.slurm
