@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from morphseq_dagster.settings import SlurmSettings
 from morphseq_dagster.slurm.client import Client, Done, Live, Verdict
 from morphseq_dagster.slurm.job import JobSpec, Resources
 from morphseq_dagster.slurm.poller import Poller
@@ -26,6 +27,12 @@ class Bench:
     cluster: LocalCluster
     root: Path
     client: Client
+    transport: str = "local"
+
+    @property
+    def settings(self) -> SlurmSettings:
+        """Settings of the cluster, over the bench's transport."""
+        return self.cluster.settings(self.transport)
 
     def spec(self, name: str, body: str = "", *, resources: Resources | None = None, **more: object) -> JobSpec:
         """A job that adds a line to `{name}.ran`, runs a body and makes `{name}.result`, unless the body fails."""
@@ -125,7 +132,8 @@ class Bench:
 
     def with_transport(self, transport: Transport) -> Bench:
         """Make the same bench over another transport."""
-        return Bench(self.cluster, self.root, self.cluster.client(self.root / "jobs", transport=transport))
+        client = self.cluster.client(self.root / "jobs", transport=transport)
+        return Bench(self.cluster, self.root, client, self.transport)
 
 
 def wait_for(condition: Callable[[], bool], *, timeout_s: float = 60) -> None:

@@ -20,12 +20,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self
 
+from morphseq_dagster.places.connection import make_transport
+from morphseq_dagster.settings import SlurmSettings
 from morphseq_dagster.slurm.client import Client
 from morphseq_dagster.slurm.commands import Scheduler
 from morphseq_dagster.slurm.errors import UnreachableError
 from morphseq_dagster.slurm.folder import JobRoot
 from morphseq_dagster.slurm.job import JobSpec
-from morphseq_dagster.slurm.local import LocalTransport
 from morphseq_dagster.slurm.transport import Answer, Transport
 from morphseq_dagster.testing.slurm_cluster import QUICK, LocalCluster
 
@@ -40,11 +41,16 @@ class DoomedClients:
     ----------
     root
         Folder of a bench.
+    settings
+        Of the cluster; each client has a way there of its own.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, settings: SlurmSettings) -> None:
         self._server = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", __name__, str(root), settings.model_dump_json()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
     def __enter__(self) -> Self:
@@ -80,8 +86,9 @@ class DoomedClients:
         return told
 
 
-def _serve(root: Path) -> None:
+def _serve(root: Path, settings: SlurmSettings) -> None:
     """Fork a client for each line of standard input, kill it, say what became of it."""
+    make_transport(settings)  # imports what its kind needs; nothing is opened before its first use
     for line in sys.stdin:
         specs, how, value, with_command = pickle.loads(bytes.fromhex(line))  # noqa: S301 - our own parent's
         reading, writing = os.pipe()
@@ -90,7 +97,7 @@ def _serve(root: Path) -> None:
         if child == 0:
             try:
                 os.close(reading)
-                _be_client(root, specs, step=int(value) if how == "step" else 0)
+                _be_client(root, specs, settings=settings, step=int(value) if how == "step" else 0)
                 os.write(writing, b"done")
                 os.close(writing)
                 signal.pause()
@@ -119,8 +126,8 @@ def _serve(root: Path) -> None:
             print(took if how == "end" else "killed" if not said else "done", flush=True)  # noqa: T201
 
 
-def _be_client(root: Path, specs: Sequence[JobSpec], *, step: int) -> None:
-    client = Client(Scheduler(LocalTransport()), root=JobRoot(root / "jobs"), patience=QUICK)
+def _be_client(root: Path, specs: Sequence[JobSpec], *, settings: SlurmSettings, step: int) -> None:
+    client = Client(Scheduler(make_transport(settings)), root=JobRoot(root / "jobs"), patience=QUICK)
     if step:
         count = 0
 
@@ -229,4 +236,4 @@ def _lost() -> UnreachableError:
 
 
 if __name__ == "__main__":
-    _serve(Path(sys.argv[1]))
+    _serve(Path(sys.argv[1]), SlurmSettings.model_validate_json(sys.argv[2]))

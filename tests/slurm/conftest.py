@@ -19,7 +19,7 @@ from morphseq_dagster.testing.slurm_cluster import LocalCluster
 def make_bench(request: pytest.FixtureRequest, cluster: LocalCluster) -> Iterator[Callable[[Path], Bench]]:
     """The whole suite over each transport; what must not wait for `--run-slow` is in `test_transports`."""
     transport = make_transport(cluster.settings(request.param))
-    yield lambda root: Bench(cluster, root, cluster.client(root / "jobs", transport=transport))
+    yield lambda root: Bench(cluster, root, cluster.client(root / "jobs", transport=transport), request.param)
     transport.close()
 
 
