@@ -28,7 +28,7 @@ import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -95,7 +95,8 @@ class Foreman:
                 # Who ends an allocation tells one process after the other: our turn comes within the moment.
                 self._hear(signal.sigtimedwait((signal.SIGTERM,), _LOOK_S))
             while self._left and not self._stop and len(self._hands) < self._workers:
-                self._take(self._left.popleft())
+                with _surviving():
+                    self._take(self._left.popleft())
             if not self._hands:
                 break
             self._hear(signal.sigtimedwait(_SIGNALS, _LOOK_S))
@@ -208,8 +209,10 @@ class Foreman:
             del self._hands[hand.pid]
             code = os.waitstatus_to_exitcode(status)
             ended = ended or (code == -signal.SIGTERM and not hand.told)
-            self._append_follower(hand.member)
-            self._write_end(hand.member, code=code if code >= 0 else _KILLED - code, told=hand.told, used=used)
+            with _surviving():
+                self._append_follower(hand.member)
+            with _surviving():
+                self._write_end(hand.member, code=code if code >= 0 else _KILLED - code, told=hand.told, used=used)
         return ended
 
     def _append_follower(self, member: Attempt) -> None:
@@ -253,6 +256,15 @@ class Foreman:
         if hand.told not in (name, "TERM"):
             hand.told = name
             os.kill(hand.pid, signal.Signals[f"SIG{name}"])
+
+
+@contextlib.contextmanager
+def _surviving() -> Iterator[None]:
+    """Let trouble with one member's folder, or for want of processes, be that member's and not that of all in hand."""
+    try:
+        yield
+    except OSError:
+        traceback.print_exc()
 
 
 def module_of(command: Sequence[str]) -> str | None:

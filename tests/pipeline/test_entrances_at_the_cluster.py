@@ -50,7 +50,9 @@ def run_command(
     """Run a command line on the data root `root` of a folder, with these steps at the cluster."""
     (folder / "home").mkdir()
     shutil.copy(TEMPLATE, folder / "home")
-    slurm = cluster.settings(chain=chain)
+    # With two processors wells go to workers of their own, started by a process that was forked.
+    more = {"chain": True, "resources": {"memory": "2G", "time": 10, "cpus": 2}} if chain else {}
+    slurm = cluster.settings(**more)
     places = PlacesSettings.model_validate({**dict.fromkeys(steps, "slurm"), "slurm": slurm})
     environment = dict(
         os.environ,

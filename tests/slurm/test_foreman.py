@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -182,6 +183,18 @@ def test_each_member_is_taken_once_and_what_an_earlier_life_left_again(site: Sit
     assert counts == [1, 1, 1, 0, 0, 0, 1, 1, 0, 0, 1, 1]
     told = members[6].record("end") or {}
     assert (told["rc"], told["signal"], told["restart"]) == (0, "", 1)
+
+
+def test_member_whose_folder_is_gone_or_cannot_be_written_takes_nobody_with_it(site: Site) -> None:
+    members = [site.add(name) for name in ("gone", "full", "fine")]
+    shutil.rmtree(members[0].folder)
+    members[1].path(".end.0").mkdir()
+    child = site.start(members, workers=1)
+    said, _ = child.communicate(timeout=60)
+    assert child.returncode == 0
+    assert [end_of(member) for member in members] == [None, None, (0, "")]
+    assert [len(site.traces(name)) for name in ("gone", "full", "fine")] == [0, 1, 1]
+    assert said.count("Traceback") == 2
 
 
 @pytest.mark.parametrize(("number", "code", "told"), [(signal.SIGTERM, 143, "TERM"), (signal.SIGUSR1, 0, "USR1")])
