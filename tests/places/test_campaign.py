@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.storage.claims import hold_claim
 from morphseq_dagster.storage.records import Record, read_failure, read_record
 from morphseq_dagster.testing.relay import RELAY, RELAY_REGISTRY, word_file
-from morphseq_dagster.testing.slurm_cluster import LocalCluster, start_cluster
+from morphseq_dagster.testing.slurm_cluster import LocalCluster
 
 STEPS = ("first", "second", "third")
 QUICK = {"environment": "any", "grace_s": 3, "lost_s": 10, "settle_s": 3}
@@ -45,16 +44,6 @@ with termination_raises(), Campaign(workspace, chains=chains, place_of=lambda *_
     for item in campaign.items():
         print(item.experiment, flush=True)
 """
-
-
-@pytest.fixture(scope="session")
-def cluster(shared: Path) -> LocalCluster:
-    script = shared / "slurm" / "local-slurm.sh"
-    if not script.is_file():
-        pytest.skip(f"no Slurm: {script} is not there")
-    found = start_cluster(script, cpus="16", killwait="2", overmemorykill="1")
-    os.environ["SLURM_CONF"] = found.environment["SLURM_CONF"]
-    return found
 
 
 @pytest.fixture
