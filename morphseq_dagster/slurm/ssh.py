@@ -81,7 +81,7 @@ class SshAddress:
     known_hosts
         File of known host keys; the user's own unless given. An unknown or changed host key is refused.
     jump
-        Host to go through: `user@host:port`.
+        Host to go through: `user@host:port`; with the same key and the same file of known host keys.
     """
 
     host: str
@@ -103,11 +103,7 @@ class SshAddress:
 
     def options(self) -> list[str]:
         """Options of `ssh` for this address, without the host."""
-        found = ["-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", *LASTING_OPTIONS]
-        if self.known_hosts is not None:
-            found += ["-o", f"UserKnownHostsFile={self.known_hosts}"]
-        if self.key is not None:
-            found += ["-i", self.key, "-o", "IdentitiesOnly=yes"]
+        found = self._ways()
         if self.port is not None:
             found += ["-p", str(self.port)]
         if self.user is not None:
@@ -115,8 +111,26 @@ class SshAddress:
         return found
 
     def route(self) -> list[str]:
-        """Options of `ssh` for the way to the login node."""
-        return ["-J", self.jump] if self.jump is not None else []
+        """Options of `ssh` for the way to the login node.
+
+        `-J` would ask the agent and the SSH configuration alone about the host in between. All parts are plain words
+        (`_FILE`, `_JUMP`), which matters as a shell reads this command.
+        """
+        if self.jump is None:
+            return []
+        target, _, port = self.jump.partition(":")
+        alone = ["-o", "ControlMaster=no", "-o", "ControlPath=none"]
+        through = [*alone, *self._ways(), *(["-p", port] if port else []), "-W", "[%h]:%p", target]
+        return ["-o", f"ProxyCommand=ssh {' '.join(through)}"]
+
+    def _ways(self) -> list[str]:
+        """Options for login node and jump host alike."""
+        found = ["-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", *LASTING_OPTIONS]
+        if self.known_hosts is not None:
+            found += ["-o", f"UserKnownHostsFile={self.known_hosts}"]
+        if self.key is not None:
+            found += ["-i", self.key, "-o", "IdentitiesOnly=yes"]
+        return found
 
 
 class SshTransport:

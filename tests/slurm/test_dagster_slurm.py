@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,7 +17,6 @@ from morphseq_dagster.resources.dagster_slurm import DagsterSlurmTransport, conn
 from morphseq_dagster.settings import SlurmSettings
 from morphseq_dagster.slurm.job import Resources
 from morphseq_dagster.slurm.ssh import SshAddress
-from morphseq_dagster.testing.slurm_bench import wait_for
 from morphseq_dagster.testing.slurm_cluster import LocalCluster
 
 pytestmark = pytest.mark.slurm
@@ -123,80 +120,6 @@ def test_missing_key_file_is_told_before_any_login() -> None:
         connection_of(SshAddress(host="login"))
     with pytest.raises(PermanentError, match="jump"):
         connection_of(SshAddress(host="login", user="me", jump="gate"))
-
-
-@pytest.fixture
-def gate(cluster: LocalCluster, tmp_path: Path) -> Iterator[SshAddress]:
-    """A jump host before the cluster's login node: an SSH server that forwards, with the same keys."""
-    home = Path(cluster.variables["LOCAL_SLURM_HOME"])
-    login, port = cluster.address(), free_port()
-    (tmp_path / "gate").mkdir()
-    lines = [
-        line
-        for line in (home / "etc" / "sshd_config").read_text().splitlines()
-        if not line.startswith(("ListenAddress", "PidFile", "AllowTcpForwarding"))
-    ]
-    lines += [f"ListenAddress 127.0.0.1:{port}", f"PidFile {tmp_path}/gate/pid", "AllowTcpForwarding yes"]
-    (tmp_path / "gate" / "config").write_text("\n".join(lines) + "\n")
-    known = Path(str(login.known_hosts)).read_text()
-    (tmp_path / "gate" / "known").write_text(known + known.replace(f":{login.port} ", f":{port} "))
-    program = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin")
-    assert program is not None
-    server = subprocess.Popen([program, "-D", "-e", "-f", str(tmp_path / "gate" / "config")], stderr=subprocess.DEVNULL)
-    wait_for(lambda: is_listening(port))
-    yield dataclasses.replace(
-        login, jump=f"{login.user}@{login.host}:{port}", known_hosts=str(tmp_path / "gate" / "known")
-    )
-    server.terminate()
-    server.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def is_listening(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def ways_through(gate: SshAddress) -> list[str]:
-    """Processes that hold a connection open through the jump host."""
-    assert gate.jump is not None
-    user_and_host, _, port = gate.jump.rpartition(":")
-    pattern = rf"^ssh -o ControlMaster=no .*-p {port} .*-W .*{user_and_host}"
-    found = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True, check=False)
-    return found.stdout.split()
-
-
-def test_way_through_a_jump_host_is_one_login_and_leaves_nothing(
-    cluster: LocalCluster, gate: SshAddress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "control").mkdir()
-    monkeypatch.setenv("DAGSTER_SLURM_SSH_CONTROL_DIR", str(tmp_path / "control"))
-    transport = make_transport(cluster.settings("dagster_slurm", ssh=dataclasses.asdict(gate)))
-    assert isinstance(transport, DagsterSlurmTransport)
-    server = int(transport.run(["sh", "-c", "echo $PPID"], timeout_s=30).out)
-    assert len(ways_through(gate)) == 1
-    assert transport.run(["echo", "a b"], timeout_s=30).out == "a b\n"
-    transport.put(str(tmp_path / "x"), b"\0\xff")
-    assert transport.get(str(tmp_path / "x")) == b"\0\xff"
-    assert transport.logins == 1
-    transport.close()
-    wait_for(lambda: not Path(f"/proc/{server}").exists() and not ways_through(gate))
-    assert list((tmp_path / "control").iterdir()) == []
-
-
-def test_unknown_host_key_of_a_jump_host_is_refused(cluster: LocalCluster, gate: SshAddress) -> None:
-    known = cluster.address().known_hosts
-    transport = make_transport(
-        cluster.settings("dagster_slurm", ssh={**dataclasses.asdict(gate), "known_hosts": known})
-    )
-    with pytest.raises(PermanentError, match="Host key verification failed"):
-        transport.run(["true"], timeout_s=30)
-    transport.close()
 
 
 def test_cluster_object_of_ones_own_project(cluster: LocalCluster, lab: str) -> None:
