@@ -38,8 +38,6 @@ from morphseq_dagster.storage.claims import Claim
 from morphseq_dagster.storage.records import read_record
 
 _TICK_S: Final = 0.1
-_GATHER_S: Final = 1.0
-"""Pause before another attempt: what ended with it may share a job with it again."""
 _RECONNECT_S: Final = 5.0
 _SUMMARY_S: Final = 10.0
 _NEVER: Final = frozenset(("PartitionConfig", "BadConstraints", "PartitionTimeLimit", "PartitionNodeLimit"))
@@ -138,8 +136,12 @@ class Campaign:
             for lane in self._lanes.values()
             if self._may_go(lane) and isinstance(self._choose_place(lane), SlurmPlace)
         }
-        coming = Counter(step for lane in self._out.values() if lane.packed for step in islice(lane.steps, 1, None))
-        choice = self._packing.choose([self._describe(lane) for lane in ready.values()], coming=coming)
+        packed = [lane for lane in self._out.values() if lane.packed]
+        choice = self._packing.choose(
+            [self._describe(lane) for lane in ready.values()],
+            coming=Counter(step for lane in packed for step in islice(lane.steps, 1, None)),
+            at_work=Counter(lane.steps[0] for lane in packed),
+        )
         self._weighed = {(lane.experiment, lane.steps[0]) for lane in ready.values()} - {
             (name, ready[name].steps[0]) for name in choice.awaiting
         }
@@ -168,7 +170,7 @@ class Campaign:
             # What is forced is asked for singly: a job that goes on computes what is not up to date.
             others = others if place.settings.chain and first not in self._forced else []
             lane.ahead = (first, *takewhile(lambda step: self._goes_on(lane, step, place=place), others))
-        return Ready(lane.experiment, lane.ahead, place)
+        return Ready(lane.experiment, lane.ahead, place, again=lane.errand is not None)
 
     def _goes_on(self, lane: Lane, step: str, *, place: SlurmPlace) -> bool:
         there = self._place_of(step, lane.experiment)
@@ -344,7 +346,6 @@ class Campaign:
         except Exception as error:  # noqa: BLE001 - as above
             return self._fail(lane, error)
         lane.live, lane.watch, lane.packed = None, None, False
-        lane.not_before = time.monotonic() + _GATHER_S
         return None
 
     def _publish(self, lane: Lane, outcome: Executed | Committed) -> Made:

@@ -22,7 +22,7 @@ from morphseq_dagster.places.execution import Committed, fail_request
 from morphseq_dagster.places.orphans import find_result, note_adoption
 from morphseq_dagster.places.outcome import SLURM, read_outcome
 from morphseq_dagster.settings import SlurmSettings
-from morphseq_dagster.slurm.client import Done, Live, Verdict, outcomes_of_run, resources_of
+from morphseq_dagster.slurm.client import Done, Live, Verdict
 from morphseq_dagster.slurm.errors import UnreachableError
 from morphseq_dagster.slurm.folder import Attempt
 from morphseq_dagster.slurm.job import ATTEMPT, JobSpec, Resources
@@ -30,6 +30,7 @@ from morphseq_dagster.slurm.outcome import Outcome
 from morphseq_dagster.slurm.pack import Member, is_fresh, submit_pack
 from morphseq_dagster.slurm.poller import Watch
 from morphseq_dagster.slurm.retry import RetryPolicy, plan_retry
+from morphseq_dagster.slurm.traces import outcomes_of_run, resources_of
 from morphseq_dagster.slurm.usage import collect_facts
 from morphseq_dagster.steps.contract import StepRequest
 from morphseq_dagster.storage.claims import name_attempt

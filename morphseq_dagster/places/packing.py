@@ -21,6 +21,7 @@ from morphseq_dagster.steps.workspace import Workspace
 SMALL_S: Final = 60.0
 """A step is small that takes this long at most: beside it the start of a job of its own would count."""
 
+NOBODY: Final[Mapping[str, int]] = {}
 _Kind = tuple[str, Resources]
 
 
@@ -34,11 +35,14 @@ class Ready:
         Which, and where.
     steps
         That step, and those after it that could be made by the same job.
+    again
+        Whether it comes back from an allocation that has ended.
     """
 
     experiment: str
     steps: tuple[str, ...]
     place: SlurmPlace
+    again: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,13 @@ class Packing:
         self._expected: dict[str, float | None] = {}
         self._refused: set[_Kind] = set()
 
-    def choose(self, ready: Iterable[Ready], *, coming: Mapping[str, int] | None = None) -> Choice:
+    def choose(
+        self,
+        ready: Iterable[Ready],
+        *,
+        coming: Mapping[str, int] = NOBODY,
+        at_work: Mapping[str, int] = NOBODY,
+    ) -> Choice:
         """Choose what goes as one job.
 
         Parameters
@@ -106,6 +116,8 @@ class Packing:
             Experiments that could go now.
         coming
             Step to the number of experiments that are at work in an allocation with others and will come to it.
+        at_work
+            Step to the number of those that are at this very step: one that comes back is rarely the only one.
         """
         groups: dict[tuple[_Kind, tuple[str, ...]], list[Ready]] = {}
         alone = []
@@ -125,7 +137,7 @@ class Packing:
             names = tuple(one.experiment for one in members)
             if len(members) > settings.pack_above:
                 shares.append(Share(step, resources, names, then, settings.pack_workers, settings))
-            elif len(members) + (coming or {}).get(step, 0) > settings.pack_above:
+            elif len(members) + _expect(members, coming=coming, at_work=at_work) > settings.pack_above:
                 awaiting |= set(names)
             else:
                 alone += members
@@ -169,6 +181,12 @@ class Packing:
             return True
         expected = self.expect_s(step)
         return expected is not None and expected <= SMALL_S
+
+
+def _expect(members: Sequence[Ready], *, coming: Mapping[str, int], at_work: Mapping[str, int]) -> int:
+    """Experiments that may soon be ready for the same."""
+    step = members[0].steps[0]
+    return coming.get(step, 0) + (at_work.get(step, 0) if any(one.again for one in members) else 0)
 
 
 def sort_alike(resources: Sequence[Resources]) -> list[list[int]]:

@@ -15,12 +15,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Final
 
 from morphseq_dagster.slurm.commands import Row, Scheduler, Sighting
 from morphseq_dagster.slurm.errors import RejectedError, UndecidedError, UnreachableError
 from morphseq_dagster.slurm.folder import VOID, Attempt, JobRoot
-from morphseq_dagster.slurm.job import JobSpec, Resources
+from morphseq_dagster.slurm.job import JobSpec
 from morphseq_dagster.slurm.member import is_wanted, judge_untouched, row_of_member
 from morphseq_dagster.slurm.outcome import Evidence, Finding, Outcome, classify, is_active
 from morphseq_dagster.slurm.records import write_whole
@@ -267,7 +267,8 @@ class Client:
         def wish(attempt: Attempt) -> str | None:
             if attempt.is_closed:
                 return None
-            attempt.write("cancel", t=time.time(), why=why)
+            # A power cut may take the wish and finds the job cancelled; flushing fifty of them takes its time.
+            attempt.note("cancel", t=time.time(), why=why)
             attempt.give_up()
             return None if attempt.pack is not None else attempt.job or self.find(attempt)
 
@@ -292,6 +293,7 @@ class Client:
         waiting = [attempt for attempt in attempts if not attempt.is_closed]
         packs = {pack.folder: pack for attempt in waiting if (pack := attempt.pack) is not None}
         waiting += [pack for pack in packs.values() if pack.record("cancel") is not None]
+        ended: list[tuple[Attempt, Row | Sighting | None]] = []
         while waiting:
             jobs = list(dict.fromkeys(job for attempt in waiting if (job := attempt.job) is not None))
             rows = self.scheduler.queue(jobs=jobs) if jobs else None
@@ -302,20 +304,29 @@ class Client:
                 row = None if row is None else _own_row(attempt, row, name=name)
                 if isinstance(row, Row) and is_active(row):
                     still.append(attempt)
-                    continue
-                kind = Outcome.DONE if attempt.folder not in packs and done(attempt) else Outcome.CANCELLED
-                state, reason = (row.state, row.reason) if isinstance(row, Row) else ("", None)
-                attempt.close(kind=kind.value, job=attempt.job or "", state=state, reason=reason or "")
+                else:
+                    ended.append((attempt, row))
             waiting = still
-            if waiting and time.monotonic() > deadline:
-                raise UnreachableError(
-                    expected="cancelled jobs to end",
-                    found=f"{len(waiting)} still there after {self.patience.files_s:g} s",
-                    where=", ".join(str(attempt.folder) for attempt in waiting),
-                    remedy="`morphseq jobs` shows them; the scheduler ends them after its KillWait",
-                )
-            if waiting:
-                time.sleep(0.1)
+            if not waiting or time.monotonic() > deadline:
+                break
+            time.sleep(0.1)
+
+        def close(item: tuple[Attempt, Row | Sighting | None]) -> None:
+            attempt, row = item
+            kind = Outcome.DONE if attempt.folder not in packs and done(attempt) else Outcome.CANCELLED
+            state, reason = (row.state, row.reason) if isinstance(row, Row) else ("", None)
+            attempt.close(kind=kind.value, job=attempt.job or "", state=state, reason=reason or "")
+
+        # Not while jobs are still ending: verdicts are flushed to the disk, and so is what the scheduler writes.
+        with ThreadPoolExecutor(min(_WRITERS, max(1, len(ended)))) as pool:
+            list(pool.map(close, ended))
+        if waiting:
+            raise UnreachableError(
+                expected="cancelled jobs to end",
+                found=f"{len(waiting)} still there after {self.patience.files_s:g} s",
+                where=", ".join(str(attempt.folder) for attempt in waiting),
+                remedy="`morphseq jobs` shows them; the scheduler ends them after its KillWait",
+            )
 
     def _submit(self, spec: JobSpec, *, attempt: Attempt, script: str, run_id: str) -> Live:
         """Write everything, the intent last, then submit; the answer's number is written at once.
@@ -434,25 +445,6 @@ def _own_row(attempt: Attempt, row: Row | Sighting, *, name: str) -> Row | Sight
     if name == attempt.token or job is None:
         return row
     return row_of_member(attempt, job=job, end=read_end(attempt, job=job), row=row)
-
-
-def outcomes_of_run(attempts: Sequence[Attempt], *, run_id: str) -> list[Outcome]:
-    """How the closed attempts of one run ended, oldest first."""
-    found = []
-    for attempt in attempts:
-        intent, closed = attempt.record("intent") or {}, attempt.record("closed")
-        if closed is not None and intent.get("run_id", "") == run_id:
-            found.append(Outcome(closed["kind"]))
-    return found
-
-
-def resources_of(attempt: Attempt) -> Resources | None:
-    """What an attempt asked for; None when it never came to that."""
-    intent = attempt.record("intent")
-    if intent is None:
-        return None
-    named: dict[str, Any] = intent.get("resources", {})
-    return Resources(**named)
 
 
 def _is_orphan(attempt: Attempt) -> bool:

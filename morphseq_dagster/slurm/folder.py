@@ -65,6 +65,10 @@ class Attempt:
         """Write one of the attempt's records."""
         write_record(self.folder / f"{name}.json", values)
 
+    def note(self, name: str, **values: object) -> None:
+        """Write a record that a power cut may take, and nothing else."""
+        write_record(self.folder / f"{name}.json", values, flush=False)
+
     @property
     def job(self) -> str | None:
         """Number of its job: as sbatch answered, or as the job itself said by its claim; a member's is its pack's."""

@@ -13,22 +13,24 @@ from pathlib import Path
 from typing import Any
 
 
-def write_whole(path: Path, data: bytes, *, sync_entry: bool = True) -> None:
+def write_whole(path: Path, data: bytes, *, sync_entry: bool = True, flush: bool = True) -> None:
     """Replace a file's content in one step that survives a crash.
 
     Without `sync_entry` the name survives only once the folder is flushed: for files before another one of the folder.
+    Without `flush` it survives the death of every process, but not that of the machine.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as handle:
             handle.write(data)
             handle.flush()
-            os.fsync(handle.fileno())
+            if flush:
+                os.fsync(handle.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    if sync_entry:
+    if sync_entry and flush:
         sync_folder(path.parent)
 
 
@@ -41,9 +43,9 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_record(path: Path, values: dict[str, Any]) -> None:
+def write_record(path: Path, values: dict[str, Any], *, flush: bool = True) -> None:
     """Write a record."""
-    write_whole(path, (json.dumps(values, indent=1, sort_keys=True) + "\n").encode())
+    write_whole(path, (json.dumps(values, indent=1, sort_keys=True) + "\n").encode(), flush=flush)
 
 
 def read_record(path: Path) -> dict[str, Any] | None:

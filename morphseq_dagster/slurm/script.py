@@ -32,6 +32,11 @@ restart=${SLURM_RESTART_COUNT:-0}
 gpus=${CUDA_VISIBLE_DEVICES:-}
 child=
 caught=
+# Each program that is started costs a node milliseconds, and jobs often end all at once: hence no `date`, no `rm`.
+now() {
+    t=${EPOCHREALTIME:-$(date +%s.%N)}
+    t=${t/,/.}
+}
 pass() {
     caught=$1
     [ -z "$child" ] || kill -s "$1" "$child" 2>/dev/null
@@ -41,19 +46,20 @@ finish() {
     trap '' TERM USR1
     # The command may have died of a TERM that this shell has not yet been handed.
     [ -n "$caught" ] || [ "$rc" -ne 143 ] || caught=TERM
-    times >.times 2>/dev/null
-    { read -r _; read -r cpu; } <.times 2>/dev/null
-    rm -f .times
+    times >.end 2>/dev/null
+    { read -r _; read -r cpu; } <.end 2>/dev/null
+    now
     printf '{"job": "%s", "rc": %d, "signal": "%s", "node": "%s", "restart": %d, "cpu": "%s", "t": %s}\n' \
-        "$SLURM_JOB_ID" "$rc" "$caught" "$node" "$restart" "${cpu:-}" "$(date +%s.%N)" >.end && mv -f .end end.json
+        "$SLURM_JOB_ID" "$rc" "$caught" "$node" "$restart" "${cpu:-}" "$t" >.end && mv -f .end end.json
     : >"$inbox/$SLURM_JOB_NAME"
     exit "$rc"
 }
 trap finish EXIT
 trap 'pass TERM' TERM
 trap 'pass USR1' USR1
+now
 printf '{"job": "%s", "node": "%s", "restart": %d, "gpus": "%s", "t": %s}\n' \
-    "$SLURM_JOB_ID" "$node" "$restart" "$gpus" "$(date +%s.%N)" >.start && mv -f .start start.json
+    "$SLURM_JOB_ID" "$node" "$restart" "$gpus" "$t" >.start && mv -f .start start.json
 """
 
 _RUN = r"""

@@ -8,11 +8,13 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 from morphseq_dagster.slurm.commands import Row
 from morphseq_dagster.slurm.folder import Attempt
-from morphseq_dagster.slurm.outcome import End
+from morphseq_dagster.slurm.job import Resources
+from morphseq_dagster.slurm.outcome import End, Outcome
 
 _LOG_TAIL: Final = 4096
 
@@ -24,6 +26,25 @@ def read_end(attempt: Attempt, *, job: str, life: int = 0) -> End | None:
     if end is None or str(end.get("job")) != job or int(end.get("restart", 0)) < present:
         return None
     return End(code=int(end["rc"]), signal=str(end.get("signal", "")))
+
+
+def outcomes_of_run(attempts: Sequence[Attempt], *, run_id: str) -> list[Outcome]:
+    """How the closed attempts of one run ended, oldest first."""
+    found = []
+    for attempt in attempts:
+        intent, closed = attempt.record("intent") or {}, attempt.record("closed")
+        if closed is not None and intent.get("run_id", "") == run_id:
+            found.append(Outcome(closed["kind"]))
+    return found
+
+
+def resources_of(attempt: Attempt) -> Resources | None:
+    """What an attempt asked for; None when it never came to that."""
+    intent = attempt.record("intent")
+    if intent is None:
+        return None
+    named: dict[str, Any] = intent.get("resources", {})
+    return Resources(**named)
 
 
 def tail_of_log(attempt: Attempt, *, size: int = _LOG_TAIL) -> bytes:

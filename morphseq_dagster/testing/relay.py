@@ -6,6 +6,7 @@ the raw text file of the toy registry, `second` refuses the word `fail`, `third`
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 
@@ -34,7 +35,11 @@ def word_file(layout: Layout, experiment: str) -> Path:
 def run_step(request: StepRequest) -> StepResult:
     """Write the words that the step reads, with its own name below them."""
     layout = request.layout()
-    time.sleep(RelayRecipe.model_validate(request.recipe).slow_s)
+    slow_s = RelayRecipe.model_validate(request.recipe).slow_s
+    if slow_s:
+        sys.stdout.write("at work\n")  # whoever counts what a job costs need not count its start
+        sys.stdout.flush()
+    time.sleep(slow_s)
     text = layout.absolute(request.inputs[0].path).read_text()
     if request.step == "second" and "fail" in text.split():
         raise PermanentError(expected="a word", found="fail", where=request.experiment, remedy="write another word")

@@ -186,6 +186,10 @@ def test_few_wait_for_others_while_enough_are_on_their_way(relay: Workspace) -> 
     long = make_place(steps={"first": {"small": False}})
     choice = Packing(relay).choose([Ready(names[0], ("first",), long)], coming={"first": 9})
     assert choice.awaiting == frozenset()
+    assert Packing(relay).choose(ready, at_work={"first": 9}).awaiting == frozenset(), "those are nearly done with it"
+    back = [Ready(names[0], ("first",), place, again=True)]
+    assert Packing(relay).choose(back, at_work={"first": 3}).awaiting == {names[0]}, "what ended it may bring them back"
+    assert Packing(relay).choose(back, at_work={"first": 2}).awaiting == frozenset()
 
 
 def test_what_the_cluster_refused_is_not_chosen_again(relay: Workspace) -> None:
