@@ -225,6 +225,13 @@ class JobRoot:
             inbox=self.inbox,
         )
 
+    def next_attempt(self, group: tuple[str, ...], *, key: str) -> Attempt | None:
+        """Name the attempt that may be begun now; None while one is open."""
+        attempts = self.attempts(group, key=key)
+        if attempts and not attempts[-1].is_closed:
+            return None
+        return self.attempt(group, key=key, number=attempts[-1].number + 1 if attempts else 1)
+
     def begin(self, attempt: Attempt) -> bool:
         """Make an attempt's folder; False when somebody else made it."""
         attempt.folder.parent.mkdir(parents=True, exist_ok=True)

@@ -50,8 +50,7 @@ class Member:
 
 def is_fresh(client: Client, spec: JobSpec) -> bool:
     """Whether no attempt at a request is open, so that it may join a pack."""
-    attempts = client.root.attempts(spec.group, key=spec.key)
-    return not attempts or attempts[-1].is_closed
+    return client.root.next_attempt(spec.group, key=spec.key) is not None
 
 
 def resources_of_pack(
@@ -161,11 +160,9 @@ def _asks(spec: JobSpec) -> tuple[object, ...]:
 def _begin(client: Client, member: Member) -> Attempt | None:
     """Make the folder of a member's next attempt; None when that is not ours to make."""
     spec = member.spec
-    attempts = client.root.attempts(spec.group, key=spec.key)
-    if attempts and not attempts[-1].is_closed:
+    attempt = client.root.next_attempt(spec.group, key=spec.key)
+    if attempt is None:
         return None
-    number = attempts[-1].number + 1 if attempts else 1
-    attempt = client.root.attempt(spec.group, key=spec.key, number=number)
     check_path(attempt.there)
     if not client.root.begin(attempt):
         return None

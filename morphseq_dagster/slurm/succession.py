@@ -62,12 +62,8 @@ def begin_follower(
     is_free
         Asked once the folder is there; when it says no the attempt is given up.
     """
-    attempts = root.attempts(follower.group, key=follower.key)
-    if attempts and not attempts[-1].is_closed:
-        return
-    number = attempts[-1].number + 1 if attempts else 1
-    attempt = root.attempt(follower.group, key=follower.key, number=number)
-    if not root.begin(attempt):
+    attempt = root.next_attempt(follower.group, key=follower.key)
+    if attempt is None or not root.begin(attempt):
         return
     intent = after.record("intent") or {}
     owner = {**intent, **(after.record("adopted") or {})}
