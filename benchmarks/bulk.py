@@ -31,8 +31,6 @@ from morphseq_dagster.testing.relay import RELAY, RELAY_REGISTRY, word_file
 from morphseq_dagster.testing.slurm_cluster import LocalCluster, start_cluster
 
 MANY, CANCELLED, TAKEN_OVER, TRIES = 200, 50, 20, 5
-_PROTOTYPE = {"local": 7.5, "ssh": 8.5}
-"""What the prototype of the client took, over the same ways."""
 _STEP = "first"
 _NAME = "bulk"
 
@@ -46,7 +44,7 @@ def measure_bulk(scratch: Path, *, shared: Path) -> list[Line]:
         lines += _measure_many(cluster, scratch / f"many_{transport}", transport=transport)
     lines += _measure_packed(scratch / "packed")
     lines.append(_measure_chain(cluster, scratch / "chain"))
-    lines.append(_measure_cancel(cluster, scratch / "cancel"))
+    lines += [_measure_cancel(cluster, scratch / f"cancel_{at_work}", at_work=at_work) for at_work in (False, True)]
     lines.append(_measure_adoption(scratch / "adopt"))
     return lines
 
@@ -80,7 +78,7 @@ def _measure_many(cluster: LocalCluster, folder: Path, *, transport: str) -> lis
     what = f"{MANY} partitions, transport {transport}"
     note = f"{said['seconds']:.1f} s against {bare:.1f} s, {said['cpu_s']:.1f} CPU-s in the run's process"
     lines = [
-        Line(_NAME, f"{what}, against as many sbatch", said["seconds"] / bare, "x", _PROTOTYPE[transport], note),
+        Line(_NAME, f"{what}, against as many sbatch", said["seconds"] / bare, "x", 7.5, note),
         Line(_NAME, "  memory of its one process", said["memory_mib"], "MiB", 150),
         Line(_NAME, "  calls of squeue", said["calls"].get("squeue", 0), "", 40),
     ]
@@ -120,13 +118,17 @@ def _measure_chain(cluster: LocalCluster, folder: Path) -> Line:
     return Line(_NAME, f"one job for {len(steps)} steps against a job for each", one / each, "x", None, note)
 
 
-def _measure_cancel(cluster: LocalCluster, folder: Path) -> Line:
-    """Seconds from TERM to the bulk run until the last of its jobs has left the queue; half of them are at work."""
+def _measure_cancel(cluster: LocalCluster, folder: Path, *, at_work: bool) -> Line:
+    """Seconds from TERM to the bulk run until the last of its jobs has left the queue.
+
+    Half of them have begun. On this machine their starting takes the processors that the end of others wants, hence the
+    same once more when all that have begun are at work.
+    """
     workspace, names = make_root(folder, count=CANCELLED, slow_s=120)
     child = _start(workspace, names, settings=make_settings(cluster, "local"))
     _until(lambda: _count(workspace, "job") == CANCELLED and _count(workspace, "start") >= CANCELLED // 2)
-    # On this machine the start of a job takes the processors that the end of another one wants.
-    _until(lambda: all(_is_at_work(attempt) for attempt in _attempts(workspace) if attempt.record("start")))
+    if at_work:
+        _until(lambda: all(_is_at_work(attempt) for attempt in _attempts(workspace) if attempt.record("start")))
     began = time.perf_counter()
     child.send_signal(signal.SIGTERM)
     jobs = {attempt.job for attempt in _attempts(workspace)}
@@ -134,7 +136,8 @@ def _measure_cancel(cluster: LocalCluster, folder: Path) -> Line:
         pass
     gone = time.perf_counter() - began
     child.communicate()
-    return Line(_NAME, f"cancel of {CANCELLED} jobs, to the last one gone", gone, "s", 1.0)
+    when = ", all at work" if at_work else ""
+    return Line(_NAME, f"cancel of {CANCELLED} jobs, to the last one gone{when}", gone, "s", 1.0)
 
 
 def _measure_adoption(folder: Path) -> Line:

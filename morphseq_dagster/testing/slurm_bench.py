@@ -136,7 +136,7 @@ class Bench:
         return Bench(self.cluster, self.root, client, self.transport)
 
 
-def wait_for(condition: Callable[[], bool], *, timeout_s: float = 60) -> None:
+def wait_for(condition: Callable[[], bool], *, timeout_s: float = 30) -> None:
     """Wait for a condition."""
     deadline = time.monotonic() + timeout_s
     while not condition():

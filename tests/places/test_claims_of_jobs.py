@@ -107,7 +107,7 @@ def start_far(
         command = [sys.executable, "-c", CHILD, str(relay.data_root), slurm.model_dump_json(), EXP]
         child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         started.append(child)
-        wait_for(lambda: any(a.record("start") is not None and a.job for a in attempts_of(relay)))
+        wait_for(lambda: any(a.record("start") is not None and a.job for a in attempts_of(relay)), timeout_s=60)
         return child
 
     yield start
@@ -169,7 +169,7 @@ def test_two_who_wait_for_one_job_both_end_well(
     near: list[Record | None] = []
     thread = threading.Thread(target=lambda: near.append(run_first(relay, place)))
     thread.start()
-    wait_for(lambda: (claim := read_claim(claim_path(relay))) is not None and claim.host == host_name())
+    wait_for(lambda: (claim := read_claim(claim_path(relay))) is not None and claim.host == host_name(), timeout_s=60)
     child.send_signal(signal.SIGCONT)
     out, err = child.communicate(timeout=60)
     thread.join(60)

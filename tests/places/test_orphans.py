@@ -151,7 +151,7 @@ def test_result_that_nobody_waited_for_is_handed_over(
     relay: Workspace, slurm: SlurmSettings, client: Client, state: RunState
 ) -> None:
     attempt = leave_job(relay, slurm, "20240401", slow_s=0)
-    wait_for(lambda: attempt.record("end") is not None)
+    wait_for(lambda: attempt.record("end") is not None, timeout_s=60)
     assert [o.deed for o in look(relay, None, one=state).orphans] == [Deed.DONE], "files alone prove it"
     assert settle(relay, client, look(relay, client, one=state))["20240401"].deed is Deed.DONE
     assert kind_of(attempt) == "done"
@@ -163,15 +163,15 @@ def test_result_that_nobody_waited_for_is_handed_over(
 @pytest.mark.slurm
 def test_failed_job_is_closed_as_what_it_was(relay: Workspace, slurm: SlurmSettings, client: Client) -> None:
     attempt = leave_job(relay, slurm, "20240401")
-    wait_for(lambda: attempt.record("start") is not None)
+    wait_for(lambda: attempt.record("start") is not None, timeout_s=60)
     client.scheduler.cancel([attempt.job or ""])
-    wait_for(lambda: attempt.record("end") is not None)
+    wait_for(lambda: attempt.record("end") is not None, timeout_s=60)
 
     def closed() -> bool:
         settle(relay, client, look(relay, client, one="over"))
         return attempt.is_closed
 
-    wait_for(closed)
+    wait_for(closed, timeout_s=60)
     assert kind_of(attempt) == "cancelled"
 
 

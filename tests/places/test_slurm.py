@@ -193,7 +193,7 @@ def test_interrupted_wait_cancels_the_job_and_frees_the_step(
 ) -> None:
     slow_words(workspace, seconds=60)
     child = start_child(workspace, cluster)
-    wait_for(lambda: running(workspace))
+    wait_for(lambda: running(workspace), timeout_s=40)
     ((attempt,),) = jobs_of(workspace)
     child.send_signal(sent)
     child.communicate(timeout=30)
@@ -208,7 +208,7 @@ def test_interrupted_wait_cancels_the_job_and_frees_the_step(
 def test_job_of_a_killed_wait_is_taken_over(cluster: LocalCluster, workspace: Workspace) -> None:
     slow_words(workspace, seconds=1.5)
     child = start_child(workspace, cluster)
-    wait_for(lambda: running(workspace))
+    wait_for(lambda: running(workspace), timeout_s=40)
     child.kill()
     child.communicate()
     with pytest.raises(TransientError, match="cluster job at work"):
@@ -225,7 +225,7 @@ def test_job_of_a_killed_wait_for_what_is_no_longer_asked_is_cancelled(
 ) -> None:
     slow_words(workspace, seconds=60)
     child = start_child(workspace, cluster)
-    wait_for(lambda: running(workspace))
+    wait_for(lambda: running(workspace), timeout_s=40)
     child.kill()
     child.communicate()
     slow_words(workspace, seconds=0)
