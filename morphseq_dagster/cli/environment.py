@@ -24,11 +24,11 @@ def environment(
     from morphseq_dagster.places.environment import (
         compare_environments,
         describe_environment,
-        installed_version,
         read_recorded,
         read_stored,
         record_environment,
     )
+    from morphseq_dagster.places.installed import installed_version
 
     settings = load_settings(data_root=data_root)
     layout = Layout(settings.data_root)

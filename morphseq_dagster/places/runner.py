@@ -7,6 +7,7 @@ Where a job works on several requests, `slurm.foreman` calls `prepare` once, `ma
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import importlib
 import json
@@ -41,7 +42,8 @@ def prepare(arguments: list[str]) -> None:
     options = _parse(arguments)
     registry = load_registry(options.registry)
     registry.spec(read_request(options.request).step).load()
-    describe_environment()
+    with contextlib.suppress(PermanentError):  # each request says it itself
+        _meet_environment(options)
     importlib.import_module(_SUCCESSION)
 
 
@@ -64,8 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGUSR1, _stop_in_time)
     request = read_request(options.request)
     try:
-        if options.environment is not None:
-            refuse_difference(options.environment)
+        _meet_environment(options)
     except PermanentError as error:
         fail_request(request.layout(), request=request, error=error)
         return _leave(RunnerOutcome(error=report(error)), options=options)
@@ -101,6 +102,14 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--parent", type=int, help="end when this process ends: it holds the claim")
     return parser.parse_args(arguments)
+
+
+def _meet_environment(options: argparse.Namespace) -> None:
+    """Know this environment, which the results are to name, and refuse to work in another than is expected."""
+    if options.environment is None:
+        describe_environment()
+    else:
+        refuse_difference(options.environment)
 
 
 def _print_progress(progress: Progress) -> None:

@@ -49,7 +49,8 @@ def describe(**changes: object) -> EnvironmentDescription:
 def other_numpy(layout_of: Workspace) -> Path:
     """Store a description that differs from this environment by one package."""
     here = describe_environment()
-    other = here.model_copy(update={"packages": {**here.packages, "numpy": "0.0.1"}})
+    # Where other versions are installed other names lie beside them.
+    other = here.model_copy(update={"packages": {**here.packages, "numpy": "0.0.1"}, "glance": "0" * 64})
     return store_description(layout_of.layout, description=other)
 
 

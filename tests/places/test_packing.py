@@ -216,8 +216,16 @@ def test_chain_of_two_small_steps_takes_an_allocation_each_and_fails_alone(
     assert "fail" in str(failed.error)
     assert kinds(relay) == {"done": 8}
     assert len({attempt.job for attempt in attempts_of(relay)}) == 1
-    assert all(attempt.pack is not None for attempt in attempts_of(relay, "second")), "the first to come waited"
-    assert submissions(relay, place) <= 3
+    # How many come to the second step together is the scheduler's to say. The first to come wait until they are enough
+    # to share; those who come when too few are left to wait for have a job each: three at most, and later ones.
+    second = attempts_of(relay, "second")
+    shared = [int(str(attempt.job)) for attempt in second if attempt.pack is not None]
+    single = [int(str(attempt.job)) for attempt in second if attempt.pack is None]
+    assert len(shared) + len(single) == 8
+    assert len(single) <= place.settings.pack_above
+    assert min(shared) < min(single, default=min(shared) + 1), "the first to come waited"
+    assert all(shared.count(job) > place.settings.pack_above for job in shared)
+    assert submissions(relay, place) == 1 + len(set(shared)) + len(single)
     jobs = [item.outcome.job for item in items if isinstance(item, Made)]
     assert all(job is not None and job.run_s is not None and job.node for job in jobs)
     assert claims_of(relay) == []
