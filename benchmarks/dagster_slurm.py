@@ -52,7 +52,8 @@ print(sum(run.wait() != 0 for run in runs))
 _CLIENT = """
 import sys
 from pathlib import Path
-from morphseq_dagster.slurm.client import Client, Patience
+from morphseq_dagster.slurm.client import Client
+from morphseq_dagster.slurm.live import Patience
 from morphseq_dagster.slurm.commands import Scheduler
 from morphseq_dagster.slurm.folder import JobRoot
 from morphseq_dagster.slurm.job import JobSpec, Resources

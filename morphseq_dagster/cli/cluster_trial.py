@@ -25,11 +25,12 @@ from morphseq_dagster.layout import Layout
 from morphseq_dagster.places.connection import default_resources, make_transport
 from morphseq_dagster.places.probe import Probe
 from morphseq_dagster.settings import ResourceSettings, SlurmSettings
-from morphseq_dagster.slurm.client import Client, Live, Patience, Verdict
+from morphseq_dagster.slurm.client import Client
 from morphseq_dagster.slurm.commands import Scheduler
 from morphseq_dagster.slurm.errors import RejectedError, UnreachableError
 from morphseq_dagster.slurm.folder import JobRoot
 from morphseq_dagster.slurm.job import ATTEMPT, JobSpec
+from morphseq_dagster.slurm.live import Live, Patience, Verdict
 from morphseq_dagster.slurm.outcome import Outcome
 from morphseq_dagster.slurm.poller import Poller, Watch
 from morphseq_dagster.slurm.usage import collect_facts

@@ -29,8 +29,8 @@ from morphseq_dagster.places.place import Place
 from morphseq_dagster.places.session import discard_unpublished, finish, open_session, run_session
 from morphseq_dagster.places.slurm import SlurmPlace
 from morphseq_dagster.places.succession import can_follow
-from morphseq_dagster.slurm.client import Live
 from morphseq_dagster.slurm.errors import RejectedError, UndecidedError, UnreachableError
+from morphseq_dagster.slurm.live import Live
 from morphseq_dagster.slurm.poller import Status
 from morphseq_dagster.steps.contract import StepSpec
 from morphseq_dagster.steps.workspace import Workspace

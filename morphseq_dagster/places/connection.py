@@ -16,11 +16,12 @@ from typing import Final, TypeVar
 
 from morphseq_dagster.layout import Layout
 from morphseq_dagster.settings import SlurmSettings
-from morphseq_dagster.slurm.client import Client, Patience
+from morphseq_dagster.slurm.client import Client
 from morphseq_dagster.slurm.commands import Scheduler
 from morphseq_dagster.slurm.errors import UnreachableError
 from morphseq_dagster.slurm.folder import JobRoot
 from morphseq_dagster.slurm.job import Resources
+from morphseq_dagster.slurm.live import Patience
 from morphseq_dagster.slurm.local import LocalTransport
 from morphseq_dagster.slurm.poller import Poller
 from morphseq_dagster.slurm.ssh import SshTransport

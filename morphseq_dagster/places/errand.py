@@ -22,10 +22,10 @@ from morphseq_dagster.places.execution import Committed, fail_request
 from morphseq_dagster.places.orphans import find_result, note_adoption
 from morphseq_dagster.places.outcome import SLURM, read_outcome
 from morphseq_dagster.settings import SlurmSettings
-from morphseq_dagster.slurm.client import Done, Live, Verdict
 from morphseq_dagster.slurm.errors import UnreachableError
 from morphseq_dagster.slurm.folder import Attempt
 from morphseq_dagster.slurm.job import ATTEMPT, JobSpec, Resources
+from morphseq_dagster.slurm.live import Done, Live, Verdict
 from morphseq_dagster.slurm.outcome import Outcome
 from morphseq_dagster.slurm.pack import Member, is_fresh, submit_pack
 from morphseq_dagster.slurm.poller import Watch

@@ -14,7 +14,7 @@ from typing import Final
 from morphseq_dagster.places.connection import say
 from morphseq_dagster.places.errand import Errand
 from morphseq_dagster.places.place import Place
-from morphseq_dagster.slurm.client import Live
+from morphseq_dagster.slurm.live import Live
 from morphseq_dagster.slurm.poller import Watch
 from morphseq_dagster.storage.claims import Claim
 

@@ -25,11 +25,12 @@ from pydantic import ValidationError
 from morphseq_dagster.errors import MorphseqError, TransientError
 from morphseq_dagster.layout import Layout
 from morphseq_dagster.places.outcome import read_outcome
-from morphseq_dagster.slurm.client import Client, Live, Look
+from morphseq_dagster.slurm.client import Client
 from morphseq_dagster.slurm.commands import Row
 from morphseq_dagster.slurm.errors import UnreachableError
 from morphseq_dagster.slurm.folder import VOID, Attempt, JobRoot
 from morphseq_dagster.slurm.job import JobSpec, Resources
+from morphseq_dagster.slurm.live import Live, Look
 from morphseq_dagster.slurm.outcome import Outcome, is_active
 from morphseq_dagster.slurm.traces import read_end, resources_of
 from morphseq_dagster.steps.contract import StepRequest

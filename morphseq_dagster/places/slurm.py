@@ -18,7 +18,7 @@ from morphseq_dagster.places.execution import Committed
 from morphseq_dagster.places.log_relay import LogRelay
 from morphseq_dagster.places.outcome import DEFAULT_REGISTRY, SLURM
 from morphseq_dagster.settings import SlurmSettings
-from morphseq_dagster.slurm.client import Live, Verdict
+from morphseq_dagster.slurm.live import Live, Verdict
 from morphseq_dagster.slurm.outcome import ACTIVE
 from morphseq_dagster.slurm.poller import Status, Watch
 from morphseq_dagster.steps.contract import StepRequest, StepSpec

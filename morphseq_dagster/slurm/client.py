@@ -13,14 +13,13 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Final
 
 from morphseq_dagster.slurm.commands import Row, Scheduler, Sighting
 from morphseq_dagster.slurm.errors import RejectedError, UndecidedError, UnreachableError
 from morphseq_dagster.slurm.folder import VOID, Attempt, JobRoot
 from morphseq_dagster.slurm.job import JobSpec
+from morphseq_dagster.slurm.live import Done, Live, Look, Patience, Verdict
 from morphseq_dagster.slurm.member import is_wanted, judge_untouched, row_of_member
 from morphseq_dagster.slurm.outcome import Evidence, Finding, Outcome, classify, is_active
 from morphseq_dagster.slurm.records import write_whole
@@ -31,68 +30,6 @@ from morphseq_dagster.slurm.words import Words
 _LOOK_EVERY_S: Final = 2.0
 _TICK_S: Final = 0.05
 _WRITERS: Final = 16
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long doubtful things may take, in seconds.
-
-    Parameters
-    ----------
-    grace_s
-        From the intent to submit until an attempt without a job may be given up.
-    lost_s
-        Both controller and accounting answer without a word of a job that ran.
-    settle_s
-        A completed job's result has not come into sight (network disks).
-    files_s
-        For the end record after a result or a cancel.
-    """
-
-    grace_s: float = 60.0
-    lost_s: float = 60.0
-    settle_s: float = 30.0
-    files_s: float = 15.0
-
-
-@dataclass(frozen=True)
-class Live:
-    """A job that answers a request."""
-
-    spec: JobSpec
-    attempt: Attempt
-    job: str
-    adopted: bool = False
-
-    @cached_property
-    def name(self) -> str:
-        """Name of the job, as the scheduler knows it."""
-        return self.attempt.name
-
-
-@dataclass(frozen=True)
-class Done:
-    """The request is done; nothing was submitted."""
-
-
-@dataclass(frozen=True)
-class Look:
-    """What the scheduler said of a job."""
-
-    queue: Row | Sighting
-    account: Row | Sighting | None = None
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """How an attempt ended."""
-
-    outcome: Outcome
-    state: str
-    reason: str
-    job: str
-    node: str = ""
-    log: str = ""
 
 
 class Client:
@@ -227,7 +164,7 @@ class Client:
         """Say how a job ended and close its attempt; None while it has not ended or nobody can tell."""
         attempt, queue = live.attempt, None if look is None else look.queue
         seen = attempt.record("seen") or {}
-        life = _life_of(look)
+        life = 0 if look is None else look.life
         pack = None if look is None or done else attempt.pack
         log = tail_of_log(attempt)
         if pack is not None and not (isinstance(queue, Row) and queue.name == attempt.token):
@@ -255,7 +192,7 @@ class Client:
     def cancel(self, attempts: Sequence[Attempt], *, why: str = "cancelled by the caller") -> None:
         """Cancel what works on attempts: no job begins any more, running ones are told to stop.
 
-        The wish is written first. A job whose number is not known, or that cannot be told now, meets it when it starts.
+        Each gets a wish: a job whose number is not known, or that cannot be told now, meets it when it starts.
         The allocation of a pack finds the wish by itself, and is told to stop when nobody wants any of its members.
 
         Raises
@@ -272,12 +209,16 @@ class Client:
             attempt.give_up()
             return None if attempt.pack is not None else attempt.job or self.find(attempt)
 
-        # Each wish is flushed to the disk, which takes flushes that come together as one.
-        with ThreadPoolExecutor(min(_WRITERS, max(1, len(attempts)))) as pool:
+        known = [str(job) for attempt in attempts if (job := _known_job(attempt)) is not None]
+        # What is given up is flushed to the disk, which takes flushes that come together as one.
+        with ThreadPoolExecutor(1 + min(_WRITERS, max(1, len(attempts)))) as pool:
+            # At once: where many jobs have just begun, each of our own steps waits for a processor beside theirs.
+            told = pool.submit(self.scheduler.cancel, known)
             jobs = [job for job in pool.map(wish, attempts) if job is not None]
         packs = {pack.folder: pack for attempt in attempts if (pack := attempt.pack) is not None}
         jobs += [job for pack in packs.values() if not is_wanted(pack) and (job := wish(pack)) is not None]
-        self.scheduler.cancel(jobs)
+        self.scheduler.cancel([job for job in jobs if job not in known])
+        told.result()
 
     def await_cancelled(
         self, attempts: Sequence[Attempt], *, done: Callable[[Attempt], bool] = lambda _: False
@@ -466,14 +407,14 @@ def _is_orphan(attempt: Attempt) -> bool:
     return False
 
 
+def _known_job(attempt: Attempt) -> str | None:
+    """Number of an attempt's own job, as sbatch answered."""
+    record = None if attempt.is_closed else attempt.record("job")
+    return None if record is None or attempt.pack is not None else attempt.job
+
+
 def _kind_of_void(attempt: Attempt) -> Outcome:
     return Outcome.VOID if attempt.record("cancel") is None else Outcome.CANCELLED
-
-
-def _life_of(look: Look | None) -> int:
-    """Times the scheduler has started a job again, as far as it says."""
-    rows = [] if look is None else [row for row in (look.queue, look.account) if isinstance(row, Row)]
-    return max((row.restarts or 0 for row in rows), default=0)
 
 
 def _node(attempt: Attempt, queue: Row | Sighting | None) -> str:

@@ -18,10 +18,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Final
 
-from morphseq_dagster.slurm.client import Client, Live
+from morphseq_dagster.slurm.client import Client
 from morphseq_dagster.slurm.errors import RejectedError
 from morphseq_dagster.slurm.folder import PACKS, Attempt
 from morphseq_dagster.slurm.job import ATTEMPT, MAX_CPUS, JobSpec, Resources, check_path
+from morphseq_dagster.slurm.live import Live
 from morphseq_dagster.slurm.outcome import Outcome
 from morphseq_dagster.slurm.records import write_whole
 from morphseq_dagster.slurm.script import write_script

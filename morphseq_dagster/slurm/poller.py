@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from morphseq_dagster.slurm.client import Client, Live, Look, Verdict
+from morphseq_dagster.slurm.client import Client
 from morphseq_dagster.slurm.commands import Row
 from morphseq_dagster.slurm.errors import UnreachableError
+from morphseq_dagster.slurm.live import Live, Look, Verdict
 from morphseq_dagster.slurm.outcome import is_active
 from morphseq_dagster.slurm.traces import read_end
 

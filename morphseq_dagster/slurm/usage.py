@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from morphseq_dagster.slurm.client import Verdict
 from morphseq_dagster.slurm.commands import Row, parse_clock_s
 from morphseq_dagster.slurm.folder import Attempt
 from morphseq_dagster.slurm.job import Resources
+from morphseq_dagster.slurm.live import Verdict
 from morphseq_dagster.slurm.outcome import Outcome
 from morphseq_dagster.slurm.traces import resources_of
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from morphseq_dagster.settings import SlurmSettings
-from morphseq_dagster.slurm.client import Client, Done, Live, Verdict
+from morphseq_dagster.slurm.client import Client
 from morphseq_dagster.slurm.job import JobSpec, Resources
+from morphseq_dagster.slurm.live import Done, Live, Verdict
 from morphseq_dagster.slurm.poller import Poller
 from morphseq_dagster.slurm.transport import Transport
 from morphseq_dagster.testing.slurm_cluster import LocalCluster

@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from morphseq_dagster.settings import SlurmSettings
-from morphseq_dagster.slurm.client import Client, Patience
+from morphseq_dagster.slurm.client import Client
 from morphseq_dagster.slurm.commands import Scheduler
 from morphseq_dagster.slurm.folder import JobRoot
+from morphseq_dagster.slurm.live import Patience
 from morphseq_dagster.slurm.local import LocalTransport
 from morphseq_dagster.slurm.ssh import SshAddress, SshTransport
 from morphseq_dagster.slurm.transport import Transport

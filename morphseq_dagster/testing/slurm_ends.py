@@ -10,8 +10,8 @@ import shutil
 from dataclasses import dataclass, replace
 from typing import Final
 
-from morphseq_dagster.slurm.client import Done, Live
 from morphseq_dagster.slurm.job import JobSpec, Resources
+from morphseq_dagster.slurm.live import Done, Live
 from morphseq_dagster.slurm.outcome import Outcome
 from morphseq_dagster.testing.slurm_bench import Bench, wait_for
 

@@ -13,7 +13,7 @@ import pytest
 from morphseq_dagster.places.connection import connect
 from morphseq_dagster.places.errand import Errand
 from morphseq_dagster.places.session import open_session
-from morphseq_dagster.slurm.client import Live
+from morphseq_dagster.slurm.live import Live
 from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.testing.chain import TOY
 from morphseq_dagster.testing.slurm_cluster import start_cluster

@@ -25,8 +25,9 @@ from morphseq_dagster.places.orphans import (
 )
 from morphseq_dagster.places.session import open_session
 from morphseq_dagster.settings import SlurmSettings
-from morphseq_dagster.slurm.client import Client, Live
+from morphseq_dagster.slurm.client import Client
 from morphseq_dagster.slurm.folder import Attempt, JobRoot
+from morphseq_dagster.slurm.live import Live
 from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.storage.claims import hold_claim
 from morphseq_dagster.testing.relay import RELAY, RELAY_REGISTRY, word_file

@@ -16,8 +16,8 @@ from morphseq_dagster.places.errand import Errand
 from morphseq_dagster.places.session import open_session
 from morphseq_dagster.sensors.jobs import SENSOR
 from morphseq_dagster.settings import MachineSettings, PlacesSettings, SlurmSettings
-from morphseq_dagster.slurm.client import Live
 from morphseq_dagster.slurm.folder import JobRoot
+from morphseq_dagster.slurm.live import Live
 from morphseq_dagster.testing.chain import TOY, open_toy, write_words
 from morphseq_dagster.testing.slurm_cluster import LocalCluster
 

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.slurm.client import Client, Done, Live, Patience
+from morphseq_dagster.slurm.client import Client
 from morphseq_dagster.slurm.commands import Row, Scheduler, Sighting, parse_clock_s, parse_size_mb
 from morphseq_dagster.slurm.errors import RejectedError, UnreachableError
 from morphseq_dagster.slurm.folder import VOID, JobRoot
 from morphseq_dagster.slurm.job import JobSpec
+from morphseq_dagster.slurm.live import Done, Live, Patience
 from morphseq_dagster.slurm.local import LocalTransport
 from morphseq_dagster.slurm.outcome import Outcome
 

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from morphseq_dagster.slurm.client import Client, Live
+from morphseq_dagster.slurm.client import Client
 from morphseq_dagster.slurm.commands import Scheduler
 from morphseq_dagster.slurm.errors import UnreachableError
 from morphseq_dagster.slurm.folder import VOID
 from morphseq_dagster.slurm.job import JobSpec, Resources
+from morphseq_dagster.slurm.live import Live
 from morphseq_dagster.slurm.local import LocalTransport
 from morphseq_dagster.slurm.outcome import Outcome
 from morphseq_dagster.slurm.poller import Poller
@@ -30,7 +31,8 @@ pytestmark = pytest.mark.slurm
 # A client in a process of its own: says "ready", waits for a line, ensures, says the number.
 CHILD = """
 import os, pickle, signal, sys
-from morphseq_dagster.slurm.client import Client, Live
+from morphseq_dagster.slurm.client import Client
+from morphseq_dagster.slurm.live import Live
 from morphseq_dagster.slurm.commands import Scheduler
 from morphseq_dagster.slurm.folder import JobRoot
 from morphseq_dagster.places.connection import make_transport

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from morphseq_dagster.slurm.client import Client, Done, Live, Verdict
+from morphseq_dagster.slurm.client import Client
 from morphseq_dagster.slurm.commands import Scheduler
 from morphseq_dagster.slurm.errors import UnreachableError
 from morphseq_dagster.slurm.folder import JobRoot
 from morphseq_dagster.slurm.job import JobSpec
+from morphseq_dagster.slurm.live import Done, Live, Verdict
 from morphseq_dagster.slurm.local import LocalTransport
 from morphseq_dagster.slurm.outcome import Outcome
 from morphseq_dagster.slurm.poller import Poller

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from morphseq_dagster.slurm.client import Live, Patience, Verdict
 from morphseq_dagster.slurm.errors import RejectedError, UndecidedError, UnreachableError
 from morphseq_dagster.slurm.folder import Attempt, JobRoot
 from morphseq_dagster.slurm.job import JobSpec, Resources
+from morphseq_dagster.slurm.live import Live, Patience, Verdict
 from morphseq_dagster.slurm.local import LocalTransport
 from morphseq_dagster.slurm.outcome import Outcome
 from morphseq_dagster.slurm.pack import Member, resources_of_pack, submit_pack

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from morphseq_dagster.slurm.client import Live
 from morphseq_dagster.slurm.errors import RejectedError
 from morphseq_dagster.slurm.job import Resources
+from morphseq_dagster.slurm.live import Live
 from morphseq_dagster.slurm.outcome import Outcome
 from morphseq_dagster.slurm.poller import Poller
 from morphseq_dagster.testing.slurm_bench import Bench, wait_for
