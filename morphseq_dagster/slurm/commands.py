@@ -213,7 +213,7 @@ class Scheduler:
         """Cancel jobs by number; ended ones are no error. Never with KILL, which destroys the evidence."""
         for some in _batches(jobs):
             answer = self._call("scancel", *some)
-            if answer.code != 0 and _says(answer, _NO_CONTACT):
+            if answer.code != 0 and (_says(answer, _NO_CONTACT) or not 0 < answer.code < _SIGNALLED):
                 raise _no_answer("scancel", answer)
 
     def _fields_of_accounting(self) -> tuple[str, ...] | None:

@@ -1,7 +1,8 @@
 """SSH transport: OpenSSH with one login that all commands share.
 
-Holds the connection. One master process logs in; each command is a channel of it, open as long as the command. The
-master lives on a pipe from this process, so it ends with it, however that dies.
+Holds the connection. One master process logs in; commands go to a few lasting shells (`shell`), each a channel of it,
+or, where they bring an input, have a channel of their own. Master and shells live on pipes from this process, so they
+end with it, however that dies.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.slurm.child import as_answer, run_child
 from morphseq_dagster.slurm.errors import UnreachableError
 from morphseq_dagster.slurm.job import refuse
+from morphseq_dagster.slurm.shell import NoShellError, NotSentError, Shell, ShellEndedError, is_one_line
 from morphseq_dagster.slurm.transport import Answer
 
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
@@ -32,9 +34,11 @@ _OWN_FAILURE = 255
 _NO_COMMAND = 127
 _CHANNELS = 6
 """Commands at once: servers allow 10 sessions per connection unless told otherwise, and the master is one."""
+_IDLE = 2
+"""Shells that are kept for the next command; with those at work and the master still below that."""
 _TAKEN = (
     *("SQUEUE_FORMAT", "SQUEUE_FORMAT2", "SACCT_FORMAT", "SBATCH_EXPORT", "SBATCH_GET_USER_ENV"),
-    *("BASH_ENV", "ENV", "LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONPATH", "PYTHONHOME", "TMPDIR"),
+    *("BASH_ENV", "ENV", "SHELLOPTS", "TMOUT", "LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONPATH", "PYTHONHOME", "TMPDIR"),
 )
 _STEADY = (*(part for name in _TAKEN for part in ("-u", name)), "LC_ALL=C.UTF-8")
 """Arguments of `env` that take away what a login shell may have set against us, or a job could inherit."""
@@ -136,6 +140,8 @@ class SshAddress:
 class SshTransport:
     """Commands on a login node over one shared connection.
 
+    A login shell reads its profile, often a second of `module`, once per lasting shell and not once per command.
+
     Parameters
     ----------
     login
@@ -150,19 +156,18 @@ class SshTransport:
         self._channels = threading.BoundedSemaphore(_CHANNELS)
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._master: subprocess.Popen[bytes] | None = None
+        self._idle: list[Shell] = []
+        self._had_shell = False
         self.logins = 0
 
     def run(self, argv: Sequence[str], *, timeout_s: float, stdin: bytes = b"") -> Answer:
         """Run a command there; its arguments are quoted for the remote shell."""
         with self._channels:
-            command = [*self._channel(self._connect()), shlex.join(["env", *_STEADY, *argv])]
-            done = run_child(command, timeout_s=timeout_s, stdin=stdin)
-        if done is None:
-            self._drop()
-            raise self._no_answer(f"{argv[0]} gave none within {timeout_s:g} s")
+            if not stdin and is_one_line(argv):
+                done = self._run_in_shell(argv, timeout_s=timeout_s)
+            else:
+                done = self._run_alone(["env", *_STEADY, *argv], name=argv[0], timeout_s=timeout_s, stdin=stdin)
         answer = as_answer(done)
-        if answer.code == _OWN_FAILURE:
-            raise self._no_answer(answer.err.strip() or "the connection broke")
         if answer.code == _NO_COMMAND:
             raise PermanentError(
                 expected=f"the command {argv[0]}",
@@ -183,10 +188,7 @@ class SshTransport:
     def get(self, path: str) -> bytes:
         """Read a file there."""
         with self._channels:
-            command = [*self._channel(self._connect()), shlex.join(["cat", "--", path])]
-            done = run_child(command, timeout_s=60, stdin=b"")
-        if done is None or done[0] == _OWN_FAILURE:
-            raise self._no_answer(f"the file {path} could not be fetched")
+            done = self._run_alone(["cat", "--", path], name=path, timeout_s=60, stdin=b"")
         if done[0] != 0:
             raise FileNotFoundError(2, done[2].decode("utf-8", "backslashreplace").strip(), path)
         return done[1]
@@ -199,26 +201,81 @@ class SshTransport:
                 self._folder.cleanup()
                 self._folder = None
 
-    def _channel(self, socket: str) -> list[str]:
+    def _run_in_shell(self, argv: Sequence[str], *, timeout_s: float) -> tuple[int, bytes, bytes]:
+        """Run a command in a shell that waits for one, or in a new one."""
+        channel, login = self._connect()
+        deadline = time.monotonic() + timeout_s
+        try:
+            while True:
+                shell = self._take_shell(login) or Shell(channel, environment=_STEADY, deadline=deadline)
+                self._had_shell = True
+                with contextlib.suppress(NotSentError):
+                    done = shell.run(argv, deadline=deadline)
+                    break
+        except TimeoutError as error:
+            self._drop(login)
+            raise self._no_answer(f"{argv[0]} gave none within {timeout_s:g} s") from error
+        except ShellEndedError as error:
+            # One that once had a shell there will have one again.
+            if isinstance(error, NoShellError) and error.code != _OWN_FAILURE and not self._had_shell:
+                raise PermanentError(
+                    expected="a login shell that runs what it is asked to",
+                    found=str(error),
+                    where=f"login node {self._login.host}",
+                    remedy="make `ssh HOST -- exec env sh -c true` work: no forced command, no profile that ends",
+                ) from error
+            raise self._no_answer(str(error)) from error
+        self._keep_shell(shell, login)
+        return done
+
+    def _take_shell(self, login: int) -> Shell | None:
+        while True:
+            with self._lock:
+                if not self._idle or login != self.logins:
+                    return None
+                shell = self._idle.pop()
+            if shell.is_ready():
+                return shell
+            shell.kill()
+
+    def _keep_shell(self, shell: Shell, login: int) -> None:
+        with self._lock:
+            if self._master is not None and login == self.logins and len(self._idle) < _IDLE:
+                self._idle.append(shell)
+                return
+        shell.end()
+
+    def _run_alone(self, argv: Sequence[str], *, name: str, timeout_s: float, stdin: bytes) -> tuple[int, bytes, bytes]:
+        """Run a command on a channel of its own."""
+        channel, login = self._connect()
+        done = run_child([*channel, shlex.join(argv)], timeout_s=timeout_s, stdin=stdin)
+        if done is None:
+            self._drop(login)
+            raise self._no_answer(f"{name} gave none within {timeout_s:g} s")
+        if done[0] == _OWN_FAILURE:
+            raise self._no_answer(done[2].decode("utf-8", "backslashreplace").strip() or "the connection broke")
+        return done
+
+    def _channel(self, socket: Path) -> list[str]:
         """Begin of a command line through the shared connection."""
         # Without the shared connection ssh would quietly log in again, once per command. First, because of options
         # that are given twice ssh takes the first.
         alone = ["-o", f"ControlPath={socket}", "-o", "ControlMaster=no", "-o", "ProxyCommand=false"]
         return ["ssh", *alone, *self._login.options(), "-T", self._login.host, "--"]
 
-    def _connect(self) -> str:
-        """Log in unless that was done; return the socket of the shared connection."""
+    def _connect(self) -> tuple[list[str], int]:
+        """Log in unless that was done; return the begin of a command line, and which login it is."""
         with self._lock:
             if self._folder is None:
                 # A socket's path may have about 100 characters: not below a working folder of any depth.
                 self._folder = tempfile.TemporaryDirectory(prefix="mseq-ssh-", dir="/tmp")
             socket = Path(self._folder.name) / "c"
             if self._master is not None and self._master.poll() is None and socket.exists():
-                return str(socket)
+                return self._channel(socket), self.logins
             self._end_master()
             socket.unlink(missing_ok=True)
             self._log_in(socket)
-            return str(socket)
+            return self._channel(socket), self.logins
 
     def _log_in(self, socket: Path) -> None:
         shared = ["-o", f"ControlPath={socket}", "-o", "ControlMaster=yes", "-o", "ControlPersist=no"]
@@ -247,11 +304,16 @@ class SshTransport:
             )
         raise self._no_answer(text or "no connection within 30 s")
 
-    def _drop(self) -> None:
+    def _drop(self, login: int | None = None) -> None:
+        """End the connection, unless it is another one by now than that of the named login."""
         with self._lock:
-            self._end_master()
+            if login in (None, self.logins):
+                self._end_master()
 
     def _end_master(self) -> None:
+        for shell in self._idle:
+            shell.kill()
+        self._idle.clear()
         if self._master is None:
             return
         if self._master.stdin is not None:

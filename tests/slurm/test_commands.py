@@ -62,7 +62,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
 @pytest.fixture
 def scheduler(fake: Cluster) -> Scheduler:
     del fake
-    return Scheduler(LocalTransport(), timeout_s=2)
+    return Scheduler(LocalTransport(), timeout_s=60)
 
 
 @pytest.fixture
@@ -421,6 +421,15 @@ def test_sbatch_that_a_signal_ended_is_no_rejection_and_its_job_is_found(
     live = client.ensure(SPEC, done=never)
     assert isinstance(live, Live)
     assert (live.job, live.attempt.number) == ("31", 1)
+
+
+@pytest.mark.parametrize("ending", ["kill -TERM $$", "exit 143"])
+def test_scancel_that_a_signal_ended_has_told_nobody(fake: Cluster, scheduler: Scheduler, ending: str) -> None:
+    fake.answer("scancel", body=ending)
+    with pytest.raises(UnreachableError):
+        scheduler.cancel(["12"])
+    fake.answer("scancel", err="scancel: error: Kill job error on job id 12: Invalid job id specified", code=1)
+    scheduler.cancel(["12"])
 
 
 def test_rejection_of_what_a_job_works_on_already_is_not_believed(fake: Cluster, client: Client) -> None:
