@@ -29,6 +29,7 @@ from morphseq_dagster.slurm.words import Words
 
 _LOOK_EVERY_S: Final = 2.0
 _TICK_S: Final = 0.05
+_GRACE_S: Final = 0.5
 _WRITERS: Final = 16
 
 
@@ -236,6 +237,7 @@ class Client:
         waiting += [pack for pack in packs.values() if pack.record("cancel") is not None]
         ended: list[tuple[Attempt, Row | Sighting | None]] = []
         while waiting:
+            self._await_ends(waiting)
             jobs = list(dict.fromkeys(job for attempt in waiting if (job := attempt.job) is not None))
             rows = self.scheduler.queue(jobs=jobs) if jobs else None
             still = []
@@ -250,7 +252,7 @@ class Client:
             waiting = still
             if not waiting or time.monotonic() > deadline:
                 break
-            time.sleep(0.1)
+            time.sleep(2 * _TICK_S)
 
         def close(item: tuple[Attempt, Row | Sighting | None]) -> None:
             attempt, row = item
@@ -276,15 +278,7 @@ class Client:
         """
         write_whole(attempt.path("request.json"), spec.request, sync_entry=False)
         write_whole(attempt.path("job.sh"), script.encode(), sync_entry=False)
-        attempt.write(
-            "intent",
-            t=time.time(),
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            run_id=run_id,
-            token=attempt.token,
-            resources=spec.resources.as_dict(),
-        )
+        attempt.intend(resources=spec.resources.as_dict(), run_id=run_id)
         try:
             submitted = self.scheduler.submit(f"{attempt.there}/job.sh")
         except RejectedError as error:
@@ -372,6 +366,14 @@ class Client:
             kind=verdict.outcome.value, state=verdict.state, reason=verdict.reason, job=verdict.job, node=verdict.node
         )
         return verdict
+
+    def _await_ends(self, attempts: Sequence[Attempt]) -> None:
+        """Let jobs that were at work say that they end: a scheduler that is asked meanwhile ends them later."""
+        deadline = time.monotonic() + _GRACE_S
+        working = [attempt for attempt in attempts if attempt.owner() not in (None, VOID)]
+        while working and time.monotonic() < deadline:
+            time.sleep(_TICK_S)
+            working = [attempt for attempt in working if attempt.record("end") is None]
 
     def _await_end(self, live: Live) -> None:
         """Let a job that has published its result write its end record: it tells what the job used."""

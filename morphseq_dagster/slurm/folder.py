@@ -12,8 +12,9 @@ import contextlib
 import hashlib
 import os
 import re
+import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -68,6 +69,19 @@ class Attempt:
     def note(self, name: str, **values: object) -> None:
         """Write a record that a power cut may take, and nothing else."""
         write_record(self.folder / f"{name}.json", values, flush=False)
+
+    def intend(self, *, resources: Mapping[str, object], run_id: str, **more: object) -> None:
+        """Write down that this process is about to submit its job, which asks for so much."""
+        self.write(
+            "intent",
+            t=time.time(),
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            run_id=run_id,
+            token=self.token,
+            resources=resources,
+            **more,
+        )
 
     @property
     def job(self) -> str | None:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
-import socket
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -175,20 +173,8 @@ def _write_member(member: Member, attempt: Attempt, *, pack: Attempt, run_id: st
     spec = member.spec
     write_whole(attempt.path("request.json"), spec.request, sync_entry=False)
     more = {"then": list(member.then)} if member.then else {}
-    _write_intent(attempt, needs=spec.resources, run_id=run_id, pack=pack.token, command=list(spec.command), **more)
-
-
-def _write_intent(attempt: Attempt, *, needs: Resources, run_id: str, **more: object) -> None:
-    attempt.write(
-        "intent",
-        t=time.time(),
-        host=socket.gethostname(),
-        pid=os.getpid(),
-        run_id=run_id,
-        token=attempt.token,
-        resources=needs.as_dict(),
-        **more,
-    )
+    needs = spec.resources.as_dict()
+    attempt.intend(resources=needs, run_id=run_id, pack=pack.token, command=list(spec.command), **more)
 
 
 def _submit(
@@ -196,7 +182,7 @@ def _submit(
 ) -> None:
     """Submit a pack whose members are written; its number is theirs from the moment that it is written down."""
     write_whole(pack.path("pack.sh"), script.encode(), sync_entry=False)
-    _write_intent(pack, needs=needs, run_id=run_id)
+    pack.intend(resources=needs.as_dict(), run_id=run_id)
     try:
         submitted = client.scheduler.submit(f"{pack.there}/pack.sh")
     except RejectedError as error:
