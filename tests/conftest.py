@@ -21,6 +21,7 @@ for _variable in (
 
 import shutil
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,6 +95,13 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     if report.skipped and _skips_are_failures():
         _fail_instead(report, "A whole test module")
     return report
+
+
+def pytest_sessionfinish() -> None:
+    # A worker whose exit takes long is killed, and would leave its clusters behind.
+    clusters = sys.modules.get("morphseq_dagster.testing.slurm_cluster")
+    if clusters is not None:
+        clusters.purge_started()
 
 
 @pytest.fixture(scope="session")

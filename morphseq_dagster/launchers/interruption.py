@@ -7,6 +7,7 @@ forgets.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -70,6 +71,9 @@ def execute(
     with _noticing() as has_come:
         result = job.execute_in_process(instance=instance, run_id=run_id, raise_on_error=False, **options)
         if interrupts or has_come():
+            # A step that was storing its output stands still in its middle, and so does its claim. Dagster's frames and
+            # their error hold each other and the step, until they are collected.
+            gc.collect()
             raise KeyboardInterrupt
     return result
 

@@ -42,6 +42,8 @@ from morphseq_dagster.slurm.succession import begin_follower, find_follower
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD)
 _LOOK_S: Final = 1.0
 _KILLED: Final = 128
+_OF_TERM: Final = (-signal.SIGTERM, _KILLED + signal.SIGTERM)
+"""Codes of a process that a TERM ended, and of one that passes on that a TERM ended what it waited for."""
 _APPEND: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -208,7 +210,7 @@ class Foreman:
                 continue
             del self._hands[hand.pid]
             code = os.waitstatus_to_exitcode(status)
-            ended = ended or (code == -signal.SIGTERM and not hand.told)
+            ended = ended or (code in _OF_TERM and not hand.told)
             with _surviving():
                 self._append_follower(hand.member)
             with _surviving():
@@ -228,7 +230,10 @@ class Foreman:
         cpu = "" if used is None else f"0m{used.ru_utime:.3f}s 0m{used.ru_stime:.3f}s"
         values = {"rc": code, "signal": told, "node": self._node, "restart": self._restart, "cpu": cpu}
         self._write(member, "end", values)
-        (member.inbox / member.token).touch()
+        mark = member.inbox / member.token
+        mark.touch()
+        if member.is_closed:
+            mark.unlink(missing_ok=True)  # whoever read the end before the mark was there has looked for it already
 
     def _write(self, member: Attempt, name: str, values: dict[str, object]) -> None:
         """Write a record as a job's script does: whole, and not flushed, since a lost node loses the job as well."""

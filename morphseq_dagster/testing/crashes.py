@@ -163,7 +163,7 @@ class Child:
         """End it at once."""
         os.kill(self.pid, signal.SIGKILL)
 
-    def wait(self, *, patience_s: float = 60.0) -> int:
+    def wait(self, *, patience_s: float = 300.0) -> int:
         """Wait for its end; return its exit code, negative for a signal.
 
         Raises

@@ -138,7 +138,7 @@ class Installation:
                 start_new_session=True,
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
             )
-        self.wait_for(self._answers, seconds=120, what="the web page")
+        self.wait_for(self._answers, seconds=300, what="the web page")
 
     def stop(self, *, kill: bool = False) -> None:
         """Stop them as Ctrl-C does, or at once and without a word."""
@@ -166,7 +166,7 @@ class Installation:
         request = urllib.request.Request(  # noqa: S310 - an address of this host, made above
             f"{self.url}/graphql", data, {"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=180) as answer:  # noqa: S310
             found = json.load(answer)
         if found.get("errors"):
             raise RuntimeError(str(found["errors"]))
@@ -244,7 +244,7 @@ class Installation:
         keys = sorted(root.root.glob(f"*/{experiment}/*"))
         return [attempt for key in keys for attempt in root.attempts(key.parts[-3:-1], key=key.name)]
 
-    def await_parked(self, *runs: str, seconds: float = 90) -> None:
+    def await_parked(self, *runs: str, seconds: float = 240) -> None:
         """Wait until runs wait for their jobs without a process.
 
         Raises
@@ -261,7 +261,7 @@ class Installation:
 
         self.wait_for(parked, seconds=seconds, what="runs to park")
 
-    def await_ends(self, *runs: str, seconds: float = 90) -> list[str]:
+    def await_ends(self, *runs: str, seconds: float = 240) -> list[str]:
         """Wait for the ends of runs; their statuses."""
 
         def ends() -> list[str]:
@@ -290,7 +290,7 @@ class Installation:
     def _answers(self) -> bool:
         query = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name } } } }"
         try:
-            return bool(self.ask(query)["nodes"])
+            return bool(self.ask(query).get("nodes"))  # none in the answer of a page whose code is not loaded yet
         except OSError:
             return False
 

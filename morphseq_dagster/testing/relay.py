@@ -25,6 +25,8 @@ class RelayRecipe(Slice):
 
     slow_s: float = 0.0
     """Seconds that the step takes, for tests that interrupt."""
+    hold: str = ""
+    """File that the step waits for, for tests that say when it may end; empty for none."""
 
 
 def word_file(layout: Layout, experiment: str) -> Path:
@@ -35,11 +37,13 @@ def word_file(layout: Layout, experiment: str) -> Path:
 def run_step(request: StepRequest) -> StepResult:
     """Write the words that the step reads, with its own name below them."""
     layout = request.layout()
-    slow_s = RelayRecipe.model_validate(request.recipe).slow_s
-    if slow_s:
+    recipe = RelayRecipe.model_validate(request.recipe)
+    if recipe.slow_s:
         sys.stdout.write("at work\n")  # whoever counts what a job costs need not count its start
         sys.stdout.flush()
-    time.sleep(slow_s)
+    time.sleep(recipe.slow_s)
+    while recipe.hold and not Path(recipe.hold).exists():
+        time.sleep(0.05)
     text = layout.absolute(request.inputs[0].path).read_text()
     if request.step == "second" and "fail" in text.split():
         raise PermanentError(expected="a word", found="fail", where=request.experiment, remedy="write another word")

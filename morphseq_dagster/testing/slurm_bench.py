@@ -5,10 +5,12 @@ Holds one client with its root and the oracles - executions per request, account
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,7 +65,7 @@ class Bench:
         """Ensure a job; its request is done when its result is there."""
         return self.client.ensure(spec, done=self.done(spec.group[1]), run_id=run_id)
 
-    def finish(self, live: Live | Done, *, timeout_s: float = 60) -> Verdict:
+    def finish(self, live: Live | Done, *, timeout_s: float = 180) -> Verdict:
         """Watch a job to its verdict."""
         live = _live(live)
         poller = Poller(self.client)
@@ -75,16 +77,19 @@ class Bench:
             raise TimeoutError(f"no verdict within {timeout_s} s")
         return verdict
 
-    def run(self, spec: JobSpec, *, timeout_s: float = 60) -> Verdict:
+    def run(self, spec: JobSpec, *, timeout_s: float = 180) -> Verdict:
         """Ensure a job and watch it to its verdict."""
         return self.finish(self.ensure(spec), timeout_s=timeout_s)
 
-    def until_running(self, live: Live | Done, *, timeout_s: float = 30) -> None:
-        """Wait for a job to begin."""
+    def until_running(self, live: Live | Done, *, timeout_s: float = 120) -> None:
+        """Wait for a job to begin, and its command: the start record comes first."""
         live = _live(live)
-        wait_for(lambda: live.attempt.record("start") is not None, timeout_s=timeout_s)
+        wait_for(
+            lambda: live.attempt.record("start") is not None and self.executions(live.spec.group[1]) > 0,
+            timeout_s=timeout_s,
+        )
 
-    def start_again(self, live: Live | Done, *, timeout_s: float = 60) -> None:
+    def start_again(self, live: Live | Done, *, timeout_s: float = 120) -> None:
         """Let a job that the scheduler holds back after its first life start now; of itself it waits two minutes.
 
         A node that is told to end a job refuses each start of the same second, for good: it cannot tell the new life
@@ -104,7 +109,7 @@ class Bench:
 
     def flaws(self, specs: Sequence[JobSpec]) -> list[str]:
         """Say what is wrong with requests that are done: each ran once, one row per job, no job, no half file left."""
-        wait_for(lambda: not self._left(specs), timeout_s=30)
+        wait_for(lambda: not self._left(specs))
         attempts = {a.token: a for spec in specs for a in self.client.root.attempts(spec.group, key=spec.key)}
         told = self.cluster.ask("sacct", "-n", "-P", "-X", "-D", "-S", "now-7200", "-o", "JobIDRaw,JobName")
         rows = Counter(line.partition("|")[2] for line in set(told.split()))
@@ -137,13 +142,32 @@ class Bench:
         return Bench(self.cluster, self.root, client, self.transport)
 
 
-def wait_for(condition: Callable[[], bool], *, timeout_s: float = 30) -> None:
-    """Wait for a condition."""
+def wait_for(condition: Callable[[], bool], *, timeout_s: float = 120) -> None:
+    """Wait for a condition; the limit is for what hangs, and no claim about how long anything takes."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError(f"not so within {timeout_s} s")
         time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def touching(path: Path, *, when: Callable[[], bool]) -> Iterator[None]:
+    """Make a file as soon as a condition holds while the block is at work, and at its end in any case."""
+    over = threading.Event()
+
+    def touch() -> None:
+        while not over.is_set() and not when():
+            over.wait(0.05)
+        path.touch()
+
+    watcher = threading.Thread(target=touch)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
 
 
 def _live(found: Live | Done) -> Live:

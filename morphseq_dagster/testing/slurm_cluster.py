@@ -12,7 +12,8 @@ import os
 import shutil
 import socket
 import subprocess
-from dataclasses import dataclass, field
+import sys
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from morphseq_dagster.settings import SlurmSettings
@@ -24,11 +25,14 @@ from morphseq_dagster.slurm.local import LocalTransport
 from morphseq_dagster.slurm.ssh import SshAddress, SshTransport
 from morphseq_dagster.slurm.transport import Transport
 
-QUICK = Patience(grace_s=3.0, lost_s=5.0, settle_s=1.5, files_s=10.0)
+QUICK = Patience(grace_s=3.0, lost_s=5.0, settle_s=1.5, files_s=60.0)
 """Waiting times for tests."""
+UNHURRIED = replace(QUICK, grace_s=600.0)
+"""The same for tests in which nothing is given up: a busy machine may take seconds from the intent to the number."""
 _FIRST_PORT, _STEP, _LAST_PORT = 17000, 40, 30000
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _STARTED: dict[tuple[str, ...], LocalCluster] = {}
+_RESERVED: list[socket.socket] = []
 
 
 @dataclass
@@ -56,7 +60,7 @@ class LocalCluster:
             check=False,
         )
         if done.returncode != 0:
-            raise RuntimeError(f"{self.script} {' '.join(arguments)}: {done.stderr[-2000:]}")
+            raise RuntimeError(f"{self.script} {' '.join(arguments)}: {done.stderr[-6000:]}")
         return done.stdout
 
     def start(self, *components: str) -> None:
@@ -160,26 +164,57 @@ def start_cluster(script: Path, **settings: str) -> LocalCluster:
         home = Path(f"/tmp/mseq-slurm-{os.getpid()}-{len(_STARTED)}")  # noqa: S108 - its sockets need a short path
         variables = {f"LOCAL_SLURM_{name.upper()}": value for name, value in settings.items()}
         variables |= {"LOCAL_SLURM_HOME": str(home), "LOCAL_SLURM_PORT": str(_free_port())}
+        variables.setdefault("LOCAL_SLURM_WAIT", "300")  # several start at once, on machines that are busy
         cluster = LocalCluster(script, variables)
         atexit.register(_purge, cluster, home)
-        cluster.start()
+        _start(cluster, home)
         _STARTED[key] = cluster
     return _STARTED[key]
 
 
+def purge_started() -> None:
+    """End all clusters of this process now: a process that takes long to exit may be killed before its clusters end."""
+    while _STARTED:
+        _, cluster = _STARTED.popitem()
+        _purge(cluster, Path(cluster.variables["LOCAL_SLURM_HOME"]))
+
+
+def _start(cluster: LocalCluster, home: Path) -> None:
+    """Start a cluster; once more from nothing where its database cannot be made, as happens on a busy machine."""
+    try:
+        cluster.start()
+    except RuntimeError as error:
+        sys.stderr.write(f"{error}\nonce more\n")
+        _purge(cluster, home)
+        cluster.start()
+
+
 def _purge(cluster: LocalCluster, home: Path) -> None:
-    cluster.control("purge")
-    shutil.rmtree(home, ignore_errors=True)
+    if home.exists():
+        cluster.control("purge")
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def _free_port() -> int:
-    """First of a run of ports that nobody uses; runs are apart per process, so that two do not choose the same."""
+    """First of a run of ports that nobody uses, and that is this process's until it ends."""
     count = (_LAST_PORT - _FIRST_PORT) // _STEP
     for number in range(count):
         first = _FIRST_PORT + (os.getpid() + len(_STARTED) * 7 + number) % count * _STEP
-        if all(_is_free(first + offset) for offset in (0, 1, 2, *range(11, 21))):
+        if _reserve(first) and all(_is_free(first + offset) for offset in (0, 1, 2, *range(11, 21))):
             return first
     raise RuntimeError("no free ports")
+
+
+def _reserve(first: int) -> bool:
+    """Keep other processes that start clusters off a run of ports, before its daemons listen; leaves no file."""
+    mark = socket.socket(socket.AF_UNIX)
+    try:
+        mark.bind(f"\0mseq-slurm-{first}")
+    except OSError:
+        mark.close()
+        return False
+    _RESERVED.append(mark)
+    return True
 
 
 def _is_free(port: int) -> bool:

@@ -60,8 +60,8 @@ def begin_ends(bench: Bench, *, memory: bool = True) -> dict[str, Ending]:
         "SIGSEGV": ("kill -SEGV $$", small, Outcome.CRASH),
         "SIGKILL": ("kill -KILL $$", small, Outcome.KILLED),
         "no program": ("exec /no/such/program", small, Outcome.CONFIG),
-        "scancel": ("sleep 100", small, Outcome.CANCELLED),
-        "scancel -b -s KILL": ("sleep 100", small, Outcome.CANCELLED),
+        "scancel": ("sleep 280", small, Outcome.CANCELLED),
+        "scancel -b -s KILL": ("sleep 280", small, Outcome.CANCELLED),
     }
     if memory:
         bodies["over memory"] = (_HOG, replace(small, memory="32M"), Outcome.OOM)
@@ -70,7 +70,7 @@ def begin_ends(bench: Bench, *, memory: bool = True) -> dict[str, Ending]:
         for name, (body, resources, outcome) in bodies.items()
     }
     for name, options in (("scancel", ()), ("scancel -b -s KILL", ("-b", "-f", "-s", "KILL"))):
-        bench.until_running(ends[name].live, timeout_s=60)
+        bench.until_running(ends[name].live)
         bench.cluster.ask("scancel", *options, ends[name].live.job)
     return ends | _end_on_second_node(bench)
 
@@ -78,8 +78,8 @@ def begin_ends(bench: Bench, *, memory: bool = True) -> dict[str, Ending]:
 def _end_on_second_node(bench: Bench) -> dict[str, Ending]:
     """Ends for which jobs must wait, and the one for which their node must go down."""
     whole = Resources(cpus=16, exclude="n1", memory="64M", time="5")
-    lost = _ensure(bench, replace(bench.spec("node-down", "sleep 100", resources=whole), requeue=False))
-    bench.until_running(lost, timeout_s=60)
+    lost = _ensure(bench, replace(bench.spec("node-down", "sleep 280", resources=whole), requeue=False))
+    bench.until_running(lost)
     pending = _ensure(bench, bench.spec("scancel-pending", resources=whole))
     bench.cluster.ask("scancel", pending.job)
     homeless = _ensure(bench, bench.spec("no-folder", resources=whole))
@@ -91,7 +91,7 @@ def _end_on_second_node(bench: Bench) -> dict[str, Ending]:
     def has_ended() -> bool:
         return bench.cluster.ask("squeue", "-h", "-t", "PD,R,CG", "-j", homeless.job, "-o", "%i").strip() == ""
 
-    wait_for(has_ended, timeout_s=60)
+    wait_for(has_ended)
     shutil.move(away, homeless.attempt.folder)
     return {
         "node down": Ending(lost, Outcome.NODE),

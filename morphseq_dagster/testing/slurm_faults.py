@@ -174,9 +174,10 @@ class Outage:
         return self._timer is not None
 
     def end(self) -> None:
-        """Wait until the daemon is back."""
+        """Wait until the daemon is back; where it did not come back by itself this says why not."""
         if self._timer is not None:
             self._timer.join()
+            self.cluster.start(self.daemon)
 
 
 @dataclass

@@ -31,6 +31,8 @@ class LettersRecipe(Slice):
     """Whether words are written in capitals."""
     slow_s: float = 0.0
     """Seconds that every well takes, for tests that interrupt."""
+    hold: str = ""
+    """File that every well waits for, for tests that say when they may end; empty for none."""
     max_failed_share: float = 0.5
     """Share of failed wells above which the step fails."""
 
@@ -72,6 +74,8 @@ def run_letters(request: StepRequest) -> StepResult:
 
     def compute(task: WellTask) -> WellPayload:
         time.sleep(recipe.slow_s)
+        while recipe.hold and not Path(recipe.hold).exists():
+            time.sleep(0.05)
         word = words[task.well]
         if word == "fail":
             raise PermanentError(expected="a word", found=word, where=task.well, remedy="write another word")

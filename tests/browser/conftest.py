@@ -42,7 +42,7 @@ class Live:
         """Run Dagster's own command line against it."""
         command = [sys.executable, "-m", "dagster", *arguments]
         done = subprocess.run(
-            command, cwd=PROJECT, env=self.environment, capture_output=True, text=True, timeout=120, check=False
+            command, cwd=PROJECT, env=self.environment, capture_output=True, text=True, timeout=300, check=False
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -90,7 +90,7 @@ def live(tmp_path: Path) -> Iterator[Live]:
         url = f"http://127.0.0.1:{port}"
         try:
             running = Live(url, root, environment, log)
-            running.wait_for(lambda: _answers(url), seconds=120, what="the web page")
+            running.wait_for(lambda: _answers(url), seconds=300, what="the web page")
             yield running
         finally:
             os.killpg(server.pid, signal.SIGTERM)

@@ -148,9 +148,9 @@ def test_reconcile_does_what_the_list_announced(
         for experiment, status in states.items():
             add(experiment)
             run = instance.create_run_for_job(nothing, status=status)
-            slow_s = 0 if experiment == "20240403" else 60
+            slow_s = 0 if experiment == "20240403" else 200
             attempts[experiment] = leave_job(workspace, experiment, run_id=run.run_id, slow_s=slow_s)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 150
     while attempts["20240403"].record("end") is None:
         assert time.monotonic() < deadline
         time.sleep(0.1)

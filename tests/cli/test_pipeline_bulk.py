@@ -44,11 +44,11 @@ def attempts_of(workspace: Workspace) -> list[Attempt]:
     return [attempt for key in keys for attempt in root.attempts(key.parts[-3:-1], key=key.name)]
 
 
-def write_slow(workspace: Workspace, names: list[str], *, seconds: float) -> None:
+def set_recipe(workspace: Workspace, names: list[str], line: str) -> None:
     for name in names:
         recipe = workspace.layout.recipes(name)[1]
         recipe.parent.mkdir(exist_ok=True)
-        recipe.write_text(f"[first]\nslow_s = {seconds}\n")
+        recipe.write_text(f"[first]\n{line}\n")
 
 
 def start_pipeline(names: list[str], *, log: Path) -> tuple[subprocess.Popen[bytes], Path]:
@@ -66,7 +66,7 @@ def started(workspace: Workspace) -> int:
 
 
 def wait_for(condition: Callable[[], object], child: subprocess.Popen[bytes], said: Path) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 240
     while not condition():
         assert child.poll() is None, said.read_text()
         assert time.monotonic() < deadline
@@ -139,19 +139,20 @@ def test_silence_of_the_cluster_is_waited_out_and_nothing_is_submitted_twice(
     text = settings.read_text().replace("[places]\n", '[places]\nsecond = "slurm"\n')
     more = f'[places.slurm]\ngrace_s = 3\nlost_s = 10\ncommands = "{gate.folder}"\n'
     settings.write_text(text.replace("[places.slurm]\n", more))
-    write_slow(workspace, many, seconds=8)
+    set_recipe(workspace, many, f'hold = "{tmp_path}/go"')
     child, said = start_pipeline(many, log=tmp_path / "said.txt")
     wait_for(lambda: started(workspace) == 9, child, said)
     gate.switch("cut", on=True)
     wait_for(lambda: "no contact with the cluster, waiting" in said.read_text(), child, said)
     # All jobs end while nobody answers: their results are taken in, what follows cannot be submitted.
+    (tmp_path / "go").touch()
     wait_for(lambda: len(lines_with(said, "  first ")) == 9, child, said)
     before = len(gate.asked())
     wait_for(lambda: len(gate.asked()) >= before + 2, child, said)
     assert not lines_with(said, "the cluster answers again")
     assert len(gate.calls("sbatch")) == 9
     gate.switch("cut", on=False)
-    assert child.wait(timeout=90) == 1, said.read_text()
+    assert child.wait(timeout=300) == 1, said.read_text()
     assert len(lines_with(said, "no contact with the cluster, waiting")) == 1
     assert len(lines_with(said, "the cluster answers again")) == 1
     assert len(lines_with(said, ": 3 made in ")) == 8
@@ -169,11 +170,11 @@ def test_ended_command_cancels_its_jobs_and_its_run(
     cluster: LocalCluster,
     sent: signal.Signals,
 ) -> None:
-    write_slow(workspace, many, seconds=60)
+    set_recipe(workspace, many, "slow_s = 200")
     child, said = start_pipeline(many, log=workspace.data_root.parent / "said.txt")
     wait_for(lambda: started(workspace) == 9, child, said)
     child.send_signal(sent)
-    assert child.wait(timeout=60) == 130, said.read_text()
+    assert child.wait(timeout=180) == 130, said.read_text()
     assert {(attempt.record("closed") or {})["kind"] for attempt in attempts_of(workspace)} == {"cancelled"}
     left = cluster.ask("squeue", "-h", "-o", "%i").split()
     assert not {attempt.job for attempt in attempts_of(workspace)} & set(left)

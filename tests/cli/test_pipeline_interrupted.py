@@ -63,8 +63,19 @@ def make_slow(workspace: Workspace, experiment: str, *, seconds: float) -> None:
     recipe.write_text(f"[letters]\nslow_s = {seconds}\n")
 
 
+def hold(workspace: Workspace, experiment: str) -> None:
+    recipe = workspace.layout.recipes(experiment)[1]
+    recipe.parent.mkdir(exist_ok=True)
+    recipe.write_text(f'[letters]\nhold = "{go_of(workspace, experiment)}"\n')
+
+
+def go_of(workspace: Workspace, experiment: str) -> Path:
+    """File that a held experiment waits for."""
+    return workspace.data_root.with_name(f"go_{experiment}")
+
+
 def wait_for(condition: Callable[[], object], child: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not condition():
         assert child.poll() is None
         assert time.monotonic() < deadline
@@ -91,7 +102,7 @@ def test_ended_command_leaves_a_cancelled_run_and_begins_no_other(
     claim = workspace.layout.claim("letters", experiment=B)
     wait_for(claim.exists, child)
     child.send_signal(sent)
-    said, _ = child.communicate(timeout=60)
+    said, _ = child.communicate(timeout=180)
     assert child.returncode == 130, said
     assert "Traceback" not in said
     assert not claim.exists()
@@ -107,12 +118,13 @@ def test_command_in_the_background_heeds_no_ctrl_c(
 ) -> None:
     for name in (A, B):
         add(name)
-        make_slow(workspace, name, seconds=1.5)
+        hold(workspace, name)
     child = begin(A, B, background=True)
     for name in (A, B):
         wait_for(workspace.layout.claim("letters", experiment=name).exists, child)
         child.send_signal(signal.SIGINT)
-    said, _ = child.communicate(timeout=60)
+        go_of(workspace, name).touch()
+    said, _ = child.communicate(timeout=180)
     assert child.returncode == 0, said
     assert [run.status for run in instance.get_runs()] == [dg.DagsterRunStatus.SUCCESS] * 2
 
@@ -123,12 +135,13 @@ def test_end_between_two_runs_begins_no_other(
 ) -> None:
     for name in (A, B, C):
         add(name)
+    make_slow(workspace, B, seconds=600)
     child = begin(A, B, C, background=background)
     assert child.stdout is not None
     for line in child.stdout:
         if line.startswith(f"{A}: 3 made in "):
             child.terminate()
-    assert child.wait(timeout=60) == 130
+    assert child.wait(timeout=180) == 130
     done = {run.tags["dagster/partition"]: run.status for run in instance.get_runs()}
     assert done.pop(A) is dg.DagsterRunStatus.SUCCESS
     # It may have begun with the next one before the signal came.
@@ -150,7 +163,7 @@ def test_kill_of_a_command_in_the_background_cancels_its_job(
     wait_for(lambda: any(attempt.record("start") for _, _, attempt in root.open_attempts()), child)
     ((_, _, attempt),) = root.open_attempts()
     child.terminate()
-    said, _ = child.communicate(timeout=60)
+    said, _ = child.communicate(timeout=180)
     assert child.returncode == 130, said
     assert (attempt.record("closed") or {})["kind"] == "cancelled"
     assert attempt.job not in gate.jobs()

@@ -39,7 +39,7 @@ def test_waiting_and_running_jobs_are_shown_from_files(
     add(EXPERIMENT)
     recipe = workspace.layout.recipes(EXPERIMENT)[1]
     recipe.parent.mkdir(exist_ok=True)
-    recipe.write_text("[letters]\nslow_s = 60\n")
+    recipe.write_text("[letters]\nslow_s = 280\n")
     settings, spec = gate.settings(), workspace.registry.steps[0]
     client = connect(settings, data_root=workspace.data_root)[0]
 
@@ -54,7 +54,7 @@ def test_waiting_and_running_jobs_are_shown_from_files(
             live = Errand(settings, registry=TOY, request=session.request).ensure()
         assert isinstance(live, Live)
         assert (read()["state"], read()["job"]) == ("queued", live.job)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while "PENDING (PartitionDown)" not in read()["reason"]:
             client.look([live])
             assert time.monotonic() < deadline

@@ -40,10 +40,10 @@ def test_terminated_mending_cancels_its_run_and_the_job_and_begins_no_other(
             live.register(name)
         config = {"ops": {"mend": {"config": {"experiments": [FIRST, SECOND]}}}}
         run = live.launch_job("materialize_stale", config=config)
-        live.wait_for(lambda: gate.cluster.ask("squeue", "-h", "-t", "RUNNING"), seconds=180, what="the job")
+        live.wait_for(lambda: gate.cluster.ask("squeue", "-h", "-t", "RUNNING"), seconds=300, what="the job")
         assert live.terminate(run) == "TerminateRunSuccess"
         assert live.await_ends(run) == ["CANCELED"]
-        live.wait_for(lambda: not live.processes(run), seconds=60, what="the process to end")
+        live.wait_for(lambda: not live.processes(run), seconds=240, what="the process to end")
 
         (attempt,) = live.attempts(FIRST)
         assert (attempt.record("closed") or {}).get("kind") == "cancelled"

@@ -48,6 +48,30 @@ def test_signal_after_the_last_step_is_not_lost(instance: dg.DagsterInstance, se
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_step_that_is_interrupted_while_its_output_is_stored_leaves_its_blocks(
+    instance: dg.DagsterInstance, sent: signal.Signals
+) -> None:
+    held: list[str] = []
+
+    @dg.op
+    def holding() -> Iterator[dg.Output[int]]:
+        held.append("claim")
+        try:
+            yield dg.Output(1)
+        finally:
+            held.clear()
+
+    @dg.job(executor_def=dg.in_process_executor)
+    def job() -> None:
+        holding()
+
+    with pytest.raises(KeyboardInterrupt):
+        execute(job, instance=instance, listen=send_at(dg.DagsterEventType.STEP_OUTPUT, sent))
+    assert [run.status for run in instance.get_runs()] == [dg.DagsterRunStatus.CANCELED]
+    assert held == []
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_signal_before_a_step_cancels_the_run(instance: dg.DagsterInstance, sent: signal.Signals) -> None:
     with pytest.raises(KeyboardInterrupt):
         execute(empty, instance=instance, listen=send_at(dg.DagsterEventType.RUN_START, sent))

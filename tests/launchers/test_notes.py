@@ -53,7 +53,7 @@ def test_lock_is_held_as_long_as_the_process_lives_and_free_however_it_ends(
     with notes.hold(RUN) as lock:
         assert lock is None
     worker.kill()
-    assert notes.wait_until_free(RUN, timeout_s=10)  # before anybody has waited for the child: a zombie holds nothing
+    assert notes.wait_until_free(RUN, timeout_s=120)  # before anybody has waited for the child: a zombie holds nothing
     with notes.hold(RUN) as lock:
         assert lock is not None
         assert notes.is_held(RUN)
@@ -81,7 +81,7 @@ def test_only_a_worker_of_this_run_is_interrupted(notes: Notes, worker: subproce
         stranger.kill()
     lock_file(notes).write_text(f"{worker.pid}\n")
     assert notes.interrupt(RUN)
-    assert worker.wait(timeout=10) != 0
+    assert worker.wait(timeout=120) != 0
 
 
 def test_note_comes_back_as_it_was_written(notes: Notes) -> None:

@@ -245,13 +245,14 @@ def test_all_parked_runs_are_one_question_and_resume_a_few_at_a_time(
         return [launcher.check_run_worker_health(run).status for run in runs]
 
     client = connect(gate.settings(), data_root=workspace.data_root)[0]
-    before = client.scheduler.calls["squeue"]
+    before, began = client.scheduler.calls["squeue"], time.monotonic()
     assert healths() == [WorkerStatus.RUNNING] * 6
     assert healths() == [WorkerStatus.RUNNING] * 6
-    assert client.scheduler.calls["squeue"] - before == 1
+    asked = client.scheduler.calls["squeue"] - before
+    assert 1 <= asked <= 1 + (time.monotonic() - began) // FRESH_S, "an answer is for all, and for some seconds"
 
     gate.open()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while gate.jobs():
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -314,7 +315,7 @@ def test_step_is_done_once_though_its_run_comes_to_it_again_and_again(
 
 def await_record(workspace: Workspace, *, run_id: str) -> None:
     root = JobRoot(workspace.layout.jobs)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while True:
         ends = [a for _, _, a in root.open_attempts() if (a.record("intent") or {}).get("run_id") == run_id]
         if ends and all(attempt.record("end") is not None for attempt in ends):

@@ -110,7 +110,8 @@ def test_job_with_two_processors_works_on_two_wells_at_once(workspace: Workspace
     write_words(workspace.layout, EXPERIMENT, words={f"A{n:02d}": f"fish{n}" for n in range(1, 7)})
     recipe = workspace.layout.recipes(EXPERIMENT)[1]
     recipe.parent.mkdir(exist_ok=True)
-    recipe.write_text("[letters]\nslow_s = 0.7\n")
+    go = workspace.data_root.with_name("go")
+    recipe.write_text(f'[letters]\nslow_s = 0.3\nhold = "{go}"\n')
     place = SlurmPlace(cluster.settings(resources={"cpus": 2, "memory": "3G", "time": 5}), registry=TOY)
     most, over = 0, threading.Event()
 
@@ -118,6 +119,8 @@ def test_job_with_two_processors_works_on_two_wells_at_once(workspace: Workspace
         nonlocal most
         while not over.wait(0.1):
             most = max(most, len(workers_below(str(workspace.data_root))))
+            if most == 2:
+                go.touch()
 
     counter = threading.Thread(target=count)
     counter.start()

@@ -23,6 +23,7 @@ from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.storage.claims import hold_claim
 from morphseq_dagster.storage.records import Record, read_failure, read_record
 from morphseq_dagster.testing.relay import RELAY, RELAY_REGISTRY, word_file
+from morphseq_dagster.testing.slurm_bench import touching, wait_for
 from morphseq_dagster.testing.slurm_cluster import LocalCluster
 
 STEPS = ("first", "second", "third")
@@ -65,6 +66,15 @@ def slow(workspace: Workspace, experiment: str, *, seconds: float) -> None:
     recipe = workspace.layout.recipes(experiment)[1]
     recipe.parent.mkdir(exist_ok=True)
     recipe.write_text(f"[first]\nslow_s = {seconds}\n")
+
+
+def hold(workspace: Workspace) -> Path:
+    """Let the first steps of all experiments be at work until the file is there that this returns."""
+    go = workspace.data_root.with_name("go")
+    recipe = workspace.layout.recipes("20240401")[0]
+    recipe.parent.mkdir(exist_ok=True)
+    recipe.write_text(f'[first]\nhold = "{go}"\n')
+    return go
 
 
 def make_settings(**more: object) -> SlurmSettings:
@@ -110,13 +120,6 @@ def attempts_of(workspace: Workspace) -> list[Attempt]:
 
 def claims_of(workspace: Workspace) -> list[Path]:
     return sorted(workspace.layout.claim("first", experiment="20240401").parent.glob("*.json"))
-
-
-def until(condition: Callable[[], bool], timeout_s: float = 40) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def told(items: Iterable[Item], kind: type[Item]) -> dict[str, list[str]]:
@@ -224,16 +227,15 @@ def test_twelve_experiments_with_one_failing_and_again(cluster: LocalCluster, re
 
 @pytest.mark.slurm
 def test_no_more_jobs_at_once_than_the_settings_allow(cluster: LocalCluster, relay: Workspace) -> None:
-    names = add(relay, 20)
-    most = 0
-    with start(relay, names, place_of=at_cluster(max_jobs=5), steps=("first",)) as campaign:
-        made = []
-        for item in campaign.items():
-            made.append(item)
-            most = max(most, sum(not attempt.is_closed for attempt in attempts_of(relay)))
+    names, go = add(relay, 20), hold(relay)
+    with touching(go, when=lambda: sum(a.record("start") is not None for a in attempts_of(relay)) == 5):
+        made = walk(start(relay, names, place_of=at_cluster(max_jobs=5), steps=("first",)))
     assert told(made, Made) == {name: ["first"] for name in names}
-    assert 2 <= most <= 5
     assert len(attempts_of(relay)) == 20
+    begun = sorted(float((attempt.record("intent") or {})["t"]) for attempt in attempts_of(relay))
+    closed = sorted(float((attempt.record("closed") or {})["t"]) for attempt in attempts_of(relay))
+    at_once = [number + 1 - sum(end < moment for end in closed) for number, moment in enumerate(begun)]
+    assert max(at_once) == 5
 
 
 @pytest.mark.slurm
@@ -259,7 +261,12 @@ def test_doubtful_submission_holds_nobody_else_up(cluster: LocalCluster, relay: 
     doubtful = root.attempt(("first", names[0]), key=request.key, number=1)
     root.begin(doubtful)
     doubtful.write("intent", t=time.time(), host="elsewhere", pid=1, run_id="dead", token=doubtful.token, resources={})
-    items = walk(start(relay, names, place_of=at_cluster(grace_s=6), steps=("first",)))
+    items = []
+    with start(relay, names, place_of=at_cluster(grace_s=240), steps=("first",)) as campaign:
+        for item in campaign.items():
+            items.append(item)
+            # Its grace ends when the other one is done, and by itself long after.
+            doubtful.write("intent", **{**(doubtful.record("intent") or {}), "t": time.time() - 300})
     assert [item.experiment for item in items] == [names[1], names[0]]
     assert told(items, Made) == {name: ["first"] for name in names}
     assert (doubtful.record("closed") or {})["kind"] == "void"
@@ -274,15 +281,14 @@ def start_child(workspace: Workspace, names: Iterable[str]) -> subprocess.Popen[
 
 @pytest.mark.slurm
 def test_jobs_of_a_killed_campaign_are_taken_over_without_a_submission(cluster: LocalCluster, relay: Workspace) -> None:
-    names = add(relay, 6)
-    for name in names:
-        slow(relay, name, seconds=4)
+    names, go = add(relay, 6), hold(relay)
     child = start_child(relay, names)
-    until(lambda: sum(attempt.record("job") is not None for attempt in attempts_of(relay)) == 6)
+    wait_for(lambda: sum(attempt.record("job") is not None for attempt in attempts_of(relay)) == 6)
     child.kill()
     child.communicate()
     before = connect(make_settings(), data_root=relay.data_root)[0].scheduler.calls["sbatch"]
-    items = walk(start(relay, names, place_of=at_cluster(), steps=("first",), run_id="second"))
+    with touching(go, when=lambda: all(attempt.record("adopted") is not None for attempt in attempts_of(relay))):
+        items = walk(start(relay, names, place_of=at_cluster(), steps=("first",), run_id="second"))
     assert told(items, Made) == {name: ["first"] for name in names}
     assert connect(make_settings(), data_root=relay.data_root)[0].scheduler.calls["sbatch"] == before == 0
     assert {found.run_id for name in names if (found := record(relay, name, "first"))} == {"child"}
@@ -296,13 +302,13 @@ def test_interrupted_campaign_cancels_all_its_jobs_and_keeps_what_is_done(
 ) -> None:
     names = add(relay, 6)
     for name in names[1:]:
-        slow(relay, name, seconds=60)
+        slow(relay, name, seconds=200)
     child = start_child(relay, names)
     assert child.stdout is not None
     assert child.stdout.readline().strip() == names[0]
-    until(lambda: sum(attempt.record("start") is not None for attempt in attempts_of(relay)) == 6)
+    wait_for(lambda: sum(attempt.record("start") is not None for attempt in attempts_of(relay)) == 6)
     child.send_signal(sent)
-    child.communicate(timeout=30)
+    child.communicate(timeout=180)
     assert child.returncode != 0
     kinds = sorted((attempt.record("closed") or {})["kind"] for attempt in attempts_of(relay))
     assert kinds == ["cancelled"] * 5 + ["done"]

@@ -24,7 +24,7 @@ from morphseq_dagster.storage.claims import SILENT_S, Claim, read_claim
 from morphseq_dagster.storage.durable import host_name
 from morphseq_dagster.storage.records import Record
 from morphseq_dagster.testing.relay import RELAY, RELAY_REGISTRY, word_file
-from morphseq_dagster.testing.slurm_bench import wait_for
+from morphseq_dagster.testing.slurm_bench import touching, wait_for
 from morphseq_dagster.testing.slurm_cluster import LocalCluster
 
 EXP = "20240418"
@@ -62,9 +62,20 @@ def place(slurm: SlurmSettings) -> Place:
 
 
 def slow(workspace: Workspace, seconds: float) -> None:
+    set_recipe(workspace, f"slow_s = {seconds}")
+
+
+def hold(workspace: Workspace) -> Path:
+    """Let the step's job be at work until the file is there that this returns."""
+    go = workspace.data_root.with_name("go")
+    set_recipe(workspace, f'hold = "{go}"')
+    return go
+
+
+def set_recipe(workspace: Workspace, line: str) -> None:
     recipe = workspace.layout.recipes(EXP)[1]
     recipe.parent.mkdir(exist_ok=True)
-    recipe.write_text(f"[first]\nslow_s = {seconds}\n")
+    recipe.write_text(f"[first]\n{line}\n")
 
 
 def claim_path(workspace: Workspace) -> Path:
@@ -107,7 +118,7 @@ def start_far(
         command = [sys.executable, "-c", CHILD, str(relay.data_root), slurm.model_dump_json(), EXP]
         child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         started.append(child)
-        wait_for(lambda: any(a.record("start") is not None and a.job for a in attempts_of(relay)), timeout_s=60)
+        wait_for(lambda: any(a.record("start") is not None and a.job for a in attempts_of(relay)))
         return child
 
     yield start
@@ -120,7 +131,7 @@ def start_far(
 
 @pytest.mark.slurm
 def test_claim_of_a_step_at_the_cluster_names_the_attempt(relay: Workspace, start_far: Callable[[], object]) -> None:
-    slow(relay, 60)
+    slow(relay, 280)
     start_far()
     claim = read_claim(claim_path(relay))
     assert claim is not None
@@ -132,12 +143,17 @@ def test_claim_of_a_step_at_the_cluster_names_the_attempt(relay: Workspace, star
 def test_living_wait_on_another_host_is_waited_for(
     relay: Workspace, place: Place, start_far: Callable[[], subprocess.Popen[bytes]]
 ) -> None:
-    slow(relay, 3)
+    go = hold(relay)
     child = start_far()
     met: list[Claim] = []
-    assert run_first(relay, place, on_wait=met.append) is None, "its result is there"
+
+    def meet(claim: Claim) -> None:
+        met.append(claim)
+        go.touch()
+
+    assert run_first(relay, place, on_wait=meet) is None, "its result is there"
     assert [claim.host for claim in met] == ["elsewhere"]
-    assert child.communicate(timeout=30)[0] == b"far\n"
+    assert child.communicate(timeout=180)[0] == b"far\n"
     assert kinds(relay) == ["done"]
 
 
@@ -145,7 +161,7 @@ def test_living_wait_on_another_host_is_waited_for(
 def test_job_of_a_killed_wait_on_another_host_is_taken_over(
     relay: Workspace, place: Place, start_far: Callable[[], subprocess.Popen[bytes]]
 ) -> None:
-    slow(relay, 3)
+    go = hold(relay)
     child = start_far()
     child.kill()
     child.wait()
@@ -153,7 +169,9 @@ def test_job_of_a_killed_wait_on_another_host_is_taken_over(
     with pytest.raises(TransientError, match="cluster job at work"):
         run_first(relay, ProcessPlace())
     assert read_claim(claim_path(relay)) is None, "refused, it holds nothing"
-    record = run_first(relay, place)
+    (attempt,) = attempts_of(relay)
+    with touching(go, when=lambda: attempt.record("adopted") is not None):
+        record = run_first(relay, place)
     assert record is not None
     assert (record.run_id, kinds(relay)) == ("far", ["done"])
 
@@ -162,22 +180,25 @@ def test_job_of_a_killed_wait_on_another_host_is_taken_over(
 def test_two_who_wait_for_one_job_both_end_well(
     relay: Workspace, place: Place, cluster: LocalCluster, start_far: Callable[[], subprocess.Popen[bytes]]
 ) -> None:
-    slow(relay, 8)
+    go = hold(relay)
     child = start_far()
     child.send_signal(signal.SIGSTOP)
     silence(relay)
     near: list[Record | None] = []
     thread = threading.Thread(target=lambda: near.append(run_first(relay, place)))
     thread.start()
-    wait_for(lambda: (claim := read_claim(claim_path(relay))) is not None and claim.host == host_name(), timeout_s=60)
+    wait_for(lambda: (claim := read_claim(claim_path(relay))) is not None and claim.host == host_name())
+    (attempt,) = attempts_of(relay)
+    wait_for(lambda: attempt.record("adopted") is not None)
     child.send_signal(signal.SIGCONT)
-    out, err = child.communicate(timeout=60)
-    thread.join(60)
+    go.touch()
+    out, err = child.communicate(timeout=180)
+    thread.join(180)
     assert (child.returncode, out) == (0, b"far\n"), err.decode()
     assert [record is not None and record.run_id for record in near] == ["far"]
     assert kinds(relay) == ["done"]
     assert read_claim(claim_path(relay)) is None
-    (attempt,) = attempts_of(relay)
+    assert attempts_of(relay) == [attempt]
     names = cluster.ask("squeue", "-h", "-t", "all", "-O", "Name:64", "--name", attempt.token).split()
     assert names == [attempt.token], "one job"
 
@@ -186,7 +207,7 @@ def test_two_who_wait_for_one_job_both_end_well(
 def test_whoever_takes_over_for_another_request_cancels_the_old_job_first(
     relay: Workspace, place: Place, start_far: Callable[[], subprocess.Popen[bytes]]
 ) -> None:
-    slow(relay, 60)
+    slow(relay, 280)
     child = start_far()
     child.send_signal(signal.SIGSTOP)
     silence(relay)
@@ -196,7 +217,7 @@ def test_whoever_takes_over_for_another_request_cancels_the_old_job_first(
     assert record.run_id == "near"
     assert sorted(map(str, kinds(relay))) == ["cancelled", "done"]
     child.send_signal(signal.SIGCONT)
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=180)
     assert child.returncode != 0
     assert b"cancelled" in err
     assert run_first(relay, place) is None, "the new result stands"

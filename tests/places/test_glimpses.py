@@ -17,7 +17,10 @@ GROUP = ("letters", "20240418")
 
 
 @pytest.fixture
-def layout(tmp_path: Path) -> Layout:
+def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+    """A data root at a moment at which the clock stands still, since ages are told by the second."""
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
     return Layout(tmp_path)
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -24,6 +23,7 @@ from morphseq_dagster.slurm.job import Resources
 from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.storage.records import read_record
 from morphseq_dagster.testing.relay import RELAY, RELAY_REGISTRY, word_file
+from morphseq_dagster.testing.slurm_bench import touching, wait_for
 from morphseq_dagster.testing.slurm_cluster import LocalCluster
 
 TIMES = {"environment": "any", "grace_s": 3, "lost_s": 10, "settle_s": 3}
@@ -62,9 +62,20 @@ def add(workspace: Workspace, count: int, *, failing: Iterable[int] = (), slow_s
 
 
 def set_time(workspace: Workspace, slow_s: float, *, experiment: str | None = None) -> None:
+    set_recipe(workspace, f"slow_s = {slow_s}", experiment=experiment)
+
+
+def hold(workspace: Workspace, *, experiment: str | None = None) -> Path:
+    """Let first steps be at work until the file is there that this returns."""
+    go = workspace.data_root.with_name("go")
+    set_recipe(workspace, f'hold = "{go}"', experiment=experiment)
+    return go
+
+
+def set_recipe(workspace: Workspace, line: str, *, experiment: str | None) -> None:
     recipe = workspace.layout.recipes(experiment or "20240101")[0 if experiment is None else 1]
     recipe.parent.mkdir(exist_ok=True)
-    recipe.write_text(f"[first]\nslow_s = {slow_s}\n")
+    recipe.write_text(f"[first]\n{line}\n")
 
 
 def make_place(**more: object) -> SlurmPlace:
@@ -102,13 +113,6 @@ def kinds(workspace: Workspace) -> Counter[str]:
 
 def claims_of(workspace: Workspace) -> list[Path]:
     return sorted(workspace.layout.claim("first", experiment="20240101").parent.glob("*.json"))
-
-
-def until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def start_child(
@@ -267,12 +271,14 @@ def test_allocation_whose_program_cannot_start_is_not_tried_again(
 
 @pytest.mark.slurm
 def test_killed_campaign_is_taken_over_without_a_submission(cluster: LocalCluster, relay: Workspace) -> None:
-    names, place = add(relay, 6, slow_s=4), make_place(pack_workers=6)
+    names, place = add(relay, 6), make_place(pack_workers=6)
+    go = hold(relay)
     child = start_child(relay, names, place=place)
-    until(lambda: sum(attempt.record("start") is not None for attempt in attempts_of(relay)) == 6)
+    wait_for(lambda: sum(attempt.record("start") is not None for attempt in attempts_of(relay)) == 6)
     child.kill()
     child.communicate()
-    items = walk(relay, names, place=place, run="second")
+    with touching(go, when=lambda: all(attempt.record("adopted") is not None for attempt in attempts_of(relay))):
+        items = walk(relay, names, place=place, run="second")
     assert [type(item) for item in items] == [Made] * 6
     assert submissions(relay, place) == 0
     assert kinds(relay) == {"done": 6}
@@ -284,15 +290,15 @@ def test_killed_campaign_is_taken_over_without_a_submission(cluster: LocalCluste
 def test_interrupted_campaign_cancels_its_allocation_and_keeps_what_is_done(
     cluster: LocalCluster, relay: Workspace
 ) -> None:
-    names, place = add(relay, 6, slow_s=60), make_place(pack_workers=2)
+    names, place = add(relay, 6, slow_s=280), make_place(pack_workers=2)
     set_time(relay, 0, experiment=names[0])
     child = start_child(relay, names, place=place)
     assert child.stdout is not None
     assert child.stdout.readline().strip() == names[0]
-    until(lambda: sum(attempt.record("start") is not None for attempt in attempts_of(relay)) == 3)
+    wait_for(lambda: sum(attempt.record("start") is not None for attempt in attempts_of(relay)) == 3)
     (job,) = {attempt.job for attempt in attempts_of(relay)}
     child.send_signal(signal.SIGTERM)
-    child.communicate(timeout=40)
+    child.communicate(timeout=180)
     assert child.returncode != 0
     assert kinds(relay) == {"done": 1, "cancelled": 5}
     assert job not in cluster.ask("squeue", "-h", "-o", "%i").split()
@@ -302,13 +308,14 @@ def test_interrupted_campaign_cancels_its_allocation_and_keeps_what_is_done(
 @pytest.mark.slurm
 def test_what_an_allocation_did_not_come_to_gets_another_one(cluster: LocalCluster, relay: Workspace) -> None:
     names, place = add(relay, 8), make_place(pack_workers=2)
-    for name in names[:2]:
-        set_time(relay, 15, experiment=name)
+    go, _ = (hold(relay, experiment=name) for name in names[:2])
     child = start_child(relay, names, place=place)
-    until(lambda: sum(attempt.record("start") is not None for attempt in attempts_of(relay)) == 2)
+    wait_for(lambda: sum(attempt.record("start") is not None for attempt in attempts_of(relay)) == 2)
     (job,) = {attempt.job for attempt in attempts_of(relay)}
     cluster.ask("scancel", "--batch", "--signal=USR1", str(job))
-    out, err = child.communicate(timeout=120)
+    wait_for(lambda: kinds(relay)["timeout"] == 2)
+    go.touch()
+    out, err = child.communicate(timeout=240)
     assert child.returncode == 0, err
     assert sorted(out.split()) == names
     assert kinds(relay) == {"timeout": 2, "void": 6, "done": 8}

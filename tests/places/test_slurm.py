@@ -20,7 +20,7 @@ from morphseq_dagster.steps.progress import Progress, listening
 from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.storage.records import Record, read_failure
 from morphseq_dagster.testing.chain import TOY, open_toy, run_chain, write_words
-from morphseq_dagster.testing.slurm_bench import wait_for
+from morphseq_dagster.testing.slurm_bench import touching, wait_for
 from morphseq_dagster.testing.slurm_cluster import LocalCluster
 
 EXPERIMENT = "20240418"
@@ -177,9 +177,13 @@ def start_child(workspace: Workspace, cluster: LocalCluster, run_id: str = "chil
 
 
 def slow_words(workspace: Workspace, *, seconds: float) -> None:
+    set_recipe(workspace, f"slow_s = {seconds}")
+
+
+def set_recipe(workspace: Workspace, line: str) -> None:
     recipe = workspace.layout.recipes(EXPERIMENT)[1]
     recipe.parent.mkdir(exist_ok=True)
-    recipe.write_text(f"[letters]\nslow_s = {seconds}\n")
+    recipe.write_text(f"[letters]\n{line}\n")
 
 
 def running(workspace: Workspace) -> bool:
@@ -191,12 +195,12 @@ def running(workspace: Workspace) -> bool:
 def test_interrupted_wait_cancels_the_job_and_frees_the_step(
     cluster: LocalCluster, workspace: Workspace, sent: signal.Signals
 ) -> None:
-    slow_words(workspace, seconds=60)
+    slow_words(workspace, seconds=280)
     child = start_child(workspace, cluster)
-    wait_for(lambda: running(workspace), timeout_s=40)
+    wait_for(lambda: running(workspace))
     ((attempt,),) = jobs_of(workspace)
     child.send_signal(sent)
-    child.communicate(timeout=30)
+    child.communicate(timeout=180)
     assert child.returncode != 0
     assert (attempt.record("closed") or {})["kind"] == "cancelled"
     assert attempt.job not in cluster.ask("squeue", "-h", "-o", "%i").split()
@@ -205,16 +209,18 @@ def test_interrupted_wait_cancels_the_job_and_frees_the_step(
 
 
 @pytest.mark.slurm
-def test_job_of_a_killed_wait_is_taken_over(cluster: LocalCluster, workspace: Workspace) -> None:
-    slow_words(workspace, seconds=1.5)
+def test_job_of_a_killed_wait_is_taken_over(cluster: LocalCluster, workspace: Workspace, tmp_path: Path) -> None:
+    set_recipe(workspace, f'hold = "{tmp_path}/go"')
     child = start_child(workspace, cluster)
-    wait_for(lambda: running(workspace), timeout_s=40)
+    wait_for(lambda: running(workspace))
     child.kill()
     child.communicate()
     with pytest.raises(TransientError, match="cluster job at work"):
         run_steps(workspace, ProcessPlace(), count=1)
-    (record,) = run_steps(workspace, make_place(cluster), count=1, run_id="second")
     ((attempt,),) = jobs_of(workspace)
+    with touching(tmp_path / "go", when=lambda: attempt.record("adopted") is not None):
+        (record,) = run_steps(workspace, make_place(cluster), count=1, run_id="second")
+    assert jobs_of(workspace) == [[attempt]]
     assert record.run_id == "child", "the first run's job did the work"
     assert (attempt.record("closed") or {})["kind"] == "done"
 
@@ -223,9 +229,9 @@ def test_job_of_a_killed_wait_is_taken_over(cluster: LocalCluster, workspace: Wo
 def test_job_of_a_killed_wait_for_what_is_no_longer_asked_is_cancelled(
     cluster: LocalCluster, workspace: Workspace
 ) -> None:
-    slow_words(workspace, seconds=60)
+    slow_words(workspace, seconds=280)
     child = start_child(workspace, cluster)
-    wait_for(lambda: running(workspace), timeout_s=40)
+    wait_for(lambda: running(workspace))
     child.kill()
     child.communicate()
     slow_words(workspace, seconds=0)

@@ -105,7 +105,7 @@ def test_a_tick_hands_over_what_a_failed_runs_job_made(
     with open_session(spec, workspace=workspace, experiment=EXP, run_id=run.run_id) as session:
         live = Errand(settings, registry=TOY, request=session.request).ensure()
     assert isinstance(live, Live)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while live.attempt.record("end") is None:
         assert time.monotonic() < deadline
         time.sleep(0.1)

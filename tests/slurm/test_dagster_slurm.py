@@ -108,7 +108,7 @@ def test_own_options_of_a_connection_cannot_let_unknown_host_keys_pass(cluster: 
     loose = ["-o", "StrictHostKeyChecking=no", "-o", "ControlMaster=auto", "-o", f"ControlPath={tmp_path}/cm"]
     transport = DagsterSlurmTransport(connection(cluster, extra_opts=loose, known_hosts_file=str(tmp_path / "known")))
     with pytest.raises(PermanentError, match="Host key verification failed"):
-        transport.run(["true"], timeout_s=20)
+        transport.run(["true"], timeout_s=120)
     transport.close()
     assert [path.name for path in tmp_path.iterdir()] == ["known"]
 
@@ -127,7 +127,7 @@ def test_cluster_object_of_ones_own_project(cluster: LocalCluster, lab: str) -> 
         {"transport": "dagster_slurm", "resource": lab, "steps": {"letters": {"memory": "1G"}}}
     )
     transport = make_transport(settings)
-    assert transport.run(["sinfo", "-h", "-o", "%P"], timeout_s=30).out.split() == ["cpu*", "gpu"]
+    assert transport.run(["sinfo", "-h", "-o", "%P"], timeout_s=120).out.split() == ["cpu*", "gpu"]
     transport.close()
     base = default_resources(settings)
     assert base == Resources(partition="cpu", cpus=3, memory="512M", time="00:07:00")

@@ -82,7 +82,7 @@ def test_job_over_its_memory_is_told_from_one_that_was_killed(bench: Bench) -> N
 
 
 def test_cancelled_from_outside_while_it_runs(bench: Bench) -> None:
-    live = bench.ensure(bench.spec("job", "sleep 60"))
+    live = bench.ensure(bench.spec("job", "sleep 280"))
     bench.until_running(live)
     bench.cluster.ask("scancel", live.job)
     verdict = bench.finish(live)
@@ -92,7 +92,7 @@ def test_cancelled_from_outside_while_it_runs(bench: Bench) -> None:
 
 def test_cancelled_from_outside_while_it_waits(bench: Bench) -> None:
     whole = Resources(cpus=16, exclude="n1", memory="64M", time="5")
-    first = bench.ensure(bench.spec("first", "sleep 60", resources=whole))
+    first = bench.ensure(bench.spec("first", "sleep 280", resources=whole))
     bench.until_running(first)
     live = bench.ensure(bench.spec("job", resources=whole))
     bench.cluster.ask("scancel", live.job)
@@ -101,20 +101,22 @@ def test_cancelled_from_outside_while_it_waits(bench: Bench) -> None:
 
 
 def test_killed_hard_from_outside_is_cancelled(bench: Bench) -> None:
-    live = bench.ensure(bench.spec("job", "sleep 60"))
+    live = bench.ensure(bench.spec("job", "sleep 280"))
     bench.until_running(live)
     bench.cluster.ask("scancel", "-b", "-f", "-s", "KILL", live.job)
     assert bench.finish(live).outcome in (Outcome.CANCELLED, Outcome.KILLED)
 
 
 def test_lost_folder_is_a_matter_of_configuration(bench: Bench) -> None:
-    spec = bench.spec("job", "", resources=Resources(memory="64M", time="5"))
-    held = bench.ensure(bench.spec("first", "sleep 3", resources=Resources(cpus=16, exclude="n1", memory="64M")))
-    live = bench.ensure(replace(spec, resources=Resources(cpus=16, exclude="n1", memory="64M")))
+    whole = Resources(cpus=16, exclude="n1", memory="64M")
+    held = bench.ensure(bench.spec("first", f"until [ -e {bench.root}/go ]; do sleep 0.1; done", resources=whole))
+    bench.until_running(held)
+    live = bench.ensure(bench.spec("job", resources=whole))
     shutil.move(live.attempt.folder, bench.root / "away")
+    (bench.root / "go").touch()
     bench.finish(held)
     # Its record is written where the folder was; the closing needs one.
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     look = bench.client.look([replace_folder(live, bench.root / "away")])
     while not (isinstance(row := next(iter(look.values())).queue, Row) and row.state == "FAILED"):
         assert time.monotonic() < deadline
@@ -157,8 +159,8 @@ def test_job_that_the_scheduler_starts_again_is_one_attempt_with_one_result(benc
     wait_for((bench.root / "twice").exists)
     bench.cluster.ask("scontrol", "requeue", live.job)
     bench.start_again(live)
-    wait_for(lambda: (live.attempt.record("start") or {}).get("restart") == 1, timeout_s=60)
-    verdict = watch.wait(60)
+    wait_for(lambda: (live.attempt.record("start") or {}).get("restart") == 1)
+    verdict = watch.wait(180)
     poller.close()
     assert verdict is not None
     assert verdict.outcome is Outcome.DONE, "the end of its first life is no end"
@@ -209,7 +211,7 @@ def test_time_limits_are_told_whether_the_job_heeds_the_warning_or_not(limited: 
 
 
 def test_job_on_a_node_that_goes_down_is_told_so_and_the_node_named(bench: Bench) -> None:
-    spec = replace(bench.spec("job", "sleep 60", resources=Resources(memory="64M", exclude="n1")), requeue=False)
+    spec = replace(bench.spec("job", "sleep 280", resources=Resources(memory="64M", exclude="n1")), requeue=False)
     live = bench.ensure(spec)
     bench.until_running(live)
     bench.cluster.ask("scontrol", "update", "nodename=n2", "state=down", "reason=test")

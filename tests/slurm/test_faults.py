@@ -37,13 +37,13 @@ from morphseq_dagster.slurm.commands import Scheduler
 from morphseq_dagster.slurm.folder import JobRoot
 from morphseq_dagster.places.connection import make_transport
 from morphseq_dagster.settings import SlurmSettings
-from morphseq_dagster.testing.slurm_cluster import QUICK
+from morphseq_dagster.testing.slurm_cluster import UNHURRIED
 from morphseq_dagster.testing.slurm_faults import Interrupted
 from pathlib import Path
 root, spec, stop = Path(sys.argv[1]), pickle.loads(bytes.fromhex(sys.argv[2])), sys.argv[3] == "stop"
 transport = make_transport(SlurmSettings.model_validate_json(sys.argv[4]))
 stopping = Interrupted(transport, "sbatch", lambda: os.kill(os.getpid(), signal.SIGSTOP))
-client = Client(Scheduler(stopping if stop else transport), root=JobRoot(root / "jobs"), patience=QUICK)
+client = Client(Scheduler(stopping if stop else transport), root=JobRoot(root / "jobs"), patience=UNHURRIED)
 print("ready", flush=True)
 sys.stdin.readline()
 live = client.ensure(spec, done=(root / f"{spec.group[1]}.result").is_file, run_id=str(os.getpid()))
@@ -66,7 +66,7 @@ def start_child(bench: Bench, spec: JobSpec, *, stop: bool = False) -> subproces
     return child
 
 
-def finish_all(bench: Bench, specs: list[JobSpec], *, timeout_s: float = 120) -> None:
+def finish_all(bench: Bench, specs: list[JobSpec], *, timeout_s: float = 300) -> None:
     """Ensure everything to its end as another run would, and look at what is left."""
     poller = Poller(bench.client)
     lives = [live for spec in specs if isinstance(live := bench.ensure(spec, run_id="survivor"), Live)]
@@ -113,7 +113,7 @@ def test_twenty_clients_at_once_for_one_request(bench: Bench) -> None:
     for child in children:
         child.stdin.write("go\n")
         child.stdin.flush()
-    said = {child.communicate(timeout=120)[0].strip() for child in children}
+    said = {child.communicate(timeout=300)[0].strip() for child in children}
     finish_all(bench, [spec])
     assert len(said - {"done"}) == 1
     assert len(bench.client.root.attempts(spec.group, key=spec.key)) == 1
@@ -130,7 +130,7 @@ def test_creator_suspended_between_intent_and_submission(bench: Bench) -> None:
     assert isinstance(live, Live)
     assert live.attempt.number == 2
     child.send_signal(signal.SIGCONT)
-    late = child.communicate(timeout=60)[0].strip()
+    late = child.communicate(timeout=180)[0].strip()
     assert bench.finish(live).outcome is Outcome.DONE
     first = bench.client.root.attempts(spec.group, key=spec.key)[0]
     assert first.owner() == VOID
@@ -177,24 +177,23 @@ def quick_client(bench: Bench) -> Client:
 
 def test_controller_away_while_jobs_end(bench: Bench) -> None:
     bench.client = quick_client(bench)
-    good, bad = bench.ensure(bench.spec("good", "sleep 1.5")), bench.ensure(bench.spec("bad", "sleep 1.5; exit 3"))
+    hold = f"until [ -e {bench.root}/go ]; do sleep 0.1; done"
+    good, bad = bench.ensure(bench.spec("good", hold)), bench.ensure(bench.spec("bad", f"{hold}; exit 3"))
     bench.until_running(good)
     bench.until_running(bad)
     poller = Poller(bench.client)
     bench.cluster.stop("slurmctld")
     try:
         watches = {live.spec.group[1]: poller.watch(live, done=bench.done(live.spec.group[1])) for live in (good, bad)}
-        verdict = watches["good"].wait(30)
+        (bench.root / "go").touch()
+        verdict = watches["good"].wait(120)
         assert verdict is not None, "success is known from files"
         assert verdict.outcome is Outcome.DONE
-        deadline = time.monotonic() + 20
-        while not watches["bad"].status.trouble:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_for(lambda: bool(watches["bad"].status.trouble) and bad.attempt.record("end") is not None)
         assert watches["bad"].verdict is None, "no answer proves nothing"
     finally:
         bench.cluster.start("slurmctld")
-    verdict = watches["bad"].wait(60)
+    verdict = watches["bad"].wait(180)
     poller.close()
     assert verdict is not None
     assert verdict.outcome is Outcome.FAILED
@@ -219,7 +218,7 @@ def test_accounting_away(bench: Bench) -> None:
         ends = {}
         for name, body in (("good", "true"), ("bad", "exit 3")):
             ends[name] = bench.run(bench.spec(name, body)).outcome
-        live = bench.ensure(bench.spec("ended", "sleep 60"))
+        live = bench.ensure(bench.spec("ended", "sleep 280"))
         bench.until_running(live)
         bench.cluster.ask("scancel", live.job)
         ends["ended"] = bench.finish(live).outcome
@@ -230,22 +229,26 @@ def test_accounting_away(bench: Bench) -> None:
 
 def test_login_node_away_in_mid_job(bench: Bench) -> None:
     with_ssh = bench.with_transport(bench.cluster.ssh())
-    good = with_ssh.ensure(with_ssh.spec("good", "sleep 3"))
-    bad = with_ssh.ensure(with_ssh.spec("bad", "sleep 3; exit 3"))
-    with_ssh.until_running(bad)
+    hold = f"until [ -e {bench.root}/go ]; do sleep 0.1; done"
+    good = with_ssh.ensure(with_ssh.spec("good", hold))
+    bad = with_ssh.ensure(with_ssh.spec("bad", f"{hold}; exit 3"))
+    for live in (good, bad):
+        with_ssh.until_running(live)
     poller = Poller(with_ssh.client)
     watches = {live.spec.group[1]: poller.watch(live, done=bench.done(live.spec.group[1])) for live in (good, bad)}
     bench.cluster.stop("sshd")
     try:
-        verdict = watches["good"].wait(30)
+        (bench.root / "go").touch()
+        verdict = watches["good"].wait(120)
         assert verdict is not None
         assert verdict.outcome is Outcome.DONE
         with pytest.raises(UnreachableError):
             with_ssh.ensure(with_ssh.spec("new"))
+        wait_for(lambda: bad.attempt.record("end") is not None)
         assert watches["bad"].verdict is None
     finally:
         bench.cluster.start("sshd")
-    verdict = watches["bad"].wait(60)
+    verdict = watches["bad"].wait(180)
     assert verdict is not None
     assert verdict.outcome is Outcome.FAILED
     finish_all(with_ssh, [with_ssh.spec("new")])
@@ -259,16 +262,17 @@ def test_twenty_jobs_of_a_killed_client_are_found_again_without_a_submission(
     specs = [bench.spec(f"job{number}", "sleep 2") for number in range(20)]
     with DoomedClients(bench.root, settings=bench.settings) as clients:
         clients.kill_at_the_end(specs)
-    other = make_bench(bench.root)
+    other, began = make_bench(bench.root), time.monotonic()
     finish_all(other, specs)
     assert other.client.scheduler.calls["sbatch"] == 0
-    assert other.client.scheduler.calls["squeue"] <= 40
+    # One for each that is found again, then one for all together; more only where all of it takes long.
+    assert other.client.scheduler.calls["squeue"] <= max(40, 22 + questions_within(time.monotonic() - began, jobs=20))
 
 
 def test_jobs_of_a_killed_client_are_cancelled_from_their_folders_alone(
     bench: Bench, make_bench: Callable[[Path], Bench]
 ) -> None:
-    specs = [bench.spec(f"job{number}", "sleep 100") for number in range(10)]
+    specs = [bench.spec(f"job{number}", "sleep 280") for number in range(10)]
     with DoomedClients(bench.root, settings=bench.settings) as clients:
         clients.kill_at_the_end(specs)
     other = make_bench(bench.root)
@@ -283,7 +287,7 @@ def test_jobs_of_a_killed_client_are_cancelled_from_their_folders_alone(
 
 
 def test_cancel_of_many_running_jobs(bench: Bench) -> None:
-    lives = [bench.ensure(bench.spec(f"job{number}", "sleep 100")) for number in range(12)]
+    lives = [bench.ensure(bench.spec(f"job{number}", "sleep 280")) for number in range(12)]
     for live in lives:
         bench.until_running(live)
     attempts = [live.attempt for live in lives]
@@ -296,7 +300,7 @@ def test_cancel_of_many_running_jobs(bench: Bench) -> None:
 
 def test_cancelled_job_that_waits_never_works(bench: Bench) -> None:
     whole = Resources(cpus=16, exclude="n1", memory="64M", time="5")
-    first = bench.ensure(bench.spec("first", "sleep 100", resources=whole))
+    first = bench.ensure(bench.spec("first", "sleep 280", resources=whole))
     bench.until_running(first)
     second = bench.ensure(bench.spec("second", resources=whole))
     bench.client.cancel([second.attempt, first.attempt])
@@ -305,15 +309,20 @@ def test_cancelled_job_that_waits_never_works(bench: Bench) -> None:
 
 
 def test_poller_watches_many_jobs_with_few_questions(bench: Bench) -> None:
-    specs = [bench.spec(f"job{number}", "sleep 1") for number in range(15)]
+    specs, began = [bench.spec(f"job{number}", "sleep 1") for number in range(15)], time.monotonic()
     finish_all(bench, specs)
     # One question covers all: far fewer than one per job and second.
-    assert bench.client.scheduler.calls["squeue"] <= 20
+    assert bench.client.scheduler.calls["squeue"] <= max(20, 2 + questions_within(time.monotonic() - began, jobs=15))
     assert bench.client.scheduler.calls["sacct"] <= 4
 
 
+def questions_within(seconds: float, *, jobs: int) -> float:
+    """Most questions that a poller asks in a time: between two of them lie 25 ms for each job that is watched."""
+    return seconds / (jobs * 0.025)
+
+
 def test_job_of_a_lost_node_that_the_scheduler_starts_again_is_one_attempt(bench: Bench) -> None:
-    first = f"[ -e {bench.root}/twice ] || {{ touch {bench.root}/twice; sleep 100; }}"
+    first = f"[ -e {bench.root}/twice ] || {{ touch {bench.root}/twice; sleep 280; }}"
     spec = bench.spec("job", first, resources=Resources(memory="64M", time="5", exclude="n1"))
     live = bench.ensure(spec)
     assert isinstance(live, Live)
@@ -321,10 +330,10 @@ def test_job_of_a_lost_node_that_the_scheduler_starts_again_is_one_attempt(bench
     poller = Poller(bench.client)
     watch = poller.watch(live, done=bench.done("job"))
     bench.cluster.ask("scontrol", "update", "nodename=n2", "state=down", "reason=test")
-    wait_for(lambda: watch.status.state == "PENDING", timeout_s=60)
+    wait_for(lambda: watch.status.state == "PENDING")
     bench.cluster.ask("scontrol", "update", "nodename=n2", "state=resume")
     bench.start_again(live)
-    verdict = watch.wait(60)
+    verdict = watch.wait(180)
     poller.close()
     assert verdict is not None
     assert verdict.outcome is Outcome.DONE

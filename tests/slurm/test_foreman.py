@@ -67,7 +67,7 @@ class Site:
 
     def work(self, members: Sequence[Attempt], **more: int) -> int:
         child = self.start(members, **more)
-        said, _ = child.communicate(timeout=60)
+        said, _ = child.communicate(timeout=180)
         assert said == "", "a member speaks into its own log"
         return child.returncode
 
@@ -140,7 +140,7 @@ def test_module_that_cannot_be_imported_fails_each_member_in_its_own_words(site:
     command = (sys.executable, "-P", "-m", "morphseq_dagster.no_such_module")
     members = [site.add(name, command=command) for name in ("a", "b")]
     child = site.start(members)
-    said, _ = child.communicate(timeout=60)
+    said, _ = child.communicate(timeout=180)
     assert child.returncode == 0
     assert "no_such_module" in said, "and in the log of the pack"
     for member in members:
@@ -190,7 +190,7 @@ def test_member_whose_folder_is_gone_or_cannot_be_written_takes_nobody_with_it(s
     shutil.rmtree(members[0].folder)
     members[1].path(".end.0").mkdir()
     child = site.start(members, workers=1)
-    said, _ = child.communicate(timeout=60)
+    said, _ = child.communicate(timeout=180)
     assert child.returncode == 0
     assert [end_of(member) for member in members] == [None, None, (0, "")]
     assert [len(site.traces(name)) for name in ("gone", "full", "fine")] == [0, 1, 1]
@@ -205,21 +205,32 @@ def test_signal_to_the_job_ends_what_is_in_hand_and_nothing_more_is_begun(
     child = site.start(members, workers=2)
     wait_for(lambda: all(site.traces(name) for name in ("m0", "m1")))
     child.send_signal(number)
-    child.communicate(timeout=30)
+    child.communicate(timeout=180)
     assert child.returncode == code
     assert [end_of(member) for member in members] == [(128 + number, told)] * 2 + [None] * 2
     assert [member.owner() for member in members] == ["7", "7", None, None]
 
 
-def test_member_that_is_told_of_the_end_of_the_allocation_first_makes_no_room(site: Site) -> None:
-    members = [site.add("m", "wait"), site.add("next")]
-    child = site.start(members, workers=1)
-    wait_for(lambda: bool(site.traces("m")))
-    os.kill(int(site.traces("m")[0][0]), signal.SIGTERM)
-    time.sleep(0.1)
-    child.send_signal(signal.SIGTERM)
-    child.communicate(timeout=30)
-    assert (child.returncode, site.traces("next")) == (143, [])
+@pytest.mark.parametrize("heeding", [False, True], ids=["ended by the signal", "ends by itself"])
+def test_member_that_is_told_of_the_end_of_the_allocation_first_makes_no_room(site: Site, heeding: bool) -> None:
+    heed = site.root / "heed.sh"
+    heed.write_text(f"trap 'kill $!; exit 143' TERM; sleep 300 & echo $$ >{site.root}/$1.ran; wait\n")
+    # Whether this process comes to the second signal within the moment is the machine's to say: then it is tried again.
+    for number in range(10):
+        command = ("bash", str(heed), f"m{number}") if heeding else FORKED
+        member, following = site.add(f"m{number}", "wait", command=command), f"next{number}"
+        child = site.start([member, site.add(following)], workers=1)
+        wait_for(lambda: bool(site.traces(f"m{number}")))  # noqa: B023 - called at once
+        began = time.monotonic()
+        os.kill(int(site.traces(f"m{number}")[0][0]), signal.SIGTERM)
+        wait_for(lambda: end_of(member) is not None)  # noqa: B023
+        child.send_signal(signal.SIGTERM)
+        in_time = time.monotonic() - began < 0.9
+        child.communicate(timeout=180)
+        if in_time:
+            assert (child.returncode, site.traces(following)) == (143, [])
+            return
+    pytest.fail("this machine never came to the second signal within a second")
 
 
 def test_of_two_signals_that_come_together_the_stronger_is_heeded(site: Site) -> None:
@@ -230,7 +241,7 @@ def test_of_two_signals_that_come_together_the_stronger_is_heeded(site: Site) ->
     child.send_signal(signal.SIGUSR1)
     child.send_signal(signal.SIGTERM)
     child.send_signal(signal.SIGCONT)
-    child.communicate(timeout=30)
+    child.communicate(timeout=180)
     assert child.returncode == 143
     assert (end_of(members[0]), end_of(members[1])) == ((143, "TERM"), None)
 
@@ -245,13 +256,13 @@ def test_wish_to_cancel_ends_one_and_is_answered_where_it_came_before_the_claim(
     wait_for(lambda: end_of(members[2]) is not None)
     assert end_of(members[1]) is None, "the other one goes on"
     (site.root / "open").touch()
-    child.communicate(timeout=30)
+    child.communicate(timeout=180)
     assert (child.returncode, end_of(members[1])) == (0, (0, ""))
 
 
 def test_member_over_its_time_is_warned_and_one_that_does_not_listen_is_ended(site: Site) -> None:
     members = [site.add("warned", "wait"), site.add("deaf", "stubborn"), site.add("quick")]
-    assert site.work(members, workers=2, limit=1, overdue=1) == 0
+    assert site.work(members, workers=2, limit=3, overdue=1) == 0
     assert end_of(members[0]) == (128 + signal.SIGUSR1, "USR1")
     assert end_of(members[1]) == (143, "USR1"), "it is the time that has ended it"
     assert end_of(members[2]) == (0, "")

@@ -75,9 +75,9 @@ def test_way_through_a_jump_host_is_one_login_and_leaves_nothing(
     monkeypatch.setenv("DAGSTER_SLURM_SSH_CONTROL_DIR", str(tmp_path / "control"))
     way = make_transport(cluster.settings(transport, ssh=dataclasses.asdict(gate)))
     assert isinstance(way, SshTransport)
-    server = int(way.run(["sh", "-c", "echo $PPID"], timeout_s=30).out)
+    server = int(way.run(["sh", "-c", "echo $PPID"], timeout_s=120).out)
     assert len(ways_through(gate)) == 1
-    assert way.run(["echo", "a b"], timeout_s=30).out == "a b\n"
+    assert way.run(["echo", "a b"], timeout_s=120).out == "a b\n"
     way.put(str(tmp_path / "x"), b"\0\xff")
     assert way.get(str(tmp_path / "x")) == b"\0\xff"
     assert way.logins == 1
@@ -91,7 +91,7 @@ def test_unknown_host_key_of_a_jump_host_is_refused(cluster: LocalCluster, gate:
     known = cluster.address().known_hosts
     way = make_transport(cluster.settings(transport, ssh={**dataclasses.asdict(gate), "known_hosts": known}))
     with pytest.raises(PermanentError, match="Host key verification failed"):
-        way.run(["true"], timeout_s=30)
+        way.run(["true"], timeout_s=120)
     way.close()
 
 
@@ -103,5 +103,5 @@ def test_key_that_the_jump_host_does_not_know_is_refused(
     settings = cluster.settings(transport, ssh={**dataclasses.asdict(gate), "key": str(tmp_path / "other")})
     way = make_transport(settings)
     with pytest.raises(PermanentError, match="Permission denied"):
-        way.run(["true"], timeout_s=30)
+        way.run(["true"], timeout_s=120)
     way.close()

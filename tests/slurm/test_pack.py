@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,14 +18,14 @@ import pytest
 from morphseq_dagster.slurm.errors import RejectedError, UndecidedError, UnreachableError
 from morphseq_dagster.slurm.folder import Attempt, JobRoot
 from morphseq_dagster.slurm.job import JobSpec, Resources
-from morphseq_dagster.slurm.live import Live, Patience, Verdict
+from morphseq_dagster.slurm.live import Live, Verdict
 from morphseq_dagster.slurm.local import LocalTransport
 from morphseq_dagster.slurm.outcome import Outcome
 from morphseq_dagster.slurm.pack import Member, resources_of_pack, submit_pack
 from morphseq_dagster.slurm.poller import Poller, Watch
 from morphseq_dagster.testing.sequel import SEQUEL, key_of
 from morphseq_dagster.testing.slurm_bench import Bench, wait_for
-from morphseq_dagster.testing.slurm_cluster import LocalCluster
+from morphseq_dagster.testing.slurm_cluster import QUICK, UNHURRIED, LocalCluster
 from morphseq_dagster.testing.slurm_faults import Interrupted
 
 SMALL = Resources(memory="32M", time="5")
@@ -45,7 +46,7 @@ die = lambda: os.kill(os.getpid(), signal.SIGKILL)
 doomed = Interrupted(LocalTransport(), "sbatch", die, when=sys.argv[2])
 bench = Bench(cluster, root, cluster.client(root / "jobs", transport=doomed))
 resources = Resources(memory="32M", time="5")
-specs = [bench.spec(name, "sleep 1", resources=resources) for name in sys.argv[3].split(",")]
+specs = [bench.spec(name, sys.argv[4], resources=resources) for name in sys.argv[3].split(",")]
 submit_pack(bench.client, [Member(spec, lambda _: None) for spec in specs], workers=4, python=sys.executable)
 """
 
@@ -53,7 +54,10 @@ submit_pack(bench.client, [Member(spec, lambda _: None) for spec in specs], work
 @pytest.fixture
 def local(cluster: LocalCluster, tmp_path: Path) -> Iterator[Bench]:
     found = Bench(cluster, tmp_path, cluster.client(tmp_path / "jobs"))
+    wait_for(lambda: not found.queued(), timeout_s=400)  # what others have left behind
     yield found
+    if left := found.queued():
+        cluster.ask("scancel", *left)
     wait_for(lambda: not found.queued())
 
 
@@ -86,7 +90,7 @@ def watched(bench: Bench, lives: Sequence[Live]) -> Iterator[list[Watch]]:
 
 def finish(bench: Bench, lives: Sequence[Live]) -> list[Verdict]:
     with watched(bench, lives) as watches:
-        wait_for(lambda: all(watch.ended.is_set() for watch in watches), timeout_s=120)
+        wait_for(lambda: all(watch.ended.is_set() for watch in watches), timeout_s=300)
         return [_verdict(watch) for watch in watches]
 
 
@@ -105,8 +109,17 @@ def packs_of(bench: Bench) -> list[Attempt]:
     ]
 
 
+def asked_at(attempt: Attempt) -> float:
+    return float((attempt.record("intent") or {})["t"])
+
+
 def kinds(verdicts: Sequence[Verdict]) -> list[Outcome]:
     return [verdict.outcome for verdict in verdicts]
+
+
+def begun(bench: Bench, specs: Sequence[JobSpec]) -> int:
+    """Count the requests whose command has begun."""
+    return sum(bench.executions(spec.group[1]) > 0 for spec in specs)
 
 
 def executions(bench: Bench, specs: Sequence[JobSpec]) -> set[int]:
@@ -199,8 +212,9 @@ def test_what_fails_or_is_killed_in_a_pack_is_known_while_the_others_go_on(local
 @pytest.mark.slurm
 def test_killed_job_of_a_pack_loses_what_was_in_hand_and_leaves_the_rest_to_be_tried_again(local: Bench) -> None:
     """A member kills the process that all are forked of, as the kernel may for want of memory."""
+    both = f"until [ -e {local.root}/m001.ran ] && [ -e {local.root}/m002.ran ]; do sleep 0.1; done"
     specs = [
-        *small(local, 3, "sleep 60", first="sleep 1; kill -9 $PPID; sleep 60"),
+        *small(local, 3, "sleep 280", first=f"{both}; kill -9 $PPID; sleep 280"),
         local.spec("left", resources=SMALL),
     ]
     lives = pack_of(local, specs, workers=3)
@@ -227,7 +241,7 @@ def test_chain_is_one_job_whose_followers_are_found_like_any_other(local: Bench)
     poller = Poller(local.client)
     try:
         for name in ("one", "two", "three"):
-            verdict = poller.watch(lives[-1], done=(local.root / f"{name}.ran").exists).wait(60)
+            verdict = poller.watch(lives[-1], done=(local.root / f"{name}.ran").exists).wait(180)
             assert verdict is not None
             assert verdict.outcome is Outcome.DONE
             following = replace(spec, group=("step", "two" if name == "one" else "three"), key=key_of("two"))
@@ -251,7 +265,7 @@ def test_cancelled_allocation_keeps_what_is_done_and_leaves_the_rest_to_the_next
     body = f"case $0 in *m00[0-2].sh) ;; *) until [ -e {gate} ]; do sleep 0.1; done ;; esac"
     specs = small(local, 12, body)
     lives = pack_of(local, specs, workers=2)
-    wait_for(lambda: sum(live.attempt.record("start") is not None for live in lives) == 5)
+    wait_for(lambda: begun(local, specs) == 5)
     local.cluster.ask("scancel", lives[0].job)
     verdicts = finish(local, lives)
     assert kinds(verdicts) == [Outcome.DONE] * 3 + [Outcome.CANCELLED] * 9
@@ -267,9 +281,9 @@ def test_cancelled_allocation_keeps_what_is_done_and_leaves_the_rest_to_the_next
 @pytest.mark.slurm
 def test_allocation_that_nobody_begins_any_more_is_tried_again(local: Bench) -> None:
     """A warning before the time limit: what is in hand is out of time, the others were never begun."""
-    specs = small(local, 6, "sleep 60")
+    specs = small(local, 6, "sleep 280")
     lives = pack_of(local, specs, workers=2)
-    wait_for(lambda: sum(live.attempt.record("start") is not None for live in lives) == 2)
+    wait_for(lambda: begun(local, specs) == 2)
     local.cluster.ask("scancel", "--batch", "--signal=USR1", lives[0].job)
     verdicts = finish(local, lives)
     assert kinds(verdicts) == [Outcome.TIMEOUT] * 2 + [Outcome.VOID] * 4
@@ -280,17 +294,17 @@ def test_allocation_that_nobody_begins_any_more_is_tried_again(local: Bench) -> 
 @pytest.mark.slow
 @pytest.mark.slurm
 def test_allocation_that_the_scheduler_starts_again_takes_up_what_it_had_in_hand(local: Bench) -> None:
-    once = "[ -e $0.again ] || { touch $0.again; sleep 60; }"
+    once = "[ -e $0.again ] || { touch $0.again; sleep 280; }"
     specs = [local.spec("quick", resources=SMALL), *(local.spec(f"s{n}", once, resources=SMALL) for n in range(3))]
     lives = pack_of(local, specs, workers=2)
     with watched(local, lives) as watches:
-        wait_for(lambda: sum(live.attempt.record("start") is not None for live in lives) == 3)
+        wait_for(lambda: all((local.root / f"s{number}.sh.again").exists() for number in range(2)))
         local.cluster.ask("scontrol", "requeue", lives[0].job)
         local.start_again(lives[1])
-        wait_for(lambda: (lives[3].attempt.record("start") or {}).get("restart") == 1)
+        wait_for((local.root / "s2.sh.again").exists)
         local.cluster.ask("scontrol", "requeue", lives[0].job)
         local.start_again(lives[3])
-        wait_for(lambda: all(watch.ended.is_set() for watch in watches), timeout_s=120)
+        wait_for(lambda: all(watch.ended.is_set() for watch in watches), timeout_s=300)
         assert kinds([_verdict(watch) for watch in watches]) == [Outcome.DONE] * 4
     assert [local.executions(spec.group[1]) for spec in specs] == [1, 2, 2, 2]
     assert {live.attempt.number for live in lives} == {1}
@@ -305,24 +319,29 @@ def test_time_limit_of_the_allocation_is_that_of_what_it_had_in_hand(local: Benc
     lives = submit_pack(local.client, members(specs), workers=2, python=sys.executable, time_limit="1")
     found = [live for live in lives if live is not None]
     with watched(local, found) as watches:
-        wait_for(lambda: all(watch.ended.is_set() for watch in watches), timeout_s=240)
+        wait_for(lambda: all(watch.ended.is_set() for watch in watches), timeout_s=400)
         assert kinds([_verdict(watch) for watch in watches]) == [Outcome.TIMEOUT] * 2 + [Outcome.VOID] * 2
 
 
 @pytest.mark.slurm
 def test_cancelling_one_member_leaves_the_allocation_and_cancelling_all_ends_it(local: Bench) -> None:
-    specs = small(local, 6, "sleep 60")
+    foreman = local.root / "foreman"
+    specs = small(local, 6, f"echo $PPID > {foreman}.$$; mv {foreman}.$$ {foreman}; sleep 280")
     lives = pack_of(local, specs, workers=2)
-    wait_for(lambda: sum(live.attempt.record("start") is not None for live in lives) == 2)
+    wait_for(lambda: begun(local, specs) == 2 and foreman.exists())
     one, waiting = lives[0].attempt, lives[5].attempt
     local.client.cancel([one, waiting])
     local.client.await_cancelled([one, waiting])
     assert [(attempt.record("closed") or {})["kind"] for attempt in (one, waiting)] == ["cancelled"] * 2
     assert local.client.scheduler.calls["scancel"] == 0
     assert local.queued() == [lives[0].job]
-    wait_for(lambda: lives[2].attempt.record("start") is not None)
+    wait_for(lambda: local.executions("m002") == 1)
     left = [live.attempt for live in lives[1:5]]
+    # Who looks between two wishes may end one member and begin the next.
+    os.kill(int(foreman.read_text()), signal.SIGSTOP)
     local.client.cancel(left)
+    with suppress(ProcessLookupError):
+        os.kill(int(foreman.read_text()), signal.SIGCONT)
     local.client.await_cancelled(left)
     assert local.client.scheduler.calls["scancel"] == 1
     assert local.queued() == []
@@ -352,12 +371,14 @@ def test_lost_answer_is_found_by_the_name_of_the_pack(local: Bench) -> None:
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_client_killed_around_sbatch_never_leads_to_a_second_execution(local: Bench, when: str) -> None:
     names = [f"m{number:03d}" for number in range(8)]
-    told = [str(local.root), when, ",".join(names)]
+    hold = f"until [ -e {local.root}/go ]; do sleep 0.1; done"
+    told = [str(local.root), when, ",".join(names), hold]
     done = subprocess.run([sys.executable, "-c", CHILD, *told], check=False, capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    specs = [local.spec(name, "sleep 1", resources=SMALL) for name in names]
+    specs = [local.spec(name, hold, resources=SMALL) for name in names]
     lives = [found for spec in specs if isinstance(found := local.ensure(spec, run_id="next"), Live)]
     assert len(lives) == len(names)
+    (local.root / "go").touch()
     assert set(kinds(finish(local, lives))) == {Outcome.DONE}
     assert executions(local, specs) == {1}
     (pack,) = packs_of(local)
@@ -370,17 +391,20 @@ def test_client_killed_around_sbatch_never_leads_to_a_second_execution(local: Be
 def test_doubtful_members_are_asked_for_together_and_given_up_after_their_grace(local: Bench) -> None:
     specs = small(local, 5)
     gone = local.with_transport(Interrupted(LocalTransport(), "sbatch", lambda: None, when="instead"))
-    gone.client.patience = Patience(grace_s=3.0, lost_s=5.0, settle_s=1.5, files_s=10.0)
+    gone.client.patience = UNHURRIED
+    began = time.monotonic()
     with pytest.raises(UnreachableError):
         pack_of(gone, specs)
     for spec in specs:
         with pytest.raises(UndecidedError):
             gone.client.ensure(spec, done=lambda: False, run_id="run", wait=False)
-    assert gone.client.scheduler.calls["squeue"] == 1
-    began = time.monotonic()
+    assert 1 <= gone.client.scheduler.calls["squeue"] <= 1 + (time.monotonic() - began) // 2, "an answer is for 2 s"
+    gone.client.patience = QUICK
     verdicts = [gone.run(spec) for spec in specs]
     assert set(kinds(verdicts)) == {Outcome.DONE}
-    assert time.monotonic() - began >= 1
+    for spec in specs:
+        first, second = local.client.root.attempts(spec.group, key=spec.key)
+        assert asked_at(second) - asked_at(first) >= QUICK.grace_s
     assert executions(local, specs) == {1}
     assert {spec.group[1]: len(local.client.root.attempts(spec.group, key=spec.key)) for spec in specs} == {
         spec.group[1]: 2 for spec in specs

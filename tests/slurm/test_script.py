@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.slurm.folder import Attempt, JobRoot
 from morphseq_dagster.slurm.job import Environment, JobSpec, Resources
 from morphseq_dagster.slurm.script import write_script
+from morphseq_dagster.testing.slurm_bench import wait_for
 
 KEY = "ab" * 32
 
@@ -42,7 +42,7 @@ class Node:
 
     def run(self, job: str = "1", **variables: str) -> tuple[int, str]:
         child = self.start(job, **variables)
-        out, _ = child.communicate(timeout=30)
+        out, _ = child.communicate(timeout=180)
         return child.returncode, out
 
 
@@ -151,29 +151,27 @@ def test_racing_jobs_execute_once(tmp_path: Path) -> None:
     node = Node(tmp_path, f"echo x >> {tmp_path}/ran; sleep 0.2")
     children = [node.start(str(number)) for number in range(1, 13)]
     for child in children:
-        child.communicate(timeout=60)
+        child.communicate(timeout=180)
     assert (tmp_path / "ran").read_text() == "x\n"
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
 def test_signal_reaches_the_command_and_the_end_record(tmp_path: Path, sent: signal.Signals, code: int) -> None:
-    node = Node(tmp_path, f"touch {tmp_path}/on; exec sleep 30")
+    node = Node(tmp_path, f"touch {tmp_path}/on; exec sleep 300")
     child = node.start()
-    while not (tmp_path / "on").exists():
-        time.sleep(0.02)
+    wait_for((tmp_path / "on").exists)
     child.send_signal(sent)
-    child.communicate(timeout=20)
+    child.communicate(timeout=180)
     end = record(node.attempt, "end")
     assert (end["rc"], end["signal"]) == (code, sent.name.removeprefix("SIG"))
 
 
 def test_command_that_heeds_the_warning_ends_in_its_own_way(tmp_path: Path) -> None:
-    node = Node(tmp_path, f"trap 'kill $!; exit 3' USR1; touch {tmp_path}/on; sleep 30 & wait")
+    node = Node(tmp_path, f"trap 'kill $!; exit 3' USR1; touch {tmp_path}/on; sleep 300 & wait")
     child = node.start()
-    while not (tmp_path / "on").exists():
-        time.sleep(0.02)
+    wait_for((tmp_path / "on").exists)
     child.send_signal(signal.SIGUSR1)
-    child.communicate(timeout=20)
+    child.communicate(timeout=180)
     assert (record(node.attempt, "end")["rc"], record(node.attempt, "end")["signal"]) == (3, "USR1")
 
 

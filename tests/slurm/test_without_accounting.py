@@ -68,7 +68,7 @@ def watch_all(bench: Bench, ends: Mapping[str, Ending]) -> dict[str, Outcome]:
     watches = {name: poller.watch(e.live, done=bench.done(e.live.spec.group[1])) for name, e in ends.items()}
     found = {}
     for name, watch in watches.items():
-        verdict = watch.wait(120)
+        verdict = watch.wait(300)
         assert verdict is not None, name
         found[name] = verdict.outcome
     poller.close()
@@ -87,14 +87,14 @@ def test_each_end_is_told_without_accounts(forgetful: Bench) -> None:
 
 def test_ends_before_anything_ran_are_told_without_accounts_while_the_controller_knows_them(forgetful: Bench) -> None:
     whole = Resources(cpus=16, exclude="n1", memory="64M", time="5")
-    first = forgetful.ensure(forgetful.spec("first", "sleep 100", resources=whole))
+    first = forgetful.ensure(forgetful.spec("first", "sleep 280", resources=whole))
     forgetful.until_running(first)
     live = forgetful.ensure(forgetful.spec("job", resources=whole))
     assert isinstance(live, Live)
     poller = Poller(forgetful.client)
     watch = poller.watch(live, done=forgetful.done("job"))
     forgetful.cluster.ask("scancel", live.job)
-    verdict = watch.wait(60)
+    verdict = watch.wait(180)
     poller.close()
     assert isinstance(first, Live)
     forgetful.cluster.ask("scancel", first.job)
@@ -122,7 +122,7 @@ def test_job_started_again_by_the_scheduler_is_one_attempt_without_accounts(forg
     wait_for((forgetful.root / "twice").exists)
     forgetful.cluster.ask("scontrol", "requeue", live.job)
     forgetful.start_again(live)
-    verdict = watch.wait(60)
+    verdict = watch.wait(180)
     poller.close()
     assert verdict is not None
     assert verdict.outcome is Outcome.DONE
@@ -149,7 +149,7 @@ def test_each_end_that_nobody_watched_is_told_after_the_controller_forgot_it(
     monkeypatch.setenv("SLURM_CONF", bench.cluster.environment["SLURM_CONF"])
     jobs = ",".join(end.live.job for end in ends.values())
     wait_for(
-        lambda: bench.cluster.ask("squeue", "-h", "-t", "all", "-j", jobs, "-o", "%i").split() == [], timeout_s=180
+        lambda: bench.cluster.ask("squeue", "-h", "-t", "all", "-j", jobs, "-o", "%i").split() == [], timeout_s=400
     )
     wanted = {name: end.outcome for name, end in ends.items()}
     if not accounting:

@@ -124,7 +124,7 @@ def run_body(workspace: Workspace, body: str, allocation: Allocation) -> dict[st
     return dict(run.payloads)
 
 
-def until(condition: Callable[[], object], timeout_s: float = 30) -> None:
+def until(condition: Callable[[], object], timeout_s: float = 120) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline
@@ -301,7 +301,7 @@ def test_no_worker_outlives_its_employer(workspace: Workspace, sent: signal.Sign
         until(lambda: len(workers_of(runner.pid)) == 3)
         workers = workers_of(runner.pid)
         runner.send_signal(sent)
-        runner.wait(timeout=20)
+        runner.wait(timeout=120)
         until(lambda: all(is_gone(worker) for worker in workers))
     assert runner.returncode == (1 if sent is signal.SIGUSR1 else -sent)
 

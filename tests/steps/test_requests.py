@@ -30,7 +30,7 @@ def test_request_names_the_registered_file_with_its_hash(workspace: Workspace) -
         ("words", f"words/{EXPERIMENT}.txt", hash_bytes(b"A01 fish\n"))
     ]
     assert request.output == f"letters/{EXPERIMENT}/letters_manifest_{EXPERIMENT}.json"
-    assert request.recipe == {"upper": False, "slow_s": 0.0, "max_failed_share": 0.5}
+    assert request.recipe == {"upper": False, "slow_s": 0.0, "hold": "", "max_failed_share": 0.5}
     assert (request.run_id, request.force, request.data_root) == ("r", True, str(workspace.data_root))
 
 
