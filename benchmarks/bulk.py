@@ -44,7 +44,7 @@ def measure_bulk(scratch: Path, *, shared: Path) -> list[Line]:
         lines += _measure_many(cluster, scratch / f"many_{transport}", transport=transport)
     lines += _measure_packed(scratch / "packed")
     lines.append(_measure_chain(cluster, scratch / "chain"))
-    lines += [_measure_cancel(cluster, scratch / f"cancel_{at_work}", at_work=at_work) for at_work in (False, True)]
+    lines += _measure_cancel(cluster, scratch)
     lines.append(_measure_adoption(scratch / "adopt"))
     return lines
 
@@ -118,26 +118,41 @@ def _measure_chain(cluster: LocalCluster, folder: Path) -> Line:
     return Line(_NAME, f"one job for {len(steps)} steps against a job for each", one / each, "x", None, note)
 
 
-def _measure_cancel(cluster: LocalCluster, folder: Path, *, at_work: bool) -> Line:
+def _measure_cancel(cluster: LocalCluster, scratch: Path) -> list[Line]:
     """Seconds from TERM to the bulk run until the last of its jobs has left the queue.
 
-    Half of them have begun. On this machine their starting takes the processors that the end of others wants, hence the
-    same once more when all that have begun are at work.
+    Half of them have begun, and on this machine their starting takes the processors that the end of others wants: then
+    `scancel` itself takes long, and is told beside. Hence the same once more when all that have begun are at work.
     """
+    starting = _time_cancel(cluster, scratch / "cancel_starting")
+    working = _time_cancel(cluster, scratch / "cancel_working", at_work=True)
+    bare = _time_cancel(cluster, scratch / "cancel_bare", bare=True)
+    what, note = f"cancel of {CANCELLED} jobs, to the last one gone", f"bare {bare:.2f} s"
+    return [
+        Line(_NAME, what, starting, "s", 1.0, "half of them just begun"),
+        Line(_NAME, "  against a bare scancel in the same state", starting / bare, "x", 1.0, note),
+        Line(_NAME, f"{what}, all at work", working, "s", 1.0),
+    ]
+
+
+def _time_cancel(cluster: LocalCluster, folder: Path, *, at_work: bool = False, bare: bool = False) -> float:
     workspace, names = make_root(folder, count=CANCELLED, slow_s=120)
     child = _start(workspace, names, settings=make_settings(cluster, "local"))
     _until(lambda: _count(workspace, "job") == CANCELLED and _count(workspace, "start") >= CANCELLED // 2)
     if at_work:
         _until(lambda: all(_is_at_work(attempt) for attempt in _attempts(workspace) if attempt.record("start")))
+    jobs = {str(attempt.job) for attempt in _attempts(workspace)}
     began = time.perf_counter()
-    child.send_signal(signal.SIGTERM)
-    jobs = {attempt.job for attempt in _attempts(workspace)}
+    if bare:
+        cluster.ask("scancel", *sorted(jobs))
+    else:
+        child.send_signal(signal.SIGTERM)
     while jobs & set(cluster.ask("squeue", "-h", "-o", "%i").split()):
         pass
     gone = time.perf_counter() - began
+    child.terminate()
     child.communicate()
-    when = ", all at work" if at_work else ""
-    return Line(_NAME, f"cancel of {CANCELLED} jobs, to the last one gone{when}", gone, "s", 1.0)
+    return gone
 
 
 def _measure_adoption(folder: Path) -> Line:

@@ -17,8 +17,7 @@ _THREADS = "OMP_NUM_THREADS OPENBLAS_NUM_THREADS MKL_NUM_THREADS NUMEXPR_NUM_THR
 # lost node keeps its number and passes; it leaves when a verdict exists, since another attempt may be at work.
 _PROTOCOL = r"""
 cd -- "$folder" || exit 72
-ln -s -n -- "$SLURM_JOB_ID" claim 2>/dev/null
-if [ "$(readlink claim)" != "$SLURM_JOB_ID" ]; then
+if ! ln -s -n -- "$SLURM_JOB_ID" claim 2>/dev/null && [ "$(readlink claim)" != "$SLURM_JOB_ID" ]; then
     echo "job $SLURM_JOB_ID leaves: this attempt belongs to $(readlink claim)"
     exit 0
 fi
@@ -32,7 +31,8 @@ restart=${SLURM_RESTART_COUNT:-0}
 gpus=${CUDA_VISIBLE_DEVICES:-}
 child=
 caught=
-# Each program that is started costs a node milliseconds, and jobs often end all at once: hence no `date`, no `rm`.
+# Each program that is started costs a node milliseconds, and jobs often end all at once: hence no `date`, `rm` or `mv`.
+# A record is one write; before it, and after one that failed, its file is empty, which counts as not there.
 now() {
     t=${EPOCHREALTIME:-$(date +%s.%N)}
     t=${t/,/.}
@@ -50,7 +50,7 @@ finish() {
     { read -r _; read -r cpu; } <.end 2>/dev/null
     now
     printf '{"job": "%s", "rc": %d, "signal": "%s", "node": "%s", "restart": %d, "cpu": "%s", "t": %s}\n' \
-        "$SLURM_JOB_ID" "$rc" "$caught" "$node" "$restart" "${cpu:-}" "$t" >.end && mv -f .end end.json
+        "$SLURM_JOB_ID" "$rc" "$caught" "$node" "$restart" "${cpu:-}" "$t" >end.json
     : >"$inbox/$SLURM_JOB_NAME"
     exit "$rc"
 }
@@ -59,7 +59,7 @@ trap 'pass TERM' TERM
 trap 'pass USR1' USR1
 now
 printf '{"job": "%s", "node": "%s", "restart": %d, "gpus": "%s", "t": %s}\n' \
-    "$SLURM_JOB_ID" "$node" "$restart" "$gpus" "$t" >.start && mv -f .start start.json
+    "$SLURM_JOB_ID" "$node" "$restart" "$gpus" "$t" >start.json
 """
 
 _RUN = r"""
