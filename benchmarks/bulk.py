@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,11 @@ from morphseq_dagster.places.connection import connect
 from morphseq_dagster.places.news import Made
 from morphseq_dagster.places.slurm import SlurmPlace
 from morphseq_dagster.settings import MachineSettings, SlurmSettings
-from morphseq_dagster.slurm.folder import Attempt, JobRoot
+from morphseq_dagster.slurm.folder import Attempt
 from morphseq_dagster.steps.workspace import Workspace
-from morphseq_dagster.testing.relay import RELAY, RELAY_REGISTRY, word_file
+from morphseq_dagster.testing.relay import RELAY, RELAY_REGISTRY
+from morphseq_dagster.testing.relay_campaigns import add_experiments, attempts_of, count_records, slow_down
+from morphseq_dagster.testing.slurm_bench import wait_for
 from morphseq_dagster.testing.slurm_cluster import LocalCluster, start_cluster
 
 MANY, CANCELLED, TAKEN_OVER, TRIES = 200, 50, 20, 5
@@ -138,10 +140,11 @@ def _measure_cancel(cluster: LocalCluster, scratch: Path) -> list[Line]:
 def _time_cancel(cluster: LocalCluster, folder: Path, *, at_work: bool = False, bare: bool = False) -> float:
     workspace, names = make_root(folder, count=CANCELLED, slow_s=120)
     child = _start(workspace, names, settings=make_settings(cluster, "local"))
-    _until(lambda: _count(workspace, "job") == CANCELLED and _count(workspace, "start") >= CANCELLED // 2)
+    wait_for(lambda: count_records(workspace, "job") == CANCELLED)
+    wait_for(lambda: count_records(workspace, "start") >= CANCELLED // 2)
     if at_work:
-        _until(lambda: all(_is_at_work(attempt) for attempt in _attempts(workspace) if attempt.record("start")))
-    jobs = {str(attempt.job) for attempt in _attempts(workspace)}
+        wait_for(lambda: all(_is_at_work(attempt) for attempt in attempts_of(workspace) if attempt.record("start")))
+    jobs = {str(attempt.job) for attempt in attempts_of(workspace)}
     began = time.perf_counter()
     if bare:
         cluster.ask("scancel", *sorted(jobs))
@@ -160,7 +163,7 @@ def _measure_adoption(folder: Path) -> Line:
     workspace, names = make_root(folder, count=TAKEN_OVER, slow_s=5)
     settings = SlurmSettings.model_validate(_RESOURCES)
     child = _start(workspace, names, settings=settings)
-    _until(lambda: _count(workspace, "job") == TAKEN_OVER)
+    wait_for(lambda: count_records(workspace, "job") == TAKEN_OVER)
     child.kill()
     child.communicate()
     said = _walk(workspace, names, settings=settings)
@@ -184,14 +187,8 @@ def make_settings(cluster: LocalCluster, transport: str) -> SlurmSettings:
 def make_root(folder: Path, *, count: int, slow_s: float = 0.0) -> tuple[Workspace, list[str]]:
     """Make a data root of so many experiments."""
     workspace = Workspace(folder / "root", RELAY_REGISTRY)
-    names = [f"2024{1 + number // 28:02d}{1 + number % 28:02d}" for number in range(count)]
-    for name in names:
-        path = word_file(workspace.layout, name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{name}\n")
-    recipe = workspace.layout.recipes(names[0])[0]
-    recipe.parent.mkdir(exist_ok=True)
-    recipe.write_text(f"[{_STEP}]\nslow_s = {slow_s}\n")
+    names = add_experiments(workspace, count)
+    slow_down(workspace, slow_s)
     return workspace, names
 
 
@@ -234,25 +231,9 @@ def _walk(workspace: Workspace, names: Sequence[str], *, settings: SlurmSettings
     return said
 
 
-def _attempts(workspace: Workspace) -> list[Attempt]:
-    return [attempt for _, _, attempt in JobRoot(workspace.layout.jobs).open_attempts()]
-
-
-def _count(workspace: Workspace, name: str) -> int:
-    return sum(attempt.record(name) is not None for attempt in _attempts(workspace))
-
-
 def _is_at_work(attempt: Attempt) -> bool:
     log = attempt.path("log.txt")
     return log.exists() and "at work" in log.read_text()
-
-
-def _until(condition: Callable[[], bool], timeout_s: float = 120) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not so within {timeout_s} s")
-        time.sleep(0.1)
 
 
 def main(data_root: str, cluster: str, names: str) -> int:

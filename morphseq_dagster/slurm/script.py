@@ -32,7 +32,7 @@ gpus=${CUDA_VISIBLE_DEVICES:-}
 child=
 caught=
 # Each program that is started costs a node milliseconds, and jobs often end all at once: hence no `date`, `rm` or `mv`.
-# A record is one write; before it, and after one that failed, its file is empty, which counts as not there.
+# A record is one write; what its file holds before, or after one that failed, is no record and counts as not there.
 now() {
     t=${EPOCHREALTIME:-$(date +%s.%N)}
     t=${t/,/.}
@@ -46,8 +46,8 @@ finish() {
     trap '' TERM USR1
     # The command may have died of a TERM that this shell has not yet been handed.
     [ -n "$caught" ] || [ "$rc" -ne 143 ] || caught=TERM
-    times >.end 2>/dev/null
-    { read -r _; read -r cpu; } <.end 2>/dev/null
+    times >end.json 2>/dev/null
+    { read -r _; read -r cpu; } <end.json 2>/dev/null
     now
     printf '{"job": "%s", "rc": %d, "signal": "%s", "node": "%s", "restart": %d, "cpu": "%s", "t": %s}\n' \
         "$SLURM_JOB_ID" "$rc" "$caught" "$node" "$restart" "${cpu:-}" "$t" >end.json

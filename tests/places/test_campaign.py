@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import pytest
 
@@ -18,63 +15,26 @@ from morphseq_dagster.places.news import Failed, Item, Made, Standing, following
 from morphseq_dagster.places.place import Place, ProcessPlace
 from morphseq_dagster.places.slurm import SlurmPlace
 from morphseq_dagster.settings import SlurmSettings
-from morphseq_dagster.slurm.folder import Attempt, JobRoot
+from morphseq_dagster.slurm.folder import JobRoot
 from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.storage.claims import hold_claim
 from morphseq_dagster.storage.records import Record, read_failure, read_record
-from morphseq_dagster.testing.relay import RELAY, RELAY_REGISTRY, word_file
+from morphseq_dagster.testing.relay import RELAY
+from morphseq_dagster.testing.relay_campaigns import (
+    add_experiments,
+    attempts_of,
+    claims_of,
+    count_ends,
+    count_records,
+    hold,
+    slow_down,
+    start_child,
+)
 from morphseq_dagster.testing.slurm_bench import touching, wait_for
 from morphseq_dagster.testing.slurm_cluster import LocalCluster
 
 STEPS = ("first", "second", "third")
 QUICK = {"environment": "any", "grace_s": 3, "lost_s": 10, "settle_s": 3}
-
-# A process that is at a campaign of the first step.
-CHILD = """
-import sys
-from pathlib import Path
-from morphseq_dagster.places.campaign import Campaign
-from morphseq_dagster.places.slurm import SlurmPlace, termination_raises
-from morphseq_dagster.settings import SlurmSettings
-from morphseq_dagster.steps.workspace import Workspace
-from morphseq_dagster.testing.relay import RELAY, RELAY_REGISTRY
-place = SlurmPlace(SlurmSettings.model_validate_json(sys.argv[2]), registry=RELAY)
-chains = {name: ("first",) for name in sys.argv[3].split(",")}
-workspace = Workspace(Path(sys.argv[1]), RELAY_REGISTRY)
-with termination_raises(), Campaign(workspace, chains=chains, place_of=lambda *_: place, run_id="child") as campaign:
-    for item in campaign.items():
-        print(item.experiment, flush=True)
-"""
-
-
-@pytest.fixture
-def relay(tmp_path: Path) -> Workspace:
-    return Workspace(tmp_path / "root", RELAY_REGISTRY)
-
-
-def add(workspace: Workspace, count: int, *, failing: Iterable[int] = ()) -> list[str]:
-    """Experiments with a word each, of which some say `fail`."""
-    names = [f"202404{number:02d}" for number in range(1, count + 1)]
-    for number, name in enumerate(names):
-        path = word_file(workspace.layout, name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("fail\n" if number in failing else f"word{number}\n")
-    return names
-
-
-def slow(workspace: Workspace, experiment: str, *, seconds: float) -> None:
-    recipe = workspace.layout.recipes(experiment)[1]
-    recipe.parent.mkdir(exist_ok=True)
-    recipe.write_text(f"[first]\nslow_s = {seconds}\n")
-
-
-def hold(workspace: Workspace) -> Path:
-    """Let the first steps of all experiments be at work until the file is there that this returns."""
-    go = workspace.data_root.with_name("go")
-    recipe = workspace.layout.recipes("20240401")[0]
-    recipe.parent.mkdir(exist_ok=True)
-    recipe.write_text(f'[first]\nhold = "{go}"\n')
-    return go
 
 
 def make_settings(**more: object) -> SlurmSettings:
@@ -112,16 +72,6 @@ def record(workspace: Workspace, experiment: str, step: str = "third") -> Record
     return read_record(workspace.layout, primary=workspace.output(step, experiment=experiment))
 
 
-def attempts_of(workspace: Workspace) -> list[Attempt]:
-    root = JobRoot(workspace.layout.jobs)
-    keys = sorted(workspace.layout.jobs.glob("*/*/*"))
-    return [attempt for key in keys for attempt in root.attempts(key.parts[-3:-1], key=key.name)]
-
-
-def claims_of(workspace: Workspace) -> list[Path]:
-    return sorted(workspace.layout.claim("first", experiment="20240401").parent.glob("*.json"))
-
-
 def told(items: Iterable[Item], kind: type[Item]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for item in items:
@@ -134,7 +84,7 @@ def told(items: Iterable[Item], kind: type[Item]) -> dict[str, list[str]]:
 
 
 def test_failure_ends_its_own_way_and_no_other(relay: Workspace) -> None:
-    names = add(relay, 4, failing=[1])
+    names = add_experiments(relay, 4, failing=[1])
     heard: list[Item] = []
     with following(heard.append):
         items = walk(start(relay, names, place_of=here))
@@ -150,7 +100,7 @@ def test_failure_ends_its_own_way_and_no_other(relay: Workspace) -> None:
 
 
 def test_what_stands_is_told_as_standing_and_not_made_again(relay: Workspace) -> None:
-    names = add(relay, 2)
+    names = add_experiments(relay, 2)
     walk(start(relay, names, place_of=here))
     again = walk(start(relay, names, place_of=here, run_id="again"))
     assert told(again, Standing) == {name: list(STEPS) for name in names}
@@ -161,7 +111,7 @@ def test_what_stands_is_told_as_standing_and_not_made_again(relay: Workspace) ->
 
 
 def test_forced_step_is_made_once_also_when_its_run_is_resumed(relay: Workspace) -> None:
-    names = add(relay, 2)
+    names = add_experiments(relay, 2)
     walk(start(relay, names, place_of=here))
     forced = frozenset(["first"])
     with start(relay, names, place_of=here, run_id="again", forced=forced) as campaign:
@@ -171,14 +121,14 @@ def test_forced_step_is_made_once_also_when_its_run_is_resumed(relay: Workspace)
 
 
 def test_missing_input_is_a_failure_of_its_experiment(relay: Workspace) -> None:
-    names = add(relay, 1)
+    names = add_experiments(relay, 1)
     items = walk(start(relay, ["20230101", *names], place_of=here))
     assert told(items, Failed) == {"20230101": ["first"]}
     assert told(items, Made) == {names[0]: list(STEPS)}
 
 
 def test_leaving_early_releases_the_claim_and_keeps_what_is_done(relay: Workspace) -> None:
-    names = add(relay, 3)
+    names = add_experiments(relay, 3)
     with start(relay, names, place_of=here) as campaign:
         assert isinstance(next(campaign.items()), Made)
         assert len(claims_of(relay)) == 1, "the claim is held while the item is told"
@@ -189,7 +139,7 @@ def test_leaving_early_releases_the_claim_and_keeps_what_is_done(relay: Workspac
 def test_experiment_at_work_elsewhere_is_tried_again_while_others_go_on(
     relay: Workspace, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    names = add(relay, 3)
+    names = add_experiments(relay, 3)
     claim = relay.layout.claim("first", experiment=names[0])
     with start(relay, names, place_of=here) as campaign:
         items = campaign.items()
@@ -206,7 +156,7 @@ def test_experiment_at_work_elsewhere_is_tried_again_while_others_go_on(
 
 @pytest.mark.slurm
 def test_twelve_experiments_with_one_failing_and_again(cluster: LocalCluster, relay: Workspace) -> None:
-    names = add(relay, 12, failing=[3])
+    names = add_experiments(relay, 12, failing=[3])
     items = walk(start(relay, names, place_of=at_cluster()))
     good = [name for name in names if name != names[3]]
     assert told(items, Made) == {name: list(STEPS) for name in good} | {names[3]: ["first"]}
@@ -214,7 +164,7 @@ def test_twelve_experiments_with_one_failing_and_again(cluster: LocalCluster, re
     results = [record(relay, name) for name in good]
     assert len({found.data_version for found in results if found is not None}) == 11
     assert {found.place for found in results if found is not None} == {"slurm"}
-    attempts = attempts_of(relay)
+    attempts = attempts_of(relay, "*")
     assert len(attempts) == 12 + 12 + 11
     assert all(attempt.is_closed for attempt in attempts)
     assert claims_of(relay) == []
@@ -222,13 +172,13 @@ def test_twelve_experiments_with_one_failing_and_again(cluster: LocalCluster, re
     again = walk(start(relay, names, place_of=at_cluster(), run_id="again"))
     assert told(again, Made) == {}
     assert told(again, Failed) == {names[3]: ["second"]}
-    assert [a.folder.parts[-4:-2] for a in attempts_of(relay) if a not in attempts] == [("second", names[3])]
+    assert [a.folder.parts[-4:-2] for a in attempts_of(relay, "*") if a not in attempts] == [("second", names[3])]
 
 
 @pytest.mark.slurm
 def test_no_more_jobs_at_once_than_the_settings_allow(cluster: LocalCluster, relay: Workspace) -> None:
-    names, go = add(relay, 20), hold(relay)
-    with touching(go, when=lambda: sum(a.record("start") is not None for a in attempts_of(relay)) == 5):
+    names, go = add_experiments(relay, 20), hold(relay)
+    with touching(go, when=lambda: count_records(relay, "start") == 5):
         made = walk(start(relay, names, place_of=at_cluster(max_jobs=5), steps=("first",)))
     assert told(made, Made) == {name: ["first"] for name in names}
     assert len(attempts_of(relay)) == 20
@@ -240,7 +190,7 @@ def test_no_more_jobs_at_once_than_the_settings_allow(cluster: LocalCluster, rel
 
 @pytest.mark.slurm
 def test_steps_of_this_machine_and_of_the_cluster_in_one_chain(cluster: LocalCluster, relay: Workspace) -> None:
-    names = add(relay, 3)
+    names = add_experiments(relay, 3)
     cluster_place, own = at_cluster(), ProcessPlace()
 
     def choose(step: str, experiment: str) -> Place:
@@ -254,7 +204,7 @@ def test_steps_of_this_machine_and_of_the_cluster_in_one_chain(cluster: LocalClu
 
 @pytest.mark.slurm
 def test_doubtful_submission_holds_nobody_else_up(cluster: LocalCluster, relay: Workspace) -> None:
-    names = add(relay, 2)
+    names = add_experiments(relay, 2)
     spec = relay.registry.spec("first")
     request = relay.request(spec, experiment=names[0], run_id="dead")
     root = JobRoot(relay.layout.jobs)
@@ -273,17 +223,11 @@ def test_doubtful_submission_holds_nobody_else_up(cluster: LocalCluster, relay: 
     assert len(root.attempts(("first", names[0]), key=request.key)) == 2
 
 
-def start_child(workspace: Workspace, names: Iterable[str]) -> subprocess.Popen[str]:
-    told = [str(workspace.data_root), make_settings().model_dump_json(), ",".join(names)]
-    command = [sys.executable, "-c", CHILD, *told]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
 @pytest.mark.slurm
 def test_jobs_of_a_killed_campaign_are_taken_over_without_a_submission(cluster: LocalCluster, relay: Workspace) -> None:
-    names, go = add(relay, 6), hold(relay)
-    child = start_child(relay, names)
-    wait_for(lambda: sum(attempt.record("job") is not None for attempt in attempts_of(relay)) == 6)
+    names, go = add_experiments(relay, 6), hold(relay)
+    child = start_child(relay, names, settings=make_settings())
+    wait_for(lambda: count_records(relay, "job") == 6)
     child.kill()
     child.communicate()
     before = connect(make_settings(), data_root=relay.data_root)[0].scheduler.calls["sbatch"]
@@ -300,18 +244,17 @@ def test_jobs_of_a_killed_campaign_are_taken_over_without_a_submission(cluster: 
 def test_interrupted_campaign_cancels_all_its_jobs_and_keeps_what_is_done(
     cluster: LocalCluster, relay: Workspace, sent: signal.Signals
 ) -> None:
-    names = add(relay, 6)
+    names = add_experiments(relay, 6)
     for name in names[1:]:
-        slow(relay, name, seconds=200)
-    child = start_child(relay, names)
+        slow_down(relay, 200, experiment=name)
+    child = start_child(relay, names, settings=make_settings())
     assert child.stdout is not None
     assert child.stdout.readline().strip() == names[0]
-    wait_for(lambda: sum(attempt.record("start") is not None for attempt in attempts_of(relay)) == 6)
+    wait_for(lambda: count_records(relay, "start") == 6)
     child.send_signal(sent)
     child.communicate(timeout=180)
     assert child.returncode != 0
-    kinds = sorted((attempt.record("closed") or {})["kind"] for attempt in attempts_of(relay))
-    assert kinds == ["cancelled"] * 5 + ["done"]
+    assert count_ends(relay) == {"cancelled": 5, "done": 1}
     left = cluster.ask("squeue", "-h", "-o", "%i").split()
     assert not {attempt.job for attempt in attempts_of(relay)} & set(left)
     assert claims_of(relay) == []

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 
 import pytest
 
@@ -18,64 +15,24 @@ from morphseq_dagster.places.packing import Packing, Ready
 from morphseq_dagster.places.place import ProcessPlace
 from morphseq_dagster.places.slurm import SlurmPlace
 from morphseq_dagster.settings import SlurmSettings
-from morphseq_dagster.slurm.folder import Attempt, JobRoot
 from morphseq_dagster.slurm.job import Resources
 from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.storage.records import read_record
-from morphseq_dagster.testing.relay import RELAY, RELAY_REGISTRY, word_file
+from morphseq_dagster.testing.relay import RELAY
+from morphseq_dagster.testing.relay_campaigns import (
+    add_experiments,
+    attempts_of,
+    claims_of,
+    count_ends,
+    count_records,
+    hold,
+    slow_down,
+    start_child,
+)
 from morphseq_dagster.testing.slurm_bench import touching, wait_for
 from morphseq_dagster.testing.slurm_cluster import LocalCluster
 
 TIMES = {"environment": "any", "grace_s": 3, "lost_s": 10, "settle_s": 3}
-
-# A process that is at a campaign of the first step.
-CHILD = """
-import sys
-from pathlib import Path
-from morphseq_dagster.places.campaign import Campaign
-from morphseq_dagster.places.slurm import SlurmPlace, termination_raises
-from morphseq_dagster.settings import SlurmSettings
-from morphseq_dagster.steps.workspace import Workspace
-from morphseq_dagster.testing.relay import RELAY, RELAY_REGISTRY
-place = SlurmPlace(SlurmSettings.model_validate_json(sys.argv[2]), registry=RELAY)
-chains = {name: tuple(sys.argv[4].split(",")) for name in sys.argv[3].split(",")}
-workspace = Workspace(Path(sys.argv[1]), RELAY_REGISTRY)
-with termination_raises(), Campaign(workspace, chains=chains, place_of=lambda *_: place, run_id="child") as campaign:
-    for item in campaign.items():
-        print(item.experiment, flush=True)
-"""
-
-
-@pytest.fixture
-def relay(tmp_path: Path) -> Workspace:
-    return Workspace(tmp_path / "root", RELAY_REGISTRY)
-
-
-def add(workspace: Workspace, count: int, *, failing: Iterable[int] = (), slow_s: float = 0.0) -> list[str]:
-    names = [f"2024{1 + number // 28:02d}{1 + number % 28:02d}" for number in range(count)]
-    for number, name in enumerate(names):
-        path = word_file(workspace.layout, name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("fail\n" if number in failing else f"word{number}\n")
-    set_time(workspace, slow_s)
-    return names
-
-
-def set_time(workspace: Workspace, slow_s: float, *, experiment: str | None = None) -> None:
-    set_recipe(workspace, f"slow_s = {slow_s}", experiment=experiment)
-
-
-def hold(workspace: Workspace, *, experiment: str | None = None) -> Path:
-    """Let first steps be at work until the file is there that this returns."""
-    go = workspace.data_root.with_name("go")
-    set_recipe(workspace, f'hold = "{go}"', experiment=experiment)
-    return go
-
-
-def set_recipe(workspace: Workspace, line: str, *, experiment: str | None) -> None:
-    recipe = workspace.layout.recipes(experiment or "20240101")[0 if experiment is None else 1]
-    recipe.parent.mkdir(exist_ok=True)
-    recipe.write_text(f"[first]\n{line}\n")
 
 
 def make_place(**more: object) -> SlurmPlace:
@@ -101,29 +58,6 @@ def submissions(workspace: Workspace, place: SlurmPlace) -> int:
     return connect(place.settings, data_root=workspace.data_root)[0].scheduler.calls["sbatch"]
 
 
-def attempts_of(workspace: Workspace, step: str = "first") -> list[Attempt]:
-    root = JobRoot(workspace.layout.jobs)
-    keys = sorted(workspace.layout.jobs.glob(f"{step}/*/*"))
-    return [attempt for key in keys for attempt in root.attempts(key.parts[-3:-1], key=key.name)]
-
-
-def kinds(workspace: Workspace) -> Counter[str]:
-    return Counter((attempt.record("closed") or {"kind": "open"})["kind"] for attempt in attempts_of(workspace))
-
-
-def claims_of(workspace: Workspace) -> list[Path]:
-    return sorted(workspace.layout.claim("first", experiment="20240101").parent.glob("*.json"))
-
-
-def start_child(
-    workspace: Workspace, names: Iterable[str], *, place: SlurmPlace, steps: tuple[str, ...] = ("first",)
-) -> subprocess.Popen[str]:
-    told = [str(workspace.data_root), place.settings.model_dump_json(), ",".join(names), ",".join(steps)]
-    return subprocess.Popen(
-        [sys.executable, "-c", CHILD, *told], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
 # the choice
 
 
@@ -138,7 +72,7 @@ def choose(
 
 
 def test_small_steps_with_equal_resources_are_chosen_above_the_threshold(relay: Workspace) -> None:
-    names = add(relay, 5)
+    names = add_experiments(relay, 5)
     special = {names[4]: {"resources": {"memory": "1G"}}}
     assert choose(relay, names, make_place()) == [(names, (), 8)]
     assert choose(relay, names, make_place(experiments=special, pack_workers=2)) == [(names[:4], (), 2)]
@@ -150,7 +84,7 @@ def test_small_steps_with_equal_resources_are_chosen_above_the_threshold(relay: 
 
 
 def test_a_job_goes_on_with_the_steps_that_ask_for_the_same(relay: Workspace) -> None:
-    names, steps = add(relay, 2), ("first", "second", "third")
+    names, steps = add_experiments(relay, 2), ("first", "second", "third")
     alone = [([name], ("second", "third"), 1) for name in names]
     assert choose(relay, names, make_place(chain=True), steps=steps) == alone
     assert choose(relay, names, make_place(chain=True), steps=("third",)) == [], "there is nothing to go on with"
@@ -164,14 +98,14 @@ def test_a_job_goes_on_with_the_steps_that_ask_for_the_same(relay: Workspace) ->
 
 
 def test_many_share_an_allocation_for_as_many_steps_as_are_small(relay: Workspace) -> None:
-    names, steps = add(relay, 5), ("first", "second", "third")
+    names, steps = add_experiments(relay, 5), ("first", "second", "third")
     assert choose(relay, names, make_place(chain=True), steps=steps) == [(names, ("second",), 8)]
     long = make_place(chain=True, steps={"first": {"small": False}})
     assert choose(relay, names, long, steps=steps) == [([name], ("second", "third"), 1) for name in names]
 
 
 def test_a_step_is_small_when_it_was_so_elsewhere_and_never_by_guess(relay: Workspace) -> None:
-    names = add(relay, 5)
+    names = add_experiments(relay, 5)
     place = make_place(steps={})
     assert choose(relay, names[1:], place) == [], "it never ran"
     chains = {names[0]: ("first",)}
@@ -181,7 +115,7 @@ def test_a_step_is_small_when_it_was_so_elsewhere_and_never_by_guess(relay: Work
 
 
 def test_few_wait_for_others_while_enough_are_on_their_way(relay: Workspace) -> None:
-    names, place = add(relay, 5), make_place()
+    names, place = add_experiments(relay, 5), make_place()
     ready = [Ready(name, ("first",), place) for name in names[:2]]
     assert Packing(relay).choose(ready, coming={"first": 1}).awaiting == frozenset()
     choice = Packing(relay).choose(ready, coming={"first": 2, "second": 9})
@@ -197,7 +131,7 @@ def test_few_wait_for_others_while_enough_are_on_their_way(relay: Workspace) -> 
 
 
 def test_what_the_cluster_refused_is_not_chosen_again(relay: Workspace) -> None:
-    names, packing = add(relay, 5), Packing(relay)
+    names, packing = add_experiments(relay, 5), Packing(relay)
     packing.refuse("first", resources=Resources(memory="60M", time="5"))
     assert choose(packing, names, make_place()) == []
     assert choose(packing, names, make_place(chain=True), steps=("first", "second")) == [], "each has a job of its own"
@@ -211,14 +145,14 @@ def test_what_the_cluster_refused_is_not_chosen_again(relay: Workspace) -> None:
 def test_chain_of_two_small_steps_takes_an_allocation_each_and_fails_alone(
     cluster: LocalCluster, relay: Workspace
 ) -> None:
-    names, place = add(relay, 8, failing=[2]), make_place(pack_workers=4)
+    names, place = add_experiments(relay, 8, failing=[2]), make_place(pack_workers=4)
     items = walk(relay, names, place=place, steps=("first", "second"))
     made = Counter(item.experiment for item in items if isinstance(item, Made))
     assert made == {name: 2 if name != names[2] else 1 for name in names}
     (failed,) = [item for item in items if isinstance(item, Failed)]
     assert (failed.experiment, failed.step) == (names[2], "second")
     assert "fail" in str(failed.error)
-    assert kinds(relay) == {"done": 8}
+    assert count_ends(relay) == {"done": 8}
     assert len({attempt.job for attempt in attempts_of(relay)}) == 1
     # How many come to the second step together is the scheduler's to say. The first to come wait until they are enough
     # to share; those who come when too few are left to wait for have a job each: three at most, and later ones.
@@ -239,11 +173,11 @@ def test_chain_of_two_small_steps_takes_an_allocation_each_and_fails_alone(
 def test_packs_that_no_node_can_hold_become_single_jobs(
     cluster: LocalCluster, relay: Workspace, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    names = add(relay, 5)
+    names = add_experiments(relay, 5)
     place = make_place(pack_workers=5, resources={"memory": "60M", "time": 5, "cpus": 15})
     assert [type(item) for item in walk(relay, names, place=place)] == [Made] * 5
     assert submissions(relay, place) == 6
-    assert kinds(relay) == {"cancelled": 5, "done": 5}
+    assert count_ends(relay) == {"cancelled": 5, "done": 5}
     assert capfd.readouterr().err.count("each gets a job of its own") == 1
 
 
@@ -259,11 +193,11 @@ def test_packs_that_no_node_can_hold_become_single_jobs(
 def test_allocation_whose_program_cannot_start_is_not_tried_again(
     cluster: LocalCluster, relay: Workspace, wrong: dict[str, str], words: str
 ) -> None:
-    names, place = add(relay, 4), make_place(**wrong)
+    names, place = add_experiments(relay, 4), make_place(**wrong)
     items = walk(relay, names, place=place)
     assert [type(item) for item in items] == [Failed] * 4
     assert submissions(relay, place) == 1
-    assert kinds(relay) == {"config": 4}
+    assert count_ends(relay) == {"config": 4}
     told = str(items[0].error) if isinstance(items[0], Failed) else ""
     assert "did not start" in told
     assert words in told, "the last lines of the log say why"
@@ -271,17 +205,17 @@ def test_allocation_whose_program_cannot_start_is_not_tried_again(
 
 @pytest.mark.slurm
 def test_killed_campaign_is_taken_over_without_a_submission(cluster: LocalCluster, relay: Workspace) -> None:
-    names, place = add(relay, 6), make_place(pack_workers=6)
+    names, place = add_experiments(relay, 6), make_place(pack_workers=6)
     go = hold(relay)
-    child = start_child(relay, names, place=place)
-    wait_for(lambda: sum(attempt.record("start") is not None for attempt in attempts_of(relay)) == 6)
+    child = start_child(relay, names, settings=place.settings)
+    wait_for(lambda: count_records(relay, "start") == 6)
     child.kill()
     child.communicate()
     with touching(go, when=lambda: all(attempt.record("adopted") is not None for attempt in attempts_of(relay))):
         items = walk(relay, names, place=place, run="second")
     assert [type(item) for item in items] == [Made] * 6
     assert submissions(relay, place) == 0
-    assert kinds(relay) == {"done": 6}
+    assert count_ends(relay) == {"done": 6}
     records = [read_record(relay.layout, primary=relay.output("first", experiment=name)) for name in names]
     assert {found.run_id for found in records if found is not None} == {"child"}
 
@@ -290,34 +224,35 @@ def test_killed_campaign_is_taken_over_without_a_submission(cluster: LocalCluste
 def test_interrupted_campaign_cancels_its_allocation_and_keeps_what_is_done(
     cluster: LocalCluster, relay: Workspace
 ) -> None:
-    names, place = add(relay, 6, slow_s=280), make_place(pack_workers=2)
-    set_time(relay, 0, experiment=names[0])
-    child = start_child(relay, names, place=place)
+    names, place = add_experiments(relay, 6), make_place(pack_workers=2)
+    slow_down(relay, 280)
+    slow_down(relay, 0, experiment=names[0])
+    child = start_child(relay, names, settings=place.settings)
     assert child.stdout is not None
     assert child.stdout.readline().strip() == names[0]
-    wait_for(lambda: sum(attempt.record("start") is not None for attempt in attempts_of(relay)) == 3)
+    wait_for(lambda: count_records(relay, "start") == 3)
     (job,) = {attempt.job for attempt in attempts_of(relay)}
     child.send_signal(signal.SIGTERM)
     child.communicate(timeout=180)
     assert child.returncode != 0
-    assert kinds(relay) == {"done": 1, "cancelled": 5}
+    assert count_ends(relay) == {"done": 1, "cancelled": 5}
     assert job not in cluster.ask("squeue", "-h", "-o", "%i").split()
     assert claims_of(relay) == []
 
 
 @pytest.mark.slurm
 def test_what_an_allocation_did_not_come_to_gets_another_one(cluster: LocalCluster, relay: Workspace) -> None:
-    names, place = add(relay, 8), make_place(pack_workers=2)
+    names, place = add_experiments(relay, 8), make_place(pack_workers=2)
     go, _ = (hold(relay, experiment=name) for name in names[:2])
-    child = start_child(relay, names, place=place)
-    wait_for(lambda: sum(attempt.record("start") is not None for attempt in attempts_of(relay)) == 2)
+    child = start_child(relay, names, settings=place.settings)
+    wait_for(lambda: count_records(relay, "start") == 2)
     (job,) = {attempt.job for attempt in attempts_of(relay)}
     cluster.ask("scancel", "--batch", "--signal=USR1", str(job))
-    wait_for(lambda: kinds(relay)["timeout"] == 2)
+    wait_for(lambda: count_ends(relay)["timeout"] == 2)
     go.touch()
     out, err = child.communicate(timeout=240)
     assert child.returncode == 0, err
     assert sorted(out.split()) == names
-    assert kinds(relay) == {"timeout": 2, "void": 6, "done": 8}
+    assert count_ends(relay) == {"timeout": 2, "void": 6, "done": 8}
     packs = list((relay.layout.jobs / "_packs").glob("*"))
     assert len(packs) == 2

@@ -20,17 +20,13 @@ from morphseq_dagster.steps.registry import REGISTRY
 from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.storage.claims import hold_claim
 from morphseq_dagster.testing.relay import RELAY_REGISTRY
+from morphseq_dagster.testing.relay_campaigns import add_experiments, attempts_of, start_child, write_recipe
 from morphseq_dagster.testing.slurm_bench import touching, wait_for
 from morphseq_dagster.testing.slurm_cluster import LocalCluster
-from tests.places.test_packing import add, attempts_of, make_place, start_child, submissions, walk
+from tests.places.test_packing import make_place, submissions, walk
 
 STEPS = ("first", "second", "third")
 ROOMY = {"resources": {"memory": "200M", "time": 5}}
-
-
-@pytest.fixture
-def relay(tmp_path: Path) -> Workspace:
-    return Workspace(tmp_path / "root", RELAY_REGISTRY)
 
 
 def chain_place(**more: object) -> SlurmPlace:
@@ -44,12 +40,6 @@ def walk_here(workspace: Workspace, name: str, *steps: str, run: str = "here") -
 
 def outputs(workspace: Workspace, name: str) -> list[bytes]:
     return [workspace.output(step, experiment=name).read_bytes() for step in STEPS]
-
-
-def set_recipe(workspace: Workspace, text: str) -> None:
-    path = workspace.layout.recipes("20240101")[0]
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(text)
 
 
 # the choice of the node
@@ -80,7 +70,7 @@ def followers_of(workspace: Workspace, name: str, *then: str) -> list[tuple[str,
 
 
 def test_next_step_is_the_first_that_does_not_stand(relay: Workspace) -> None:
-    (name,) = add(relay, 1)
+    (name,) = add_experiments(relay, 1)
     walk_here(relay, name, "first")
     assert followers_of(relay, name, "second", "third") == [("second", ("third",))]
     walk_here(relay, name, "second")
@@ -90,7 +80,7 @@ def test_next_step_is_the_first_that_does_not_stand(relay: Workspace) -> None:
 
 
 def test_where_anything_is_in_doubt_the_node_goes_no_further(relay: Workspace) -> None:
-    (name,) = add(relay, 1)
+    (name,) = add_experiments(relay, 1)
     walk_here(relay, name, "first")
     claim = relay.layout.claim("second", experiment=name)
     with hold_claim(claim, run_id="another"):
@@ -108,7 +98,7 @@ def test_where_anything_is_in_doubt_the_node_goes_no_further(relay: Workspace) -
 
 
 def test_claim_taken_while_the_folder_was_made_is_seen(relay: Workspace) -> None:
-    (name,) = add(relay, 1)
+    (name,) = add_experiments(relay, 1)
     walk_here(relay, name, "first")
     said = []
 
@@ -137,7 +127,7 @@ def test_steps_that_read_weights_of_the_asking_machine_are_asked_for_there(tmp_p
 
 @pytest.mark.slurm
 def test_one_job_makes_all_steps_and_each_is_told_as_if_alone(cluster: LocalCluster, relay: Workspace) -> None:
-    (name,), place = add(relay, 1), chain_place()
+    (name,), place = add_experiments(relay, 1), chain_place()
     items = walk(relay, [name], place=place, steps=STEPS)
     assert [(type(item), item.step) for item in items] == [(Made, step) for step in STEPS]
     jobs = [item.outcome.job for item in items if isinstance(item, Made)]
@@ -151,14 +141,14 @@ def test_one_job_makes_all_steps_and_each_is_told_as_if_alone(cluster: LocalClus
     assert list((relay.layout.jobs / "_ended").iterdir()) == []
     assert list(relay.layout.claim("first", experiment=name).parent.glob("*.json")) == []
     elsewhere = Workspace(relay.data_root.with_name("other"), RELAY_REGISTRY)
-    add(elsewhere, 1)
+    add_experiments(elsewhere, 1)
     walk_here(elsewhere, name, *STEPS)
     assert outputs(relay, name) == outputs(elsewhere, name)
 
 
 @pytest.mark.slurm
 def test_many_experiments_with_all_their_steps_are_one_submission(cluster: LocalCluster, relay: Workspace) -> None:
-    names = add(relay, 12, failing=[5])
+    names = add_experiments(relay, 12, failing=[5])
     small = {step: {"small": True} for step in STEPS}
     place = make_place(chain=True, pack_above=3, pack_workers=4, steps=small, **ROOMY)
     items = walk(relay, names, place=place, steps=STEPS)
@@ -174,11 +164,11 @@ def test_many_experiments_with_all_their_steps_are_one_submission(cluster: Local
 def test_steps_that_stand_are_passed_over_and_other_needs_end_the_chain(
     cluster: LocalCluster, relay: Workspace
 ) -> None:
-    (name,), place = add(relay, 1), chain_place(steps={"third": {"memory": "210M"}})
+    (name,), place = add_experiments(relay, 1), chain_place(steps={"third": {"memory": "210M"}})
     items = walk(relay, [name], place=place, steps=STEPS)
     assert [type(item) for item in items] == [Made] * 3
     assert submissions(relay, place) == 2
-    set_recipe(relay, "[first]\nslow_s = 0.01\n[third]\nslow_s = 0.01\n")
+    write_recipe(relay, "[first]\nslow_s = 0.01\n[third]\nslow_s = 0.01\n")
     together = chain_place()
     items = walk(relay, [name], place=together, steps=STEPS, run="again")
     assert [(type(item), item.step) for item in items] == [(Made, "first"), (Standing, "second"), (Made, "third")]
@@ -192,10 +182,10 @@ def test_steps_that_stand_are_passed_over_and_other_needs_end_the_chain(
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
 def test_wait_that_ends_in_the_middle_of_a_chain(cluster: LocalCluster, relay: Workspace, end: signal.Signals) -> None:
     """TERM cancels the step that the job has gone on to; after KILL the next run takes it over."""
-    (name,), place = add(relay, 1), chain_place()
+    (name,), place = add_experiments(relay, 1), chain_place()
     go = relay.data_root.with_name("go")
-    set_recipe(relay, f'[second]\nhold = "{go}"\n')
-    child = start_child(relay, [name], place=place, steps=STEPS)
+    write_recipe(relay, f'[second]\nhold = "{go}"\n')
+    child = start_child(relay, [name], settings=place.settings, steps=STEPS)
     wait_for(lambda: any(attempt.record("start") for attempt in attempts_of(relay, "second")))
     child.send_signal(end)
     child.communicate(timeout=180)
@@ -217,8 +207,8 @@ def test_wait_that_ends_in_the_middle_of_a_chain(cluster: LocalCluster, relay: W
 @pytest.mark.slurm
 def test_cancel_reaches_a_step_of_which_the_waiting_run_has_not_heard(cluster: LocalCluster, relay: Workspace) -> None:
     """The first step is handed on, and before its lane moves the run is interrupted; the job is at the second one."""
-    (name,), place = add(relay, 1), chain_place()
-    set_recipe(relay, "[second]\nslow_s = 280\n")
+    (name,), place = add_experiments(relay, 1), chain_place()
+    write_recipe(relay, "[second]\nslow_s = 280\n")
     chains = {name: STEPS}
     with Campaign(relay, chains=chains, place_of=lambda *_: place, run_id="run") as campaign:
         item = next(campaign.items())
@@ -234,7 +224,8 @@ def test_cancel_reaches_a_step_of_which_the_waiting_run_has_not_heard(cluster: L
 def test_chain_for_which_no_partition_has_time_is_asked_for_step_by_step(
     cluster: LocalCluster, relay: Workspace, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (name,), place = add(relay, 1), chain_place(resources={"memory": "200M", "time": 5, "partition": "short"})
+    (name,) = add_experiments(relay, 1)
+    place = chain_place(resources={"memory": "200M", "time": 5, "partition": "short"})
     cluster.ask("scontrol", "create", "PartitionName=short", "Nodes=ALL", "MaxTime=10", "State=UP")
     try:
         items = walk(relay, [name], place=place, steps=STEPS)
