@@ -22,7 +22,7 @@ from morphseq_dagster.slurm.job import JobSpec
 from morphseq_dagster.slurm.live import Done, Live, Look, Patience, Verdict
 from morphseq_dagster.slurm.member import is_wanted, judge_untouched, row_of_member
 from morphseq_dagster.slurm.outcome import Evidence, Finding, Outcome, classify, is_active
-from morphseq_dagster.slurm.records import write_whole
+from morphseq_dagster.slurm.records import sync_folder, write_whole
 from morphseq_dagster.slurm.script import write_script
 from morphseq_dagster.slurm.traces import read_end, save_sighting, tail_of_log
 from morphseq_dagster.slurm.words import Words
@@ -201,24 +201,16 @@ class Client:
         UnreachableError
             When the scheduler could not be told.
         """
-
-        def wish(attempt: Attempt) -> str | None:
-            if attempt.is_closed:
-                return None
-            # A power cut may take the wish and finds the job cancelled; flushing fifty of them takes its time.
-            attempt.note("cancel", t=time.time(), why=why)
-            attempt.give_up()
-            return None if attempt.pack is not None else attempt.job or self.find(attempt)
-
         known = [str(job) for attempt in attempts if (job := _known_job(attempt)) is not None]
-        # What is given up is flushed to the disk, which takes flushes that come together as one.
-        with ThreadPoolExecutor(1 + min(_WRITERS, max(1, len(attempts)))) as pool:
+        with ThreadPoolExecutor(_WRITERS) as pool:
             # At once: where many jobs have just begun, each of our own steps waits for a processor beside theirs.
             told = pool.submit(self.scheduler.cancel, known)
-            jobs = [job for job in pool.map(wish, attempts) if job is not None]
+            wished = _wish(attempts, why=why)
+            jobs = list(pool.map(self._find_to_cancel, wished))
         packs = {pack.folder: pack for attempt in attempts if (pack := attempt.pack) is not None}
-        jobs += [job for pack in packs.values() if not is_wanted(pack) and (job := wish(pack)) is not None]
-        self.scheduler.cancel([job for job in jobs if job not in known])
+        unwanted = _wish([pack for pack in packs.values() if not is_wanted(pack)], why=why)
+        jobs += map(self._find_to_cancel, unwanted)
+        self.scheduler.cancel([job for job in jobs if job is not None and job not in known])
         told.result()
 
     def await_cancelled(
@@ -326,6 +318,10 @@ class Client:
             time.sleep(_TICK_S)
         return None
 
+    def _find_to_cancel(self, attempt: Attempt) -> str | None:
+        """Number of the job to be told that an attempt is not wanted; a pack's job is not told for one member."""
+        return None if attempt.pack is not None else attempt.job or self.find(attempt)
+
     def _cancel_again(self, attempt: Attempt) -> None:
         """Say to the scheduler what somebody wished, who may have died before saying so."""
         wish = attempt.record("cancel")
@@ -407,6 +403,18 @@ def _is_orphan(attempt: Attempt) -> bool:
     except PermissionError:
         return False
     return False
+
+
+def _wish(attempts: Sequence[Attempt], *, why: str) -> list[Attempt]:
+    """Write down that attempts are not wanted, and that no job may begin; return those that are open."""
+    wished = [attempt for attempt in attempts if not attempt.is_closed]
+    for attempt in wished:
+        # A power cut may take the wish and finds the job cancelled; flushing fifty of them takes its time.
+        attempt.note("cancel", t=time.time(), why=why)
+    # All before the first is flushed: the disk takes them as one.
+    for attempt in [attempt for attempt in wished if attempt.give_up(flush=False)]:
+        sync_folder(attempt.folder)
+    return wished
 
 
 def _known_job(attempt: Attempt) -> str | None:

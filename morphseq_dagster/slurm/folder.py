@@ -167,13 +167,14 @@ class Attempt:
         except FileNotFoundError:
             return None
 
-    def give_up(self) -> bool:
+    def give_up(self, *, flush: bool = True) -> bool:
         """Win the claim so that no job can work in this attempt any more; False when a job has it."""
         try:
             (self.folder / "claim").symlink_to(VOID)
         except FileExistsError:
             return self.owner() == VOID
-        sync_folder(self.folder)
+        if flush:
+            sync_folder(self.folder)
         return True
 
     def close(self, *, kind: str, **values: object) -> None:
