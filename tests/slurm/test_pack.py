@@ -56,8 +56,6 @@ def local(cluster: LocalCluster, tmp_path: Path) -> Iterator[Bench]:
     found = Bench(cluster, tmp_path, cluster.client(tmp_path / "jobs"))
     wait_for(lambda: not found.queued(), timeout_s=400)  # what others have left behind
     yield found
-    if left := found.queued():
-        cluster.ask("scancel", *left)
     wait_for(lambda: not found.queued())
 
 
