@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import ROOT, Line
-from morphseq_dagster.places.campaign import Campaign
-from morphseq_dagster.places.connection import connect
-from morphseq_dagster.places.news import Made
-from morphseq_dagster.places.slurm import SlurmPlace
+from morphseq_dagster.cluster.bulk_run import BulkRun
+from morphseq_dagster.cluster.connection import connect
+from morphseq_dagster.cluster.events import StepMade
+from morphseq_dagster.cluster.executor import SlurmExecutor
+from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.settings import MachineSettings, SlurmSettings
-from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.testing.relay import RELAY, RELAY_REGISTRY
 from morphseq_dagster.testing.relay_campaigns import add_experiments, attempts_of, count_records, slow_down
 from morphseq_dagster.testing.slurm_bench import wait_for
@@ -54,15 +54,15 @@ def _measure_one(cluster: LocalCluster, folder: Path) -> Line:
     """One job from claim to verified result, in turn with `sbatch --wait`."""
     workspace, names = make_root(folder, count=TRIES)
     script = _write_bare(folder)
-    place = SlurmPlace(make_settings(cluster, "local"), registry=RELAY)
+    place = SlurmExecutor(make_settings(cluster, "local"), registry=RELAY)
     bare, own = [], []
     for name in names:
         began = time.perf_counter()
         subprocess.run(["sbatch", "--wait", str(script)], check=True, stdout=subprocess.DEVNULL)
         bare.append(time.perf_counter() - began)
         began = time.perf_counter()
-        with Campaign(workspace, chains={name: (_STEP,)}, place_of=lambda *_: place, run_id="one") as campaign:
-            if not all(isinstance(item, Made) for item in campaign.items()):
+        with BulkRun(workspace, chains={name: (_STEP,)}, place_of=lambda *_: place, run_id="one") as campaign:
+            if not all(isinstance(item, StepMade) for item in campaign.items()):
                 raise RuntimeError("the job failed")
         own.append(time.perf_counter() - began)
     ratio = statistics.median(own) / statistics.median(bare)
@@ -108,10 +108,10 @@ def _measure_chain(cluster: LocalCluster, folder: Path) -> Line:
     told: dict[bool, list[float]] = {False: [], True: []}
     for number, name in enumerate(names):
         chain = number % 2 == 1
-        place = SlurmPlace(make_settings(cluster, "local").model_copy(update={"chain": chain}), registry=RELAY)
+        place = SlurmExecutor(make_settings(cluster, "local").model_copy(update={"chain": chain}), registry=RELAY)
         began = time.perf_counter()
-        with Campaign(workspace, chains={name: steps}, place_of=lambda *_, place=place: place, run_id="c") as campaign:
-            if sum(isinstance(item, Made) for item in campaign.items()) != len(steps):
+        with BulkRun(workspace, chains={name: steps}, place_of=lambda *_, place=place: place, run_id="c") as campaign:
+            if sum(isinstance(item, StepMade) for item in campaign.items()) != len(steps):
                 raise RuntimeError("a step failed")
         told[chain].append(time.perf_counter() - began)
     one, each = statistics.median(told[True]), statistics.median(told[False])

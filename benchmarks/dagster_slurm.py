@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.bulk import command_of, make_root, make_settings
 from benchmarks.measure import Cost, Line, run_program
-from morphseq_dagster.slurm.ssh import SshAddress
+from morphseq_dagster.cluster.transports.ssh import SshAddress
 from morphseq_dagster.testing.slurm_cluster import LocalCluster, start_cluster
 
 ROUNDS = {1: 3, 20: 1}
@@ -52,14 +52,14 @@ print(sum(run.wait() != 0 for run in runs))
 _CLIENT = """
 import sys
 from pathlib import Path
-from morphseq_dagster.slurm.client import Client
-from morphseq_dagster.slurm.live import Patience
-from morphseq_dagster.slurm.commands import Scheduler
-from morphseq_dagster.slurm.folder import JobRoot
-from morphseq_dagster.slurm.job import JobSpec, Resources
-from morphseq_dagster.slurm.outcome import Outcome
-from morphseq_dagster.slurm.poller import Poller
-from morphseq_dagster.slurm.ssh import SshAddress, SshTransport
+from morphseq_dagster.cluster.client import Client
+from morphseq_dagster.cluster.job_handle import Patience
+from morphseq_dagster.cluster.commands import Scheduler
+from morphseq_dagster.cluster.attempt_folder import JobRoot
+from morphseq_dagster.cluster.job import JobSpec, Resources
+from morphseq_dagster.cluster.outcome import Outcome
+from morphseq_dagster.cluster.poller import Poller
+from morphseq_dagster.cluster.transports.ssh import SshAddress, SshTransport
 root, count, host, port, user, key, known = sys.argv[1:]
 transport = SshTransport(SshAddress(host=host, port=int(port), user=user, key=key, known_hosts=known))
 client = Client(Scheduler(transport), root=JobRoot(Path(root) / "jobs"), patience=Patience())

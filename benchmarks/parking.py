@@ -16,9 +16,9 @@ from pathlib import Path
 import dagster as dg
 
 from benchmarks.measure import Line
-from morphseq_dagster.launchers.notes import Notes
-from morphseq_dagster.launchers.vigil import FRESH_S
-from morphseq_dagster.layout import Layout
+from morphseq_dagster.cluster.suspend.monitor import FRESH_S
+from morphseq_dagster.cluster.suspend.state import RunNotes
+from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.settings import PlacesSettings
 from morphseq_dagster.testing.installation import Installation, parking_settings
 from morphseq_dagster.testing.relay import RELAY, word_file
@@ -87,7 +87,7 @@ def _park(live: Installation, *, count: int) -> tuple[list[str], _Phase]:
     """Launch runs and wait until all are parked."""
     before, began = _cpu_s(_daemon(live)), time.monotonic()
     runs = [live.launch(_add(live, f"202401{n // 28 % 9 + 1:02d}_n{n}")) for n in range(count)]
-    notes, most = Notes(live.home), 0
+    notes, most = RunNotes(live.home), 0
 
     def parked() -> bool:
         nonlocal most
@@ -102,7 +102,7 @@ def _park(live: Installation, *, count: int) -> tuple[list[str], _Phase]:
 def _see_through(live: Installation, runs: Sequence[str]) -> _Phase:
     """Wait for the ends of all runs."""
     before, began = _cpu_s(_daemon(live)), time.monotonic()
-    notes, most = Notes(live.home), 0
+    notes, most = RunNotes(live.home), 0
 
     def ended() -> bool:
         nonlocal most

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.measure import MORPHSEQ, ROOT, Cost, Line, run_child
-from morphseq_dagster.steps.registry import REGISTRY
-from morphseq_dagster.steps.workspace import Workspace
-from morphseq_dagster.storage.records import read_record
+from morphseq_dagster.engine.storage.records import read_record
+from morphseq_dagster.engine.workspace import Workspace
+from morphseq_dagster.morphseq.pipeline import REGISTRY
 
 REAL = "20210930_embryonet"
 DEMO = "20240418_demo"

@@ -32,11 +32,11 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.measure import MORPHSEQ, ROOT, Cost, Line, run_program
-from morphseq_dagster.layout import RECORD_SUFFIX
-from morphseq_dagster.lineage.facts import read_facts
-from morphseq_dagster.lineage.plan import plan_experiments
-from morphseq_dagster.steps.registry import REGISTRY
-from morphseq_dagster.steps.workspace import Workspace
+from morphseq_dagster.engine.layout import RECORD_SUFFIX
+from morphseq_dagster.engine.planner.facts import read_facts
+from morphseq_dagster.engine.planner.plan import plan_experiments
+from morphseq_dagster.engine.workspace import Workspace
+from morphseq_dagster.morphseq.pipeline import REGISTRY
 from morphseq_dagster.testing.fabricated import fabricate_experiment, name_experiments
 
 SNAKEMAKE: Final = ROOT / "benchmarks" / ".venv-snakemake"

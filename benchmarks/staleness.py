@@ -9,16 +9,16 @@ from pathlib import Path
 
 from benchmarks.measure import MORPHSEQ, Line, run_children
 from benchmarks.snakemake import compare_snakemake
-from morphseq_dagster.steps.registry import REGISTRY
-from morphseq_dagster.steps.workspace import Workspace
+from morphseq_dagster.engine.workspace import Workspace
+from morphseq_dagster.morphseq.pipeline import REGISTRY
 from morphseq_dagster.testing.fabricated import fabricate_experiment, name_experiments
 
 _PLAN = """
 import resource, sys
 from pathlib import Path
-from morphseq_dagster.lineage.plan import plan_experiments
-from morphseq_dagster.steps.registry import REGISTRY
-from morphseq_dagster.steps.workspace import Workspace
+from morphseq_dagster.engine.planner.plan import plan_experiments
+from morphseq_dagster.morphseq.pipeline import REGISTRY
+from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.testing.fabricated import name_experiments
 plans = plan_experiments(Workspace(Path(sys.argv[1]), REGISTRY), experiments=name_experiments(int(sys.argv[2])))
 assert sum(len(plan.pending) for plan in plans) == 0

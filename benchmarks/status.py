@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.measure import MORPHSEQ, Line, run_children
-from morphseq_dagster.layout import Layout
-from morphseq_dagster.steps.contract import StepSpec
-from morphseq_dagster.steps.registry import REGISTRY
-from morphseq_dagster.steps.workspace import Workspace
-from morphseq_dagster.storage.hashing import hash_bytes
-from morphseq_dagster.storage.records import OutputState, Record, WellState, encode
+from morphseq_dagster.engine.contract.step import StepSpec
+from morphseq_dagster.engine.layout import Layout
+from morphseq_dagster.engine.storage.hashing import hash_bytes
+from morphseq_dagster.engine.storage.records import OutputState, Record, WellState, encode
+from morphseq_dagster.engine.workspace import Workspace
+from morphseq_dagster.morphseq.pipeline import REGISTRY
 
 _LIMITS_S = {1: 1.0, 200: 2.0}
 """Number of experiments and the CPU-seconds that status may take, its start included."""

@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 
 from benchmarks.measure import Line, run_children
-from morphseq_dagster.layout import Layout
-from morphseq_dagster.storage.checkpoints import WellPayload, save_checkpoint
-from morphseq_dagster.storage.commit import commit
-from morphseq_dagster.storage.records import Record, describe_output
-from morphseq_dagster.storage.staging import FolderStage, Staged
+from morphseq_dagster.engine.layout import Layout
+from morphseq_dagster.engine.storage.checkpoints import WellPayload, save_checkpoint
+from morphseq_dagster.engine.storage.commit import commit
+from morphseq_dagster.engine.storage.records import Record, describe_output
+from morphseq_dagster.engine.storage.staging import FolderStage, Staged
 
 WELLS, FILES = 20, 2000
 _BYTES = 20_000

@@ -9,18 +9,18 @@ import dagster as dg
 from morphseq_dagster.assets.cohort import cohort_final
 from morphseq_dagster.assets.factory import IO_MANAGER_KEY, make_assets
 from morphseq_dagster.assets.freshness import make_freshness_check
+from morphseq_dagster.engine.executors.runner_outcome import DEFAULT_REGISTRY
+from morphseq_dagster.engine.workspace import load_registry
 from morphseq_dagster.io_managers.artifacts import ArtifactIOManager
 from morphseq_dagster.jobs.bulk import make_bulk_job
 from morphseq_dagster.jobs.materialize_stale import make_stale_job
 from morphseq_dagster.jobs.report_staleness import REPORT_JOB, report_staleness
-from morphseq_dagster.places.outcome import DEFAULT_REGISTRY
 from morphseq_dagster.resources.workspace import WorkspaceResource
 from morphseq_dagster.sensors.jobs import make_jobs_sensor
 from morphseq_dagster.sensors.new_experiments import make_sensor
 from morphseq_dagster.sensors.reconcile import make_reconcile_sensor
 from morphseq_dagster.sensors.staleness import make_launch_sensor, make_report_sensor
 from morphseq_dagster.settings import MachineSettings
-from morphseq_dagster.steps.workspace import load_registry
 
 PIPELINE_JOB = "pipeline"
 COHORT_JOB = "cohort"

@@ -11,8 +11,8 @@ import logging
 import dagster as dg
 
 from morphseq_dagster.build import build_definitions
-from morphseq_dagster.discovery import inspect_folder, list_folders
-from morphseq_dagster.layout import Layout
+from morphseq_dagster.engine.layout import Layout
+from morphseq_dagster.morphseq.discovery import inspect_folder, list_folders
 from morphseq_dagster.partitions import EXPERIMENTS, register_experiments
 from morphseq_dagster.settings import MachineSettings, load_settings
 

@@ -19,9 +19,9 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from morphseq_dagster.cluster.job import Environment, Resources, check_path
+from morphseq_dagster.cluster.transports.ssh import SshAddress
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.slurm.job import Environment, Resources, check_path
-from morphseq_dagster.slurm.ssh import SshAddress
 
 PlaceName = Literal["process", "subprocess", "slurm"]
 _CLOSED = ConfigDict(extra="forbid", frozen=True)

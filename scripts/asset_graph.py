@@ -12,7 +12,7 @@ from itertools import product
 from typing import Final
 from xml.sax.saxutils import escape
 
-from morphseq_dagster.steps.contract import StepSpec
+from morphseq_dagster.engine.contract.step import StepSpec
 
 _NODE: Final = (148, 40)
 _STEP: Final = (158, 62)

@@ -16,9 +16,9 @@ from page import DOCS
 from plate_pictures import draw_plate, draw_snips
 
 from morphseq_dagster.demo.plate import make_plate
-from morphseq_dagster.steps.cohort_final import SPEC as COHORT
-from morphseq_dagster.steps.registry import REGISTRY
-from morphseq_dagster.steps.workspace import Workspace
+from morphseq_dagster.engine.workspace import Workspace
+from morphseq_dagster.morphseq.pipeline import REGISTRY
+from morphseq_dagster.morphseq.steps.cohort_final import SPEC as COHORT
 from morphseq_dagster.testing.chain import run_chain
 
 EXPERIMENT = "20240418_demo"

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from pydantic import BaseModel
 
-from morphseq_dagster.contracts.detections import DetectionDocument, DetectionEntry
-from morphseq_dagster.contracts.document import parse_document
-from morphseq_dagster.contracts.organized_frames import OrganizedFrames
-from morphseq_dagster.contracts.segmentations import SegmentationDocument
-from morphseq_dagster.contracts.snips import Snips
+from morphseq_dagster.engine.layout import Layout
+from morphseq_dagster.engine.tables.document import parse_document
 from morphseq_dagster.imaging.pictures import read_grey
-from morphseq_dagster.layout import Layout
+from morphseq_dagster.morphseq.contracts.detections import DetectionDocument, DetectionEntry
+from morphseq_dagster.morphseq.contracts.organized_frames import OrganizedFrames
+from morphseq_dagster.morphseq.contracts.segmentations import SegmentationDocument
+from morphseq_dagster.morphseq.contracts.snips import Snips
 from morphseq_dagster.segmentation.rle import Rle, decode
 
 _Model = TypeVar("_Model", bound=BaseModel)

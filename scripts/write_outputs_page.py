@@ -18,14 +18,14 @@ from page import flow, make_table, write_or_check
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from morphseq_dagster.contracts.image_set import ImageSetManifest
-from morphseq_dagster.contracts.table import Column, TableContract
-from morphseq_dagster.layout import ARTIFACTS, FAILURE_SUFFIX, RECORD_SUFFIX, Artifact, Layout
-from morphseq_dagster.lineage.status import COLUMNS
-from morphseq_dagster.steps.cohort_final import SPEC as COHORT_SPEC
-from morphseq_dagster.steps.contract import StepSpec
-from morphseq_dagster.steps.registry import REGISTRY
-from morphseq_dagster.storage.records import Record
+from morphseq_dagster.engine.contract.step import StepSpec
+from morphseq_dagster.engine.layout import ARTIFACTS, FAILURE_SUFFIX, RECORD_SUFFIX, Artifact, Layout
+from morphseq_dagster.engine.planner.status import COLUMNS
+from morphseq_dagster.engine.storage.records import Record
+from morphseq_dagster.engine.tables.image_set import ImageSetManifest
+from morphseq_dagster.engine.tables.table import Column, TableContract
+from morphseq_dagster.morphseq.pipeline import REGISTRY
+from morphseq_dagster.morphseq.steps.cohort_final import SPEC as COHORT_SPEC
 
 _HEAD: Final = """\
 # Outputs
@@ -167,7 +167,7 @@ def _describe(spec: StepSpec, *, told: dict[type[BaseModel], str]) -> str:
     if note := _NOTES.get(spec.name):
         lines += ["", note]
     lines.append("")
-    module = importlib.import_module(f"morphseq_dagster.contracts.{_contract_module(artifact)}")
+    module = importlib.import_module(f"morphseq_dagster.morphseq.contracts.{_contract_module(artifact)}")
     contract = getattr(module, "CONTRACT", None)
     if isinstance(contract, TableContract):
         return "\n".join([*lines, *_describe_table(contract)])
@@ -199,7 +199,7 @@ _PARENTS: Final = {
 
 
 def _contract(name: str) -> TableContract:
-    contract = importlib.import_module(f"morphseq_dagster.contracts.{name}").CONTRACT
+    contract = importlib.import_module(f"morphseq_dagster.morphseq.contracts.{name}").CONTRACT
     assert isinstance(contract, TableContract)  # noqa: S101 - a wrong name is an error of this script
     return contract
 
@@ -227,7 +227,7 @@ def _contract_module(artifact: Artifact) -> str:
 
 def _root_model(name: str) -> type[BaseModel]:
     """Document model of an artifact: the one class of its contracts' module that no other one holds."""
-    module = importlib.import_module(f"morphseq_dagster.contracts.{_contract_module(ARTIFACTS[name])}")
+    module = importlib.import_module(f"morphseq_dagster.morphseq.contracts.{_contract_module(ARTIFACTS[name])}")
     own = [
         value
         for value in vars(module).values()

@@ -17,8 +17,8 @@ from page import flow, make_table, write_or_check
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from morphseq_dagster.recipes.model import Slice
-from morphseq_dagster.steps.registry import REGISTRY
+from morphseq_dagster.morphseq.pipeline import REGISTRY
+from morphseq_dagster.parameters import Parameters
 
 _HEAD: Final = """\
 # Recipes
@@ -98,7 +98,7 @@ def _read_docstrings(model: type[BaseModel]) -> dict[str, str]:
     """Docstrings below attributes; one below several in a row speaks of them all."""
     texts: dict[str, str] = {}
     for cls in reversed(model.__mro__):
-        if not issubclass(cls, BaseModel) or cls in (BaseModel, Slice):
+        if not issubclass(cls, BaseModel) or cls in (BaseModel, Parameters):
             continue
         (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
         assert isinstance(tree, ast.ClassDef)  # noqa: S101 - it is the source of a class

@@ -43,7 +43,7 @@ IN_CI = os.environ.get("CI") == "true"
 BESIDE = REPOSITORY.parent / "shared"
 
 # Folders of long tests, begun first, lest one of them is all that is left for one worker.
-LONG = {"tests", "browser", "crash", "launchers", "pipeline", "slurm"}
+LONG = {"tests", "browser", "crash", "suspend", "pipeline", "cluster", "pilot"}
 
 # What must not be skipped where real data is at hand and nobody watches.
 GUARDED_MARKERS = ("needs_shared", "models", "slurm", "browser")

@@ -14,9 +14,9 @@ import pytest
 
 import morphseq_dagster
 from morphseq_dagster.build import COHORT_JOB, PIPELINE_JOB, build_definitions
+from morphseq_dagster.morphseq.pipeline import REGISTRY
 from morphseq_dagster.partitions import EXPERIMENTS
 from morphseq_dagster.settings import MachineSettings
-from morphseq_dagster.steps.registry import REGISTRY
 
 SNAPSHOT = Path(__file__).with_name("definitions.txt")
 TEMPLATE = Path(morphseq_dagster.__file__).parent / "templates" / "dagster.yaml"

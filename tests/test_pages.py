@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from morphseq_dagster.contracts.qc_staged import CONTRACT as STAGED
-from morphseq_dagster.layout import ARTIFACTS
-from morphseq_dagster.recipes.loading import load_recipe
-from morphseq_dagster.steps.registry import REGISTRY
+from morphseq_dagster.engine.contract.recipe import load_recipe
+from morphseq_dagster.engine.layout import ARTIFACTS
+from morphseq_dagster.morphseq.contracts.qc_staged import CONTRACT as STAGED
+from morphseq_dagster.morphseq.pipeline import REGISTRY
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"

@@ -11,9 +11,9 @@ from typing import Any
 import dagster as dg
 
 from morphseq_dagster.assets.factory import IO_MANAGER_KEY, OWNERS, run_step
-from morphseq_dagster.layout import COHORT
+from morphseq_dagster.engine.layout import COHORT
+from morphseq_dagster.morphseq.steps.cohort_final import SPEC, build_cohort_request
 from morphseq_dagster.resources.workspace import WorkspaceResource
-from morphseq_dagster.steps.cohort_final import SPEC, build_cohort_request
 
 _PARTITION_TAG = "dagster/partition"
 

@@ -12,14 +12,14 @@ from typing import Any
 
 import dagster as dg
 
-from morphseq_dagster.contracts.table import TableContract
+from morphseq_dagster.cluster.usage import JobFacts
+from morphseq_dagster.engine.contract.step import StepRequest
+from morphseq_dagster.engine.executors.execution import Committed, Executed
+from morphseq_dagster.engine.layout import Layout
+from morphseq_dagster.engine.storage.records import Record, WellState
+from morphseq_dagster.engine.tables.table import TableContract
+from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import MorphseqError, TransientError
-from morphseq_dagster.layout import Layout
-from morphseq_dagster.places.execution import Committed, Executed
-from morphseq_dagster.slurm.usage import JobFacts
-from morphseq_dagster.steps.contract import StepRequest
-from morphseq_dagster.steps.workspace import Workspace
-from morphseq_dagster.storage.records import Record, WellState
 
 MEMO_TAG = "morphseq/memo"
 _TAG_LENGTH = 32
@@ -159,7 +159,7 @@ def _columns(step: str) -> dict[str, Any]:
 def find_contract(step: str) -> TableContract | None:
     """Find the table contract of a step: `CONTRACT` of the contracts' module of the same name."""
     try:
-        module = importlib.import_module(f"morphseq_dagster.contracts.{step}")
+        module = importlib.import_module(f"morphseq_dagster.morphseq.contracts.{step}")
     except ModuleNotFoundError:
         return None
     contract = getattr(module, "CONTRACT", None)

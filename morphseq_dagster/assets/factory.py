@@ -11,14 +11,14 @@ from typing import Any
 import dagster as dg
 
 from morphseq_dagster.assets.description import describe_hit, describe_result, failure_of, output_tags
+from morphseq_dagster.cluster.executor import SuspendedRun
+from morphseq_dagster.cluster.suspend.worker import leave, may_suspend
+from morphseq_dagster.engine.contract.progress import Progress, listening
+from morphseq_dagster.engine.contract.step import Registry, StepRequest, StepSpec
+from morphseq_dagster.engine.locked_step import discard_unpublished, lock_step, run_locked
 from morphseq_dagster.errors import MorphseqError
-from morphseq_dagster.launchers.worker import leave, may_park
 from morphseq_dagster.partitions import EXPERIMENTS
-from morphseq_dagster.places.session import discard_unpublished, open_session, run_session
-from morphseq_dagster.places.slurm import ParkedRun
 from morphseq_dagster.resources.workspace import WorkspaceResource
-from morphseq_dagster.steps.contract import Registry, StepRequest, StepSpec
-from morphseq_dagster.steps.progress import Progress, listening
 
 IO_MANAGER_KEY = "artifact_io"
 FORCE_TAG = "morphseq/force"
@@ -68,30 +68,30 @@ def run_step(
     workspace = resource.open()
     run_id, force = context.run.run_id, _is_forced(context, spec.name)
     try:
-        with open_session(
+        with lock_step(
             spec,
             workspace=workspace,
             experiment=experiment,
             run_id=run_id,
             force=force,
-            repeated=may_park(run_id) and _has_succeeded(context),
+            repeated=may_suspend(run_id) and _has_succeeded(context),
             on_wait=lambda claim: context.log.info(f"waiting for {claim.holder()}"),
             make_request=make_request,
         ) as session:
             if session.recalled is not None:
                 yield describe_result(session.recalled, workspace=workspace, tags=output_tags(session.request))
                 return
-            if session.memo is not None:
-                yield describe_hit(session.memo, workspace=workspace)
+            if session.cached is not None:
+                yield describe_hit(session.cached, workspace=workspace)
                 return
             with listening(lambda progress: _log(context, progress)):
                 place = resource.place_of(spec.name, experiment=experiment, run_id=run_id)
-                outcome = run_session(session, spec=spec, place=place)
+                outcome = run_locked(session, spec=spec, place=place)
             try:
                 yield describe_result(outcome, workspace=workspace, tags=output_tags(session.request))
             finally:
                 discard_unpublished(workspace.layout, outcome=outcome)
-    except ParkedRun as parked:
+    except SuspendedRun as parked:
         leave(parked, instance=context.instance, run=context.run, step_key=str(context.op_handle))
     except MorphseqError as error:
         raise failure_of(error) from error

@@ -15,15 +15,15 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationTargetMaterializationData,
 )
 
-from morphseq_dagster.discovery import discover
-from morphseq_dagster.lineage.costs import describe_cost, estimate_cost
-from morphseq_dagster.lineage.plan import plan_experiments
-from morphseq_dagster.lineage.planner import ExperimentPlan
-from morphseq_dagster.lineage.retirement import read_retired
-from morphseq_dagster.lineage.scans import Scans
+from morphseq_dagster.engine.planner.costs import describe_cost, estimate_cost
+from morphseq_dagster.engine.planner.plan import plan_experiments
+from morphseq_dagster.engine.planner.retirement import read_retired
+from morphseq_dagster.engine.planner.rules import ExperimentPlan
+from morphseq_dagster.engine.planner.scans import Scans
+from morphseq_dagster.engine.workspace import Workspace
+from morphseq_dagster.morphseq.discovery import discover
 from morphseq_dagster.partitions import EXPERIMENTS, find_busy
 from morphseq_dagster.resources.workspace import WorkspaceResource
-from morphseq_dagster.steps.workspace import Workspace
 
 FINAL: Final = "embryo_latents_final"
 CHECK: Final = "up_to_date"

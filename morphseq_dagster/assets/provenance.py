@@ -12,8 +12,8 @@ from typing import Final
 import dagster as dg
 from dagster import AssetKey, EventLogRecord
 
-from morphseq_dagster.layout import COHORT
-from morphseq_dagster.storage.records import Record
+from morphseq_dagster.engine.layout import COHORT
+from morphseq_dagster.engine.storage.records import Record
 
 VERSION_TAG: Final = "dagster/data_version"
 USER_PROVIDED_TAG: Final = "dagster/data_version_is_user_provided"

@@ -23,13 +23,13 @@ from morphseq_dagster.assets.provenance import (
     tags_of,
     version_tags,
 )
+from morphseq_dagster.engine.layout import COHORT
+from morphseq_dagster.engine.planner.inventory import Located, list_artifacts
+from morphseq_dagster.engine.planner.retirement import read_retired
+from morphseq_dagster.engine.storage.records import OutputVerdict, Record, compare_output, read_record
+from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import MorphseqError
-from morphseq_dagster.layout import COHORT
-from morphseq_dagster.lineage.inventory import Located, list_artifacts
-from morphseq_dagster.lineage.retirement import read_retired
 from morphseq_dagster.partitions import EXPERIMENTS, register_experiments
-from morphseq_dagster.steps.workspace import Workspace
-from morphseq_dagster.storage.records import OutputVerdict, Record, compare_output, read_record
 
 ORIGIN_TAG: Final = "morphseq/origin"
 REPORT_TAG: Final = "morphseq/reported"

@@ -27,12 +27,12 @@ from morphseq_dagster.cli.options import (
     split_names,
 )
 from morphseq_dagster.cli.status import Format
-from morphseq_dagster.discovery import list_folders
+from morphseq_dagster.engine.planner.status import refuse_unknown
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.lineage.status import refuse_unknown
+from morphseq_dagster.morphseq.discovery import list_folders
 
 if TYPE_CHECKING:
-    from morphseq_dagster.lineage.adopt.campaign import Outcome
+    from morphseq_dagster.adopt.importer import ImportOutcome
 
 _WORDS = {
     ("adopt", True): "adopted",
@@ -59,7 +59,7 @@ def adopt(
     registry: RegistryName = DEFAULT_REGISTRY,
 ) -> None:
     """Give records to files that are there already, after checking them; exit code 1 if something was refused."""
-    from morphseq_dagster.lineage.adopt.campaign import Campaign, find_experiments
+    from morphseq_dagster.adopt.importer import Import, find_experiments
 
     call = open_call(data_root, registry=registry)
     root = call.workspace.data_root if tree is None else tree.absolute()
@@ -67,7 +67,7 @@ def adopt(
         refuse_call(
             PermanentError(expected="a folder", found="none", where=str(root), remedy="name the root of the tree")
         )
-    campaign = Campaign(call.workspace, root, apply=apply, without_inputs=without_inputs)
+    campaign = Import(call.workspace, root, apply=apply, without_inputs=without_inputs)
     campaign.split(on_file=lambda path: _say(f"cutting {path} into pieces, once"))
     for split, _ in campaign.splits.values():
         if split.refused_count:
@@ -78,7 +78,7 @@ def adopt(
         with refusing_call():
             names = split_names(experiments)
             refuse_unknown(names, known=known)
-    outcomes: list[Outcome] = []
+    outcomes: list[ImportOutcome] = []
     for number, name in enumerate(names):
         if sys.stderr.isatty():
             _say(f"{number + 1}/{len(names)} {name}")
@@ -98,7 +98,7 @@ def _say(text: str) -> None:
     print(printable(text), file=sys.stderr)
 
 
-def _draw(outcomes: Iterable[Outcome], *, verbose: bool) -> Iterable[str]:
+def _draw(outcomes: Iterable[ImportOutcome], *, verbose: bool) -> Iterable[str]:
     for outcome in outcomes:
         if outcome.action == "recorded" and not verbose:
             continue
@@ -107,14 +107,14 @@ def _draw(outcomes: Iterable[Outcome], *, verbose: bool) -> Iterable[str]:
         yield from (f"{'':<{len(outcome.experiment)}}  {'':<22} note: {printable(w)}" for w in outcome.warnings)
 
 
-def _sum(outcomes: list[Outcome], *, apply: bool) -> str:
+def _sum(outcomes: list[ImportOutcome], *, apply: bool) -> str:
     counts = Counter(_WORDS.get((o.action, o.done), o.action) for o in outcomes)
     told = ", ".join(f"{count} {word}" for word, count in sorted(counts.items())) or "nothing found"
     waiting = any(o.action in ("adopt", "make") and not o.done for o in outcomes)
     return told + (" (--apply does it)" if waiting and not apply else "")
 
 
-def _encode(outcomes: list[Outcome], *, apply: bool) -> dict[str, Any]:
+def _encode(outcomes: list[ImportOutcome], *, apply: bool) -> dict[str, Any]:
     return {
         "schema": "morphseq.adopt",
         "version": 1,

@@ -1,6 +1,6 @@
 """Bulk: the command line's way over many experiments when steps run at the cluster - one run, one process.
 
-Holds the run with its lines. The choice of the way is `morphseq_dagster.places.ways`, the run itself the job `bulk`.
+The choice between one run and many is made in `cluster/run_mode.py`; the run itself is the job `bulk`.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from morphseq_dagster.cli.options import Call
-from morphseq_dagster.places.ways import wants_bulk
+from morphseq_dagster.cluster.run_mode import wants_bulk
 
 if TYPE_CHECKING:
-    from morphseq_dagster.places.news import Item
+    from morphseq_dagster.cluster.events import Event
 
 
 def goes_as_bulk(call: Call, *, chains: Mapping[str, Sequence[str]]) -> bool:
@@ -53,7 +53,7 @@ def run_bulk(
     """
     from morphseq_dagster.cli.display import Display
     from morphseq_dagster.cli.launch import Launcher, StepEvent, open_instance
-    from morphseq_dagster.places.news import Failed, Made
+    from morphseq_dagster.cluster.events import StepFailed, StepMade
 
     for experiment, pending in chains.items():
         if not pending:
@@ -65,10 +65,10 @@ def run_bulk(
             display.say("DAGSTER_HOME is not set: the web page will not show these runs; the records will")
         display.say(f"one run over {len(chains)} experiments")
 
-        def show(item: Item) -> None:
+        def show(item: Event) -> None:
             display.begin(item.experiment)
-            kind = "failed" if isinstance(item, Failed) else "made" if isinstance(item, Made) else "standing"
-            display.note(StepEvent(item.step, kind, str(item.error) if isinstance(item, Failed) else ""))
+            kind = "failed" if isinstance(item, StepFailed) else "made" if isinstance(item, StepMade) else "standing"
+            display.note(StepEvent(item.step, kind, str(item.error) if isinstance(item, StepFailed) else ""))
 
         outcomes = Launcher(call, instance=instance, verbose=verbose).run_bulk(
             chains, steps=ordered, force=force, automatic=automatic, on_item=show

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from morphseq_dagster.engine.storage.step_locks import holder_is_dead, read_lock
+from morphseq_dagster.engine.storage.sweep import find_orphans
+from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import MorphseqError
-from morphseq_dagster.steps.workspace import Workspace
-from morphseq_dagster.storage.claims import holder_is_dead, read_claim
-from morphseq_dagster.storage.sweep import find_orphans
 
 Level = Literal["ok", "note", "problem"]
 FIX: Final = "morphseq doctor --fix"
@@ -34,7 +34,7 @@ _NETWORK: Final = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "af
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """One thing looked at.
 
     Parameters
@@ -55,7 +55,7 @@ class Finding:
     fixable: bool = False
 
 
-def check_machine(workspace: Workspace, *, home: Path | None) -> Iterator[Finding]:
+def check_machine(workspace: Workspace, *, home: Path | None) -> Iterator[CheckResult]:
     """Look at everything that needs no Dagster."""
     yield from check_data_root(workspace.data_root)
     yield from check_work(workspace)
@@ -64,22 +64,24 @@ def check_machine(workspace: Workspace, *, home: Path | None) -> Iterator[Findin
     yield from check_installation()
 
 
-def check_data_root(root: Path) -> Iterator[Finding]:
+def check_data_root(root: Path) -> Iterator[CheckResult]:
     """Whether the data root is there, can be written and has space."""
     if not root.is_dir():
-        yield Finding("problem", f"data root {root} is not there", f"mkdir -p {root}, or correct MORPHSEQ_DATA_ROOT")
+        yield CheckResult(
+            "problem", f"data root {root} is not there", f"mkdir -p {root}, or correct MORPHSEQ_DATA_ROOT"
+        )
         return
     if not os.access(root, os.W_OK | os.X_OK):
-        yield Finding("problem", f"data root {root} cannot be written", f"chmod u+rwx {root}, or mount it writable")
+        yield CheckResult("problem", f"data root {root} cannot be written", f"chmod u+rwx {root}, or mount it writable")
         return
     free = shutil.disk_usage(root).free
     text = f"data root {root} can be written, {free / 2**30:.0f} GiB free"
     few = free < FEW_BYTES
-    yield Finding("problem" if few else "ok", text, f"df -h {root}; make room" if few else "")
+    yield CheckResult("problem" if few else "ok", text, f"df -h {root}; make room" if few else "")
     yield from check_clock(root)
 
 
-def check_clock(root: Path, *, now: Callable[[], float] = time.time) -> Iterator[Finding]:
+def check_clock(root: Path, *, now: Callable[[], float] = time.time) -> Iterator[CheckResult]:
     """Whether the disk of the data root and this host agree on the time: claims, scans and waiting times rest on it."""
     try:
         with tempfile.TemporaryFile(dir=root) as probe:
@@ -88,46 +90,50 @@ def check_clock(root: Path, *, now: Callable[[], float] = time.time) -> Iterator
             probe.flush()
             told = os.fstat(probe.fileno()).st_mtime
     except OSError as error:
-        yield Finding("problem", f"the clock of the disk cannot be asked: {error}", f"see to the disk of {root}")
+        yield CheckResult("problem", f"the clock of the disk cannot be asked: {error}", f"see to the disk of {root}")
         return
     skew = told - before
     if abs(skew) > SKEW_S:
         text = f"the disk of {root} is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} this host"
-        yield Finding("problem", text, "set the clock of this host or of the file server (NTP)")
+        yield CheckResult("problem", text, "set the clock of this host or of the file server (NTP)")
 
 
-def check_work(workspace: Workspace) -> Iterator[Finding]:
+def check_work(workspace: Workspace) -> Iterator[CheckResult]:
     """Interrupted publications, claims without a living holder, temporaries that nobody will use."""
     layout, clean = workspace.layout, True
     for path in _json_files(layout.private / "claims"):
         try:
-            claim = read_claim(path)
+            claim = read_lock(path)
         except MorphseqError as error:
             clean = False
-            yield Finding("problem", f"{error.where}: {error.found}", error.remedy)
+            yield CheckResult("problem", f"{error.where}: {error.found}", error.remedy)
             continue
         if claim is None:
             continue
         if holder_is_dead(claim):
             clean = False
-            yield Finding("problem", f"{path.stem} is claimed by {claim.holder()}, which is gone", FIX, fixable=True)
+            yield CheckResult(
+                "problem", f"{path.stem} is claimed by {claim.holder()}, which is gone", FIX, fixable=True
+            )
         else:
-            yield Finding("note", f"{path.stem} is at work: {claim.holder()}", f"wait; if that host is gone: rm {path}")
+            yield CheckResult(
+                "note", f"{path.stem} is at work: {claim.holder()}", f"wait; if that host is gone: rm {path}"
+            )
     for path in _json_files(layout.private / "pending"):
         experiment, _, step = path.stem.rpartition(".")
         if not layout.claim(step, experiment=experiment).exists():
             clean = False
-            yield Finding("problem", f"the publication of {path.stem} was cut off", FIX, fixable=True)
+            yield CheckResult("problem", f"the publication of {path.stem} was cut off", FIX, fixable=True)
     orphans = list(find_orphans(layout)) if layout.data_root.is_dir() else []
     if orphans:
         clean = False
         text = f"{len(orphans)} temporaries of dead processes, the first: {layout.relative(orphans[0])}"
-        yield Finding("problem", text, FIX, fixable=True)
+        yield CheckResult("problem", text, FIX, fixable=True)
     if clean:
-        yield Finding("ok", "no interrupted work")
+        yield CheckResult("ok", "no interrupted work")
 
 
-def check_recipes(workspace: Workspace) -> Iterator[Finding]:
+def check_recipes(workspace: Workspace) -> Iterator[CheckResult]:
     """Whether every recipe file can be resolved."""
     folder = workspace.layout.recipes("default")[0].parent
     files = sorted(folder.glob("*.toml")) if folder.is_dir() else []
@@ -137,40 +143,40 @@ def check_recipes(workspace: Workspace) -> Iterator[Finding]:
             workspace.recipe(path.stem)
         except (MorphseqError, OSError) as error:
             clean = False
-            yield Finding("problem", str(error), f"correct {path}")
+            yield CheckResult("problem", str(error), f"correct {path}")
     if clean:
-        yield Finding("ok", f"{len(files)} recipe files can be read")
+        yield CheckResult("ok", f"{len(files)} recipe files can be read")
 
 
-def check_home(home: Path | None) -> Iterator[Finding]:
+def check_home(home: Path | None) -> Iterator[CheckResult]:
     """Whether the Dagster home is named, configured and on a local disk."""
     if home is None:
-        yield Finding(
+        yield CheckResult(
             "note", "DAGSTER_HOME is not set: runs leave no history", "make install, or export DAGSTER_HOME=..."
         )
         return
     kind = find_file_system(home)
     if kind.startswith(_NETWORK):
         text = f"Dagster home {home} lies on a network disk ({kind}), which SQLite does not bear"
-        yield Finding("problem", text, "export DAGSTER_HOME=/a/folder/on/a/local/disk")
+        yield CheckResult("problem", text, "export DAGSTER_HOME=/a/folder/on/a/local/disk")
     elif not os.access(home, os.W_OK | os.X_OK):
-        yield Finding("problem", f"Dagster home {home} cannot be written", f"chmod u+rwx {home}")
+        yield CheckResult("problem", f"Dagster home {home} cannot be written", f"chmod u+rwx {home}")
     elif not (home / "dagster.yaml").is_file():
-        yield Finding(
+        yield CheckResult(
             "problem", f"Dagster home {home} has no dagster.yaml: telemetry is on, no pool is limited", "make install"
         )
     else:
-        yield Finding("ok", f"Dagster home {home} ({kind or 'file system unknown'})")
+        yield CheckResult("ok", f"Dagster home {home} ({kind or 'file system unknown'})")
         yield from check_history(home)
 
 
-def check_history(home: Path) -> Iterator[Finding]:
+def check_history(home: Path) -> Iterator[CheckResult]:
     """Whether Dagster's history has grown so large that pages and sensors become slow."""
     size = sum(path.stat().st_size for path in home.rglob("*.db*") if path.is_file())
     if size > MUCH_HISTORY:
         text = f"Dagster's history in {home} takes {size / 2**30:.1f} GiB"
         advice = "delete old runs on the web page; or empty the home and run `morphseq reconcile --report-to-dagster`"
-        yield Finding("note", text, advice)
+        yield CheckResult("note", text, advice)
 
 
 def find_file_system(path: Path, *, mounts: Path = Path("/proc/mounts")) -> str:
@@ -186,20 +192,20 @@ def find_file_system(path: Path, *, mounts: Path = Path("/proc/mounts")) -> str:
     return max(within, key=lambda pair: pair[0])[1] if within else ""
 
 
-def check_installation() -> Iterator[Finding]:
+def check_installation() -> Iterator[CheckResult]:
     """Whether Dagster's packages are of one version, and the image library can be loaded."""
     versions = {name: _version(name) for name in _FAMILY}
     if len(set(versions.values())) == 1 and None not in versions.values():
-        yield Finding("ok", f"Dagster {versions['dagster']}, all packages alike")
+        yield CheckResult("ok", f"Dagster {versions['dagster']}, all packages alike")
     else:
         told = ", ".join(f"{name} {version or 'missing'}" for name, version in versions.items())
-        yield Finding("problem", f"Dagster's packages differ: {told}", "pip install -e . -c constraints.txt")
+        yield CheckResult("problem", f"Dagster's packages differ: {told}", "pip install -e . -c constraints.txt")
     try:
         library = importlib.import_module("cv2")
     except ImportError as error:
-        yield Finding("problem", f"OpenCV cannot be loaded: {error}", "make install (it names the system packages)")
+        yield CheckResult("problem", f"OpenCV cannot be loaded: {error}", "make install (it names the system packages)")
     else:
-        yield Finding("ok", f"OpenCV {library.__version__}")
+        yield CheckResult("ok", f"OpenCV {library.__version__}")
 
 
 def _version(name: str) -> str | None:

@@ -9,16 +9,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from morphseq_dagster.discovery import RawFolder, inspect_folder, list_folders
+from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.identifiers import refuse_experiment
-from morphseq_dagster.layout import Layout
+from morphseq_dagster.morphseq.discovery import RawFolder, inspect_folder, list_folders
 
 ALL = "all"
 
 
 @dataclass(frozen=True)
-class Choice:
+class Selection:
     """What was chosen, and what was left out for which reason.
 
     Parameters
@@ -38,7 +38,7 @@ class Choice:
 
 def choose_experiments(
     layout: Layout, *, names: Sequence[str] | None, later_than: str | None = None, earlier_than: str | None = None
-) -> Choice:
+) -> Selection:
     """Choose experiments.
 
     Parameters
@@ -63,12 +63,12 @@ def choose_experiments(
     folders = {folder.name: folder for folder in list_folders(layout)}
     if names is None or tuple(names) == (ALL,):
         return _choose_all(layout, folders=folders, later_than=later_than, earlier_than=earlier_than)
-    from morphseq_dagster.lineage.status import refuse_unknown
+    from morphseq_dagster.engine.planner.status import refuse_unknown
 
     refuse_unknown(names, known=[name for name in folders if refuse_experiment(name) is None])
     kept = [name for name in names if _is_between(name, later_than=later_than, earlier_than=earlier_than)]
     found = [inspect_folder(layout, folder=folders[name]) for name in kept]
-    return Choice(
+    return Selection(
         tuple(entry.name for entry in found if entry.state != "refused"),
         refused=tuple((entry.name, entry.reason) for entry in found if entry.state == "refused"),
     )
@@ -76,14 +76,14 @@ def choose_experiments(
 
 def _choose_all(
     layout: Layout, *, folders: dict[str, RawFolder], later_than: str | None, earlier_than: str | None
-) -> Choice:
+) -> Selection:
     kept = [
         folder
         for name, folder in folders.items()
         if refuse_experiment(name) is None and _is_between(name, later_than=later_than, earlier_than=earlier_than)
     ]
     found = [inspect_folder(layout, folder=folder) for folder in kept]
-    return Choice(
+    return Selection(
         tuple(entry.name for entry in found if entry.state == "ready"),
         waiting=tuple((entry.name, entry.reason) for entry in found if entry.state != "ready"),
     )

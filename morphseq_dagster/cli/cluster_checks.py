@@ -16,26 +16,26 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from morphseq_dagster.cli.checks import FEW_BYTES, SKEW_S, Finding
-from morphseq_dagster.errors import MorphseqError
-from morphseq_dagster.layout import Layout
-from morphseq_dagster.places.connection import make_transport
-from morphseq_dagster.places.environment import (
+from morphseq_dagster.cli.checks import FEW_BYTES, SKEW_S, CheckResult
+from morphseq_dagster.cluster.commands import Scheduler
+from morphseq_dagster.cluster.connection import make_transport
+from morphseq_dagster.cluster.errors import UnreachableError
+from morphseq_dagster.cluster.transports.protocol import Answer, Transport
+from morphseq_dagster.engine.executors.environment import (
     EnvironmentDescription,
     compare_environments,
     describe_environment,
     read_recorded,
     read_stored,
 )
+from morphseq_dagster.engine.layout import Layout
+from morphseq_dagster.engine.storage.atomic_io import make_folder, write_durably
+from morphseq_dagster.errors import MorphseqError
 from morphseq_dagster.settings import SlurmSettings
-from morphseq_dagster.slurm.commands import Scheduler
-from morphseq_dagster.slurm.errors import UnreachableError
-from morphseq_dagster.slurm.transport import Answer, Transport
-from morphseq_dagster.storage.durable import make_folder, write_durably
 
 _COMMANDS: Final = ("sbatch", "squeue", "scancel", "sinfo", "sacct")
 _DESCRIBE: Final = (
-    "from morphseq_dagster.places.environment import describe_environment as d; print(d().model_dump_json())"
+    "from morphseq_dagster.engine.executors.environment import describe_environment as d; print(d().model_dump_json())"
 )
 _PREAMBLE: Final = '. "$1" || exit 126; shift; exec "$@"'
 _TIMEOUT_S: Final = 60.0
@@ -44,13 +44,13 @@ _NAMED: Final = 5
 _LOG_IN: Final = "log in by hand once (`ssh HOST true`); correct places.slurm.ssh"
 
 
-def check_cluster(settings: SlurmSettings, *, layout: Layout) -> Iterator[Finding]:
+def check_cluster(settings: SlurmSettings, *, layout: Layout) -> Iterator[CheckResult]:
     """Look at everything that needs no job."""
     transport = make_transport(settings)
     try:
         yield from _check_cluster(settings, layout=layout, transport=transport)
     except UnreachableError as error:
-        yield Finding("problem", f"the login node does not answer: {error.found}", _LOG_IN)
+        yield CheckResult("problem", f"the login node does not answer: {error.found}", _LOG_IN)
     finally:
         transport.close()
 
@@ -79,20 +79,22 @@ def expected_environment(settings: SlurmSettings, *, layout: Layout) -> Environm
 
 def judge_environment(
     found: EnvironmentDescription, *, expected: EnvironmentDescription | None, where: str, policy: str
-) -> Finding:
+) -> CheckResult:
     """Say whether an environment is the one that jobs must find."""
     if expected is None:
         text = f"environment {where}: {found.hash[:12]}, compared with none (places.slurm.environment = {policy})"
-        return Finding("note", text, "morphseq environment --record (on the cluster)" if policy == "recorded" else "")
+        return CheckResult(
+            "note", text, "morphseq environment --record (on the cluster)" if policy == "recorded" else ""
+        )
     differences = compare_environments(expected, found=found)
     if not differences:
-        return Finding("ok", f"environment {where}: {found.hash[:12]}, as jobs expect")
+        return CheckResult("ok", f"environment {where}: {found.hash[:12]}, as jobs expect")
     more = f", and {len(differences) - _NAMED} more" if len(differences) > _NAMED else ""
     text = f"environment {where} differs: {'; '.join(differences[:_NAMED])}{more}"
-    return Finding("problem", text, "make install (of the same release there and here), then morphseq environment")
+    return CheckResult("problem", text, "make install (of the same release there and here), then morphseq environment")
 
 
-def _check_cluster(settings: SlurmSettings, *, layout: Layout, transport: Transport) -> Iterator[Finding]:
+def _check_cluster(settings: SlurmSettings, *, layout: Layout, transport: Transport) -> Iterator[CheckResult]:
     versions = list(_check_commands(settings, transport=transport))
     yield from versions
     if any(finding.level == "problem" for finding in versions):
@@ -108,7 +110,7 @@ def _check_cluster(settings: SlurmSettings, *, layout: Layout, transport: Transp
     yield _check_environment(settings, layout=layout, transport=transport)
 
 
-def _check_commands(settings: SlurmSettings, *, transport: Transport) -> Iterator[Finding]:
+def _check_commands(settings: SlurmSettings, *, transport: Transport) -> Iterator[CheckResult]:
     """Whether the login node lets us in and has the scheduler's commands, and of which version."""
     folder = settings.commands.rstrip("/") + "/" if settings.commands else ""
     versions: dict[str, str] = {}
@@ -119,26 +121,28 @@ def _check_commands(settings: SlurmSettings, *, transport: Transport) -> Iterato
             raise
         except MorphseqError as error:
             remedy = f"{error.remedy}; places.slurm.commands names the folder of the commands"
-            yield Finding("problem", f"{name}: {error.found} ({error.where})", remedy)
+            yield CheckResult("problem", f"{name}: {error.found} ({error.where})", remedy)
             return
         if answer.code != 0:
-            yield Finding("problem", f"{name} --version: {_said(answer)}", "set places.slurm.commands to their folder")
+            yield CheckResult(
+                "problem", f"{name} --version: {_said(answer)}", "set places.slurm.commands to their folder"
+            )
             return
         versions[name] = answer.out.strip()
     told = sorted(set(versions.values()))
     if len(told) > 1:
         words = ", ".join(f"{name} {version}" for name, version in versions.items())
-        yield Finding("note", f"commands of several versions: {words}", "set places.slurm.commands to one folder")
+        yield CheckResult("note", f"commands of several versions: {words}", "set places.slurm.commands to one folder")
     else:
-        yield Finding("ok", f"the cluster's commands answer ({transport.name}): {told[0]}")
+        yield CheckResult("ok", f"the cluster's commands answer ({transport.name}): {told[0]}")
 
 
-def _check_controller(settings: SlurmSettings, *, transport: Transport) -> Iterator[Finding]:
+def _check_controller(settings: SlurmSettings, *, transport: Transport) -> Iterator[CheckResult]:
     """Whether the controller answers, and has the partitions that the settings name."""
     folder = settings.commands.rstrip("/") + "/" if settings.commands else ""
     answer = transport.run([f"{folder}sinfo", "-h", "-o", "%P|%a|%l|%D"], timeout_s=_TIMEOUT_S)
     if answer.code != 0:
-        yield Finding(
+        yield CheckResult(
             "problem",
             f"the controller does not answer: {_said(answer)}",
             "scontrol ping; jobs at work go on without it",
@@ -151,54 +155,58 @@ def _check_controller(settings: SlurmSettings, *, transport: Transport) -> Itera
     for partition, setting in named.items():
         if partition not in states:
             text = f"partition {partition} ({setting}) is none of {', '.join(sorted(states)) or 'this cluster'}"
-            yield Finding("problem", text, f"correct {setting}; sinfo lists them")
+            yield CheckResult("problem", text, f"correct {setting}; sinfo lists them")
         elif states[partition] != "up":
-            yield Finding("note", f"partition {partition} is {states[partition]}: jobs wait", f"sinfo -p {partition}")
+            yield CheckResult(
+                "note", f"partition {partition} is {states[partition]}: jobs wait", f"sinfo -p {partition}"
+            )
     if not named and not any(row[0].endswith("*") for row in rows):
-        yield Finding("problem", "the cluster has no default partition", "set places.slurm.resources.partition; sinfo")
+        yield CheckResult(
+            "problem", "the cluster has no default partition", "set places.slurm.resources.partition; sinfo"
+        )
     known = [name for name in states if name in named] or [row[0].rstrip("*") for row in rows if row[0].endswith("*")]
     if known:
         words = ", ".join(f"{name} (limit {limits[name]})" for name in known)
-        yield Finding("ok", f"the controller answers; partitions in use: {words}")
+        yield CheckResult("ok", f"the controller answers; partitions in use: {words}")
 
 
-def _check_accounting(settings: SlurmSettings, *, transport: Transport) -> Iterator[Finding]:
+def _check_accounting(settings: SlurmSettings, *, transport: Transport) -> Iterator[CheckResult]:
     scheduler = Scheduler(transport, folder=settings.commands, timeout_s=_TIMEOUT_S)
     try:
         reply = scheduler.account(names=["morphseq-doctor"], since_s=60)
     except UnreachableError as error:
-        yield Finding("problem", f"accounting does not answer: {error.found}", "sacct; results need none of it")
+        yield CheckResult("problem", f"accounting does not answer: {error.found}", "sacct; results need none of it")
         return
     if reply is None:
         text = "no accounting: ends are told by files and by what the controller remembers (MinJobAge)"
-        yield Finding("note", text, "nothing need be done; `scontrol show config | grep MinJobAge`")
+        yield CheckResult("note", text, "nothing need be done; `scontrol show config | grep MinJobAge`")
     else:
-        yield Finding("ok", "accounting answers")
+        yield CheckResult("ok", "accounting answers")
 
 
-def _check_clock(transport: Transport) -> Iterator[Finding]:
+def _check_clock(transport: Transport) -> Iterator[CheckResult]:
     before = time.time()
     answer = transport.run(["date", "+%s.%N"], timeout_s=_TIMEOUT_S)
     after = time.time()
     try:
         told = float(answer.out)
     except ValueError:
-        yield Finding("note", f"the clock there cannot be read: {_said(answer)}", "date (on the login node)")
+        yield CheckResult("note", f"the clock there cannot be read: {_said(answer)}", "date (on the login node)")
         return
     # The answer was written at some time between question and arrival.
     skew = min(0.0, told - before) + max(0.0, told - after)
     yield judge_skew(skew, whose="the login node's clock")
 
 
-def judge_skew(skew_s: float, *, whose: str) -> Finding:
+def judge_skew(skew_s: float, *, whose: str) -> CheckResult:
     """Say whether a difference of clocks matters."""
     words = f"{whose} is {abs(skew_s):.1f} s {'ahead of' if skew_s > 0 else 'behind'} this host's"
     if abs(skew_s) > SKEW_S:
-        return Finding("problem", words, "set both clocks (NTP); waiting times and time limits go wrong")
-    return Finding("ok", words if skew_s else f"{whose} agrees with this host's")
+        return CheckResult("problem", words, "set both clocks (NTP); waiting times and time limits go wrong")
+    return CheckResult("ok", words if skew_s else f"{whose} agrees with this host's")
 
 
-def _check_shared(layout: Layout, *, there: str, transport: Transport) -> Iterator[Finding]:
+def _check_shared(layout: Layout, *, there: str, transport: Transport) -> Iterator[CheckResult]:
     """Whether a file written here is seen there, and back."""
     token = secrets.token_hex(8)
     here, name = layout.private, f"doctor.{token}"
@@ -209,32 +217,34 @@ def _check_shared(layout: Layout, *, there: str, transport: Transport) -> Iterat
         make_folder(here)
         write_durably(here / outward, token.encode())
         if not _comes(lambda: _get(transport, f"{base}/{outward}") == token.encode()):
-            yield Finding("problem", f"a file written in {layout.data_root} here is not in {there} there", wrong)
+            yield CheckResult("problem", f"a file written in {layout.data_root} here is not in {there} there", wrong)
             return
         transport.put(f"{base}/{inward}", token.encode())
         if not _comes(lambda: _read(here / inward) == token.encode()):
-            yield Finding("problem", f"a file written in {there} there is not in {layout.data_root} here", wrong)
+            yield CheckResult("problem", f"a file written in {there} there is not in {layout.data_root} here", wrong)
             return
-        yield Finding("ok", f"{there} there and {layout.data_root} here are one folder")
+        yield CheckResult("ok", f"{there} there and {layout.data_root} here are one folder")
     except UnreachableError:
         raise
     except (MorphseqError, OSError) as error:
-        yield Finding("problem", f"{there} cannot be written there: {error}", "see to its permissions and free space")
+        yield CheckResult(
+            "problem", f"{there} cannot be written there: {error}", "see to its permissions and free space"
+        )
     finally:
         for path in (here / outward, here / inward):
             path.unlink(missing_ok=True)
 
 
-def _check_space(there: str, *, transport: Transport) -> Iterator[Finding]:
+def _check_space(there: str, *, transport: Transport) -> Iterator[CheckResult]:
     """Space of the disk there, and quotas where the host knows of any."""
     answer = transport.run(["df", "-P", "-k", there], timeout_s=_TIMEOUT_S)
     fields = answer.out.strip().splitlines()[-1].split() if answer.out.strip() else []
     if answer.code != 0 or len(fields) < 6 or not fields[3].isdigit():
-        yield Finding("note", f"free space there is not known: {_said(answer)}", f"df -h {there} (there)")
+        yield CheckResult("note", f"free space there is not known: {_said(answer)}", f"df -h {there} (there)")
     else:
         free = int(fields[3]) * 1024
         few, text = free < FEW_BYTES, f"{free / 2**30:.0f} GiB free there"
-        yield Finding("problem" if few else "ok", text, f"df -h {there} (there); make room" if few else "")
+        yield CheckResult("problem" if few else "ok", text, f"df -h {there} (there); make room" if few else "")
     try:
         quota = transport.run(["quota", "-w"], timeout_s=_TIMEOUT_S)
     except UnreachableError:
@@ -242,12 +252,12 @@ def _check_space(there: str, *, transport: Transport) -> Iterator[Finding]:
     except MorphseqError:
         return  # no such program: this host keeps no quotas
     if re.search(r"\d\*", quota.out):
-        yield Finding("problem", f"over a quota there: {_one_line(quota.out)}", "quota -s (there); make room")
+        yield CheckResult("problem", f"over a quota there: {_one_line(quota.out)}", "quota -s (there); make room")
     elif quota.out.strip():
-        yield Finding("ok", "no quota there is exceeded")
+        yield CheckResult("ok", "no quota there is exceeded")
 
 
-def _check_environment(settings: SlurmSettings, *, layout: Layout, transport: Transport) -> Finding:
+def _check_environment(settings: SlurmSettings, *, layout: Layout, transport: Transport) -> CheckResult:
     """Whether the Python of jobs can import this package on the login node, and which environment that is."""
     argv: Sequence[str] = (settings.python, "-E", "-P", "-c", _DESCRIBE)
     if settings.preamble is not None:
@@ -259,13 +269,13 @@ def _check_environment(settings: SlurmSettings, *, layout: Layout, transport: Tr
     except UnreachableError:
         raise
     except MorphseqError as error:
-        return Finding("problem", f"{settings.python} on the login node: {error.found}", remedy)
+        return CheckResult("problem", f"{settings.python} on the login node: {error.found}", remedy)
     if answer.code != 0:
-        return Finding("problem", f"{settings.python} there cannot import this package: {_said(answer)}", remedy)
+        return CheckResult("problem", f"{settings.python} there cannot import this package: {_said(answer)}", remedy)
     try:
         found = EnvironmentDescription.model_validate_json(answer.out.strip().splitlines()[-1])
     except (IndexError, ValidationError):
-        return Finding("problem", f"{settings.python} there has another release: {_said(answer)}", remedy)
+        return CheckResult("problem", f"{settings.python} there has another release: {_said(answer)}", remedy)
     return judge_environment(found, expected=expected, where="on the login node", policy=settings.environment)
 
 

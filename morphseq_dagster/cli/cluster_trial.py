@@ -18,31 +18,31 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from morphseq_dagster.cli.checks import Finding
+from morphseq_dagster.cli.checks import CheckResult
 from morphseq_dagster.cli.cluster_checks import expected_environment, judge_environment, judge_skew, named_partitions
+from morphseq_dagster.cluster.attempt_folder import JobRoot
+from morphseq_dagster.cluster.client import Client
+from morphseq_dagster.cluster.commands import Scheduler
+from morphseq_dagster.cluster.connection import default_resources, make_transport
+from morphseq_dagster.cluster.errors import RejectedError, UnreachableError
+from morphseq_dagster.cluster.job import ATTEMPT, JobSpec
+from morphseq_dagster.cluster.job_handle import JobHandle, JobVerdict, Timeouts
+from morphseq_dagster.cluster.outcome import JobOutcome
+from morphseq_dagster.cluster.poller import Poller, Watch
+from morphseq_dagster.cluster.probe import Probe
+from morphseq_dagster.cluster.usage import collect_facts
+from morphseq_dagster.engine.layout import Layout
+from morphseq_dagster.engine.storage.atomic_io import make_folder, write_durably
 from morphseq_dagster.errors import MorphseqError
-from morphseq_dagster.layout import Layout
-from morphseq_dagster.places.connection import default_resources, make_transport
-from morphseq_dagster.places.probe import Probe
 from morphseq_dagster.settings import ResourceSettings, SlurmSettings
-from morphseq_dagster.slurm.client import Client
-from morphseq_dagster.slurm.commands import Scheduler
-from morphseq_dagster.slurm.errors import RejectedError, UnreachableError
-from morphseq_dagster.slurm.folder import JobRoot
-from morphseq_dagster.slurm.job import ATTEMPT, JobSpec
-from morphseq_dagster.slurm.live import Live, Patience, Verdict
-from morphseq_dagster.slurm.outcome import Outcome
-from morphseq_dagster.slurm.poller import Poller, Watch
-from morphseq_dagster.slurm.usage import collect_facts
-from morphseq_dagster.storage.durable import make_folder, write_durably
 
 LIMIT_S: Final = 120.0
 _MEMORY: Final = "500M"
 _ANSWER: Final = "probe.json"
 _ADVICE: Final = {
-    Outcome.CONFIG: "correct places.slurm.python and preamble; the nodes must see them and the data root",
-    Outcome.OOM: "the environment alone takes more than the trial's memory: see the log",
-    Outcome.CANCELLED: "somebody cancelled it: morphseq doctor --slurm --live",
+    JobOutcome.CONFIG: "correct places.slurm.python and preamble; the nodes must see them and the data root",
+    JobOutcome.OOM: "the environment alone takes more than the trial's memory: see the log",
+    JobOutcome.CANCELLED: "somebody cancelled it: morphseq doctor --slurm --live",
 }
 
 
@@ -51,16 +51,16 @@ class _Trial:
     """One job on its way."""
 
     partition: str
-    live: Live
+    live: JobHandle
     watch: Watch
 
 
-def try_cluster(settings: SlurmSettings, *, layout: Layout, limit_s: float = LIMIT_S) -> Iterator[Finding]:
+def try_cluster(settings: SlurmSettings, *, layout: Layout, limit_s: float = LIMIT_S) -> Iterator[CheckResult]:
     """Submit a trivial job to every partition that the settings name, or to the default one; say what came of each."""
     token = secrets.token_hex(8)
     folder = layout.private / f"doctor.{token}"
     there = f"{(settings.data_root or str(layout.data_root)).rstrip('/')}/{layout.relative(folder)}"
-    patience = Patience(grace_s=settings.grace_s, lost_s=settings.lost_s, settle_s=settings.settle_s)
+    patience = Timeouts(grace_s=settings.grace_s, lost_s=settings.lost_s, settle_s=settings.settle_s)
     scheduler = Scheduler(make_transport(settings), folder=settings.commands)
     client = Client(scheduler, root=JobRoot(folder, there=there), patience=patience)
     poller = Poller(client)
@@ -73,9 +73,11 @@ def try_cluster(settings: SlurmSettings, *, layout: Layout, limit_s: float = LIM
             try:
                 live = client.ensure(spec, done=lambda: False, run_id="doctor")
             except RejectedError as error:
-                yield Finding("problem", f"{_name(partition)}: rejected: {error.found}", "correct places.slurm; sinfo")
+                yield CheckResult(
+                    "problem", f"{_name(partition)}: rejected: {error.found}", "correct places.slurm; sinfo"
+                )
                 continue
-            if isinstance(live, Live):
+            if isinstance(live, JobHandle):
                 answer = live.attempt.path(_ANSWER)
                 trials.append(_Trial(partition, live, poller.watch(live, done=answer.is_file)))
         deadline = time.monotonic() + limit_s
@@ -86,9 +88,9 @@ def try_cluster(settings: SlurmSettings, *, layout: Layout, limit_s: float = LIM
             else:
                 yield from _tell(trial, verdict=verdict, settings=settings, layout=layout, token=token)
     except UnreachableError as error:
-        yield Finding("problem", f"the cluster does not answer: {error.found}", "scontrol ping; try again")
+        yield CheckResult("problem", f"the cluster does not answer: {error.found}", "scontrol ping; try again")
     except MorphseqError as error:
-        yield Finding("problem", f"no job could be submitted: {error.found}", error.remedy)
+        yield CheckResult("problem", f"no job could be submitted: {error.found}", error.remedy)
     finally:
         _clear(client, poller=poller, folder=folder)
 
@@ -99,7 +101,7 @@ def _describe(settings: SlurmSettings, *, partition: str, token: str, marker: st
     section = next((s for s in _sections(settings) if partition in (s.partition or "").split(",")), None)
     needs = base if section is None else section.over(base)
     small = replace(needs, partition=partition or needs.partition, cpus=1, memory=needs.memory and _MEMORY, time="5")
-    command = (settings.python, "-P", "-m", "morphseq_dagster.places.probe", marker, f"{ATTEMPT}/{_ANSWER}")
+    command = (settings.python, "-P", "-m", "morphseq_dagster.cluster.probe", marker, f"{ATTEMPT}/{_ANSWER}")
     return JobSpec(
         group=("doctor", partition or "default"),
         key=hashlib.sha256(f"{token} {partition}".encode()).hexdigest(),
@@ -115,47 +117,49 @@ def _sections(settings: SlurmSettings) -> list[ResourceSettings]:
     return [settings.resources, *settings.steps.values(), *own]
 
 
-def _tell(trial: _Trial, *, verdict: Verdict, settings: SlurmSettings, layout: Layout, token: str) -> Iterator[Finding]:
+def _tell(
+    trial: _Trial, *, verdict: JobVerdict, settings: SlurmSettings, layout: Layout, token: str
+) -> Iterator[CheckResult]:
     """Say how a trial ended and what its node saw."""
     name = _name(trial.partition)
-    if verdict.outcome is not Outcome.DONE:
+    if verdict.outcome is not JobOutcome.DONE:
         said = ", ".join(part for part in (verdict.state, verdict.reason) if part)
         log = " | ".join([line for line in verdict.log.splitlines() if line.strip()][-3:])
         text = f"{name}: job {verdict.job} ended as {verdict.outcome.value} ({said})" + (f": {log}" if log else "")
-        yield Finding("problem", text, _ADVICE.get(verdict.outcome, "read the words of the log above"))
+        yield CheckResult("problem", text, _ADVICE.get(verdict.outcome, "read the words of the log above"))
         return
     facts = collect_facts(trial.live.attempt, verdict=verdict)
     waited = "an unknown time" if facts.queue_s is None else f"{facts.queue_s:.1f} s"
-    yield Finding("ok", f"{name}: job {facts.job} waited {waited} and ran on {facts.node or 'an unnamed node'}")
+    yield CheckResult("ok", f"{name}: job {facts.job} waited {waited} and ran on {facts.node or 'an unnamed node'}")
     try:
         probe = Probe.model_validate_json(trial.live.attempt.path(_ANSWER).read_bytes())
     except ValidationError:
-        yield Finding("problem", f"{name}: the node has another release", "make install there, of the same release")
+        yield CheckResult("problem", f"{name}: the node has another release", "make install there, of the same release")
         return
     if probe.marker == token:
-        yield Finding("ok", f"{name}: {probe.host} sees the data root")
+        yield CheckResult("ok", f"{name}: {probe.host} sees the data root")
     else:
         found = "no file" if probe.marker is None else "another file"
         text = f"{name}: {probe.host} finds {found} where the data root has one"
-        yield Finding("problem", text, "mount the data root on the nodes; correct places.slurm.data_root")
+        yield CheckResult("problem", text, "mount the data root on the nodes; correct places.slurm.data_root")
     intent = trial.live.attempt.record("intent") or {}
     early, late = probe.at - float(intent.get("t", probe.at)), probe.at - time.time()
     yield judge_skew(min(0.0, early) + max(0.0, late), whose=f"{name}: the clock of {probe.host}")
     try:
         expected = expected_environment(settings, layout=layout)
     except MorphseqError as error:
-        yield Finding("problem", f"{name}: {error.found}", error.remedy)
+        yield CheckResult("problem", f"{name}: {error.found}", error.remedy)
         return
     policy = settings.environment
     yield judge_environment(probe.environment, expected=expected, where=f"on {probe.host} ({name})", policy=policy)
 
 
-def _tell_waiting(trial: _Trial, *, limit_s: float) -> Finding:
+def _tell_waiting(trial: _Trial, *, limit_s: float) -> CheckResult:
     status = trial.watch.status
     said = " ".join(part for part in (status.state, f"({status.reason})" if status.reason else "") if part)
     text = f"{_name(trial.partition)}: job {trial.live.job} is {said or 'of unknown state'} after {limit_s:.0f} s"
     command = f"wait and try again, with a longer --limit; squeue -p {trial.partition}".removesuffix(" -p ")
-    return Finding("problem", f"{text}; it is cancelled", command)
+    return CheckResult("problem", f"{text}; it is cancelled", command)
 
 
 def _clear(client: Client, *, poller: Poller, folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Dead runs: runs that Dagster believes at work although their process is gone; a killed command leaves one for ever.
 
 Holds finding and ending them, and the slots of pools that such runs hold; what makes a run dead is
-`morphseq_dagster.launchers.run_states`. The slots of a run that has ended otherwise, or that was deleted, are
+`morphseq_dagster.runs.states`. The slots of a run that has ended otherwise, or that was deleted, are
 held by nobody either: a step gives its slot back before its run ends.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from morphseq_dagster.launchers.run_states import AT_WORK, has_lost_process
+from morphseq_dagster.runs.states import AT_WORK, has_lost_process
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from morphseq_dagster.cli.options import DEFAULT_REGISTRY, Call, DataRoot, RegistryName, Verbose, open_call
-from morphseq_dagster.discovery import list_folders
-from morphseq_dagster.layout import SENTINELS
+from morphseq_dagster.engine.layout import SENTINELS
+from morphseq_dagster.morphseq.discovery import list_folders
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -112,7 +112,7 @@ def _make(call: Call, *, experiment: str, difficulty: Difficulty) -> None:
 
 def _run(call: Call, *, experiment: str, verbose: bool) -> int:
     from morphseq_dagster.cli.pipeline import run_plans
-    from morphseq_dagster.lineage.plan import find_pending
+    from morphseq_dagster.engine.planner.plan import find_pending
 
     steps = {spec.name for spec in call.workspace.registry.steps}
     plan = find_pending(call.workspace, experiment=experiment, steps=steps)

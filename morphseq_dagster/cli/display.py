@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
-from morphseq_dagster.cli.launch import Outcome, StepEvent
+from morphseq_dagster.cli.launch import RunOutcome, StepEvent
 from morphseq_dagster.cli.messages import printable
-from morphseq_dagster.steps.progress import Progress
+from morphseq_dagster.engine.contract.progress import Progress
 
 _WORDS = {"made": "made", "standing": "stands", "failed": "FAILED"}
 
@@ -81,7 +81,7 @@ class Display:
         label = f"{self._experiment} {progress.step} {progress.label}"
         self._bar.update(self._step, description=label, total=progress.total, completed=progress.done)
 
-    def finish(self, outcome: Outcome) -> None:
+    def finish(self, outcome: RunOutcome) -> None:
         """Sum an experiment up."""
         self._bar.update(self._step, visible=False)
         self._bar.advance(self._all, len(outcome.untried))

@@ -14,7 +14,7 @@ from morphseq_dagster.cli.options import DEFAULT_REGISTRY, Call, DataRoot, Regis
 from morphseq_dagster.errors import MorphseqError, PermanentError
 
 if TYPE_CHECKING:
-    from morphseq_dagster.cli.checks import Finding
+    from morphseq_dagster.cli.checks import CheckResult
 
 _MARKS = {"ok": "ok", "note": "note", "problem": "PROBLEM"}
 
@@ -45,7 +45,7 @@ def doctor(
     _print([*findings, *_examine_cluster(call)])
 
 
-def _print(findings: Iterable[Finding]) -> NoReturn:
+def _print(findings: Iterable[CheckResult]) -> NoReturn:
     """Print findings as they come, and end with the exit code that they deserve."""
     problems = 0
     for finding in findings:
@@ -71,12 +71,12 @@ def _refuse_without_cluster(call: Call, *, slurm: bool, fix: bool) -> None:
         )
 
 
-def _examine_cluster(call: Call, *, live: bool = False, limit_s: float = 0.0) -> Iterator[Finding]:
+def _examine_cluster(call: Call, *, live: bool = False, limit_s: float = 0.0) -> Iterator[CheckResult]:
     """Look at the cluster of the settings, if there is one; with trivial jobs when asked."""
     settings, layout = call.settings.places.slurm, call.workspace.layout
     if settings is None or not layout.data_root.is_dir():
         return
-    from morphseq_dagster.cli.checks import Finding
+    from morphseq_dagster.cli.checks import CheckResult
     from morphseq_dagster.cli.cluster_checks import check_cluster
 
     try:
@@ -86,20 +86,20 @@ def _examine_cluster(call: Call, *, live: bool = False, limit_s: float = 0.0) ->
 
             yield from try_cluster(settings, layout=layout, limit_s=limit_s)
     except (MorphseqError, OSError) as error:
-        yield Finding("problem", f"the cluster could not be looked at: {error}", "correct places.slurm")
+        yield CheckResult("problem", f"the cluster could not be looked at: {error}", "correct places.slurm")
 
 
-def _find_home() -> tuple[Path | None, list[Finding]]:
-    from morphseq_dagster.cli.checks import Finding
+def _find_home() -> tuple[Path | None, list[CheckResult]]:
+    from morphseq_dagster.cli.checks import CheckResult
     from morphseq_dagster.cli.launch import find_home
 
     try:
         return find_home(), []
     except PermanentError as error:
-        return None, [Finding("problem", f"{error.where} is {error.found!r}, not {error.expected}", error.remedy)]
+        return None, [CheckResult("problem", f"{error.where} is {error.found!r}, not {error.expected}", error.remedy)]
 
 
-def _examine(call: Call, *, home: Path | None) -> Iterator[Finding]:
+def _examine(call: Call, *, home: Path | None) -> Iterator[CheckResult]:
     from morphseq_dagster.cli.checks import check_machine
     from morphseq_dagster.cli.weights import check_weights
 
@@ -109,8 +109,8 @@ def _examine(call: Call, *, home: Path | None) -> Iterator[Finding]:
         yield from _examine_runs()
 
 
-def _examine_runs() -> Iterator[Finding]:
-    from morphseq_dagster.cli.checks import FIX, Finding
+def _examine_runs() -> Iterator[CheckResult]:
+    from morphseq_dagster.cli.checks import FIX, CheckResult
     from morphseq_dagster.cli.dead_runs import find_dead_runs, find_dead_slots
     from morphseq_dagster.cli.launch import open_instance
 
@@ -118,26 +118,26 @@ def _examine_runs() -> Iterator[Finding]:
         dead = find_dead_runs(instance)
         slots = find_dead_slots(instance)
     for slot in slots:
-        yield Finding("problem", slot.describe(), FIX, fixable=True)
+        yield CheckResult("problem", slot.describe(), FIX, fixable=True)
     for run in dead:
         partition = run.tags.get("dagster/partition", "no experiment")
-        yield Finding(
+        yield CheckResult(
             "problem", f"run {run.run_id} ({partition}) is at work, but its process is gone", FIX, fixable=True
         )
     if not dead and not slots:
-        yield Finding("ok", "no dead runs, no slots of pools held by any")
+        yield CheckResult("ok", "no dead runs, no slots of pools held by any")
 
 
 def _mend(call: Call, *, home: Path | None) -> None:
-    from morphseq_dagster.places.attempts import find_attempts
-    from morphseq_dagster.storage.sweep import sweep
+    from morphseq_dagster.cluster.open_jobs import find_open_jobs
+    from morphseq_dagster.engine.storage.sweep import sweep
 
     layout = call.workspace.layout
     try:
         report = sweep(
             layout,
             run_id="doctor",
-            is_at_work=lambda experiment, step: bool(find_attempts(layout, step=step, experiment=experiment)),
+            is_at_work=lambda experiment, step: bool(find_open_jobs(layout, step=step, experiment=experiment)),
         )
     except (MorphseqError, OSError) as error:
         print(f"the data root could not be swept: {error}", file=sys.stderr)

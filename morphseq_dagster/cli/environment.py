@@ -20,15 +20,15 @@ def environment(
     verbose: Verbose = False,
 ) -> None:
     """Show the environment that computes here; exit code 1 when the cluster's recorded one differs from it."""
-    from morphseq_dagster.layout import Layout
-    from morphseq_dagster.places.environment import (
+    from morphseq_dagster.engine.executors.environment import (
         compare_environments,
         describe_environment,
         read_recorded,
         read_stored,
         record_environment,
     )
-    from morphseq_dagster.places.installed import installed_version
+    from morphseq_dagster.engine.executors.installed import installed_version
+    from morphseq_dagster.engine.layout import Layout
 
     settings = load_settings(data_root=data_root)
     layout = Layout(settings.data_root)

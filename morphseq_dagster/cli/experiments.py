@@ -12,7 +12,7 @@ import typer
 from morphseq_dagster.cli.messages import printable
 from morphseq_dagster.cli.options import DEFAULT_REGISTRY, DataRoot, RegistryName, Verbose, open_call
 from morphseq_dagster.cli.status import Format
-from morphseq_dagster.discovery import FoundExperiment, discover
+from morphseq_dagster.morphseq.discovery import FoundExperiment, discover
 
 
 def experiments(

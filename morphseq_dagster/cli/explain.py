@@ -14,9 +14,9 @@ from morphseq_dagster.cli.status import Format
 from morphseq_dagster.errors import PermanentError
 
 if TYPE_CHECKING:
-    from morphseq_dagster.lineage.explain import Explanation
-    from morphseq_dagster.lineage.planner import ExperimentPlan
-    from morphseq_dagster.steps.workspace import Workspace
+    from morphseq_dagster.engine.planner.explain import Explanation
+    from morphseq_dagster.engine.planner.rules import ExperimentPlan
+    from morphseq_dagster.engine.workspace import Workspace
 
 _WORDS = {
     "fresh": "fresh",
@@ -37,7 +37,7 @@ def explain(
 ) -> None:
     """Tell why the steps of an experiment are stale, and what refreshing them costs. Nothing is written."""
     call = open_call(data_root, registry=registry)
-    from morphseq_dagster.lineage.explain import encode_explanation, explain_experiment
+    from morphseq_dagster.engine.planner.explain import encode_explanation, explain_experiment
 
     with refusing_call():
         _check(call.workspace, experiment=experiment, step=step)
@@ -58,9 +58,9 @@ def explain(
 
 
 def _check(workspace: Workspace, *, experiment: str, step: str | None) -> None:
-    from morphseq_dagster.discovery import list_folders
-    from morphseq_dagster.lineage.snapshot import find_recorded
-    from morphseq_dagster.lineage.status import refuse_unknown
+    from morphseq_dagster.engine.planner.snapshot import find_recorded
+    from morphseq_dagster.engine.planner.status import refuse_unknown
+    from morphseq_dagster.morphseq.discovery import list_folders
 
     known = {*(folder.name for folder in list_folders(workspace.layout)), *find_recorded(workspace)}
     refuse_unknown([experiment], known=sorted(known))
@@ -72,7 +72,7 @@ def _check(workspace: Workspace, *, experiment: str, step: str | None) -> None:
 
 
 def _tell(plan: ExperimentPlan, *, told: Sequence[Explanation], everything: bool) -> Iterable[str]:
-    from morphseq_dagster.lineage.costs import describe_cost, estimate_cost
+    from morphseq_dagster.engine.planner.costs import describe_cost, estimate_cost
 
     if plan.problem:
         yield f"{plan.experiment}: {plan.problem}"
@@ -89,8 +89,8 @@ def _tell(plan: ExperimentPlan, *, told: Sequence[Explanation], everything: bool
 
 
 def _tell_step(explanation: Explanation) -> Iterable[str]:
-    from morphseq_dagster.lineage.costs import describe_cost
-    from morphseq_dagster.lineage.explain import tell_cause
+    from morphseq_dagster.engine.planner.costs import describe_cost
+    from morphseq_dagster.engine.planner.explain import tell_cause
 
     verdict, made = explanation.verdict, explanation.made
     doubt = "" if verdict.certain or not verdict.runs else ", if what comes before gives other content"

@@ -1,6 +1,6 @@
 """`morphseq jobs`: every cluster job without a verdict - state, reason, age of the answer, node, experiment, step.
 
-Holds the list and its words; what becomes of jobs whose run has ended is `morphseq_dagster.places.orphans`.
+Holds the list and its words; what becomes of jobs whose run has ended is `morphseq_dagster.cluster.orphans`.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ import typer
 
 from morphseq_dagster.cli.messages import printable
 from morphseq_dagster.cli.options import DEFAULT_REGISTRY, Call, DataRoot, RegistryName, Verbose, open_call, refuse_call
+from morphseq_dagster.cluster.attempt_folder import VOID, JobRoot
+from morphseq_dagster.cluster.job_summary import tell_age
+from morphseq_dagster.cluster.orphans import Orphan, OrphanAction, Survey
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.places.glimpses import tell_age
-from morphseq_dagster.places.orphans import Deed, Orphan, Survey
-from morphseq_dagster.slurm.folder import VOID, JobRoot
 
 _HEAD = ("STEP", "EXPERIMENT", "JOB", "ATTEMPT", "STATE", "REASON", "NODE", "AGE")
 _PLANS = {
-    Deed.TOLD: "stays",
-    Deed.KEPT: "stays at work",
-    Deed.WAITS: "stays for now",
-    Deed.DONE: "would be closed as done",
-    Deed.CLOSED: "would be closed",
-    Deed.CANCELLED: "would be cancelled",
+    OrphanAction.TOLD: "stays",
+    OrphanAction.KEPT: "stays at work",
+    OrphanAction.WAITS: "stays for now",
+    OrphanAction.DONE: "would be closed as done",
+    OrphanAction.CLOSED: "would be closed",
+    OrphanAction.CANCELLED: "would be cancelled",
 }
-_DEEDS = {**_PLANS, Deed.DONE: "done", Deed.CLOSED: "closed", Deed.CANCELLED: "cancelled"}
+_DEEDS = {**_PLANS, OrphanAction.DONE: "done", OrphanAction.CLOSED: "closed", OrphanAction.CANCELLED: "cancelled"}
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,9 @@ def _tell(orphans: Sequence[Orphan], *, reconciled: bool) -> Iterator[str]:
             yield f"{name}: {words[orphan.deed]} ({orphan.words})"
         elif orphan.run.state in ("canceled", "over"):
             yield f"{name}: left alone ({orphan.words})"
-    if not reconciled and any(orphan.deed in (Deed.DONE, Deed.CLOSED, Deed.CANCELLED) for orphan in orphans):
+    if not reconciled and any(
+        orphan.deed in (OrphanAction.DONE, OrphanAction.CLOSED, OrphanAction.CANCELLED) for orphan in orphans
+    ):
         yield "`morphseq jobs --reconcile` does so"
 
 

@@ -21,14 +21,14 @@ from morphseq_dagster.assets.description import MEMO_TAG
 from morphseq_dagster.assets.factory import FORCE_TAG
 from morphseq_dagster.build import PIPELINE_JOB, build_definitions
 from morphseq_dagster.cli.options import Call
+from morphseq_dagster.cluster.events import Event, StepFailed, StepMade, following
+from morphseq_dagster.engine.contract.progress import Progress, listening
+from morphseq_dagster.engine.storage.atomic_io import host_name
+from morphseq_dagster.engine.storage.step_locks import process_start
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.launchers.interruption import execute, is_interrupt
-from morphseq_dagster.launchers.run_states import PROCESS_TAG
 from morphseq_dagster.partitions import BULK_JOB, bulk_config, register_experiments
-from morphseq_dagster.places.news import Failed, Item, Made, following
-from morphseq_dagster.steps.progress import Progress, listening
-from morphseq_dagster.storage.claims import process_start
-from morphseq_dagster.storage.durable import host_name
+from morphseq_dagster.runs.interruption import execute, is_interrupt
+from morphseq_dagster.runs.states import PROCESS_TAG
 
 HOME_VARIABLE: Final = "DAGSTER_HOME"
 _NOTHING: Final[Mapping[str, Any]] = {}
@@ -46,7 +46,7 @@ class StepEvent:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunOutcome:
     """How the run of one experiment ended.
 
     Parameters
@@ -137,7 +137,7 @@ class Launcher:
         forced: Sequence[str] = (),
         on_event: Callable[[StepEvent], None],
         on_progress: Callable[[Progress], None],
-    ) -> Outcome:
+    ) -> RunOutcome:
         """Run steps of one experiment through the pipeline job; a failure is an outcome, not an exception.
 
         Raises
@@ -158,7 +158,7 @@ class Launcher:
 
     def run_job(
         self, job: str, *, on_event: Callable[[StepEvent], None], on_progress: Callable[[Progress], None]
-    ) -> Outcome:
+    ) -> RunOutcome:
         """Run a job that belongs to no experiment; interrupted as `run` is."""
         if not self._definitions.get_repository_def().has_job(job):
             raise PermanentError(
@@ -176,8 +176,8 @@ class Launcher:
         steps: Sequence[str],
         force: bool = False,
         automatic: bool = False,
-        on_item: Callable[[Item], None],
-    ) -> tuple[Outcome, ...]:
+        on_item: Callable[[Event], None],
+    ) -> tuple[RunOutcome, ...]:
         """Run many experiments as one run of the job `bulk`; an outcome each, in their order. Interrupted as `run` is.
 
         Parameters
@@ -193,16 +193,16 @@ class Launcher:
         """
         register_experiments(self._instance, chains)
         started = time.monotonic()
-        heard: dict[str, list[tuple[Item, float]]] = {experiment: [] for experiment in chains}
+        heard: dict[str, list[tuple[Event, float]]] = {experiment: [] for experiment in chains}
 
-        def hear(item: Item) -> None:
+        def hear(item: Event) -> None:
             heard[item.experiment].append((item, time.monotonic() - started))
             on_item(item)
 
         with following(hear):
             config = bulk_config(tuple(chains), steps=steps, force=force, automatic=automatic)
             result = self._execute(BULK_JOB, config=config)
-        lost = not result.success and not any(isinstance(i, Failed) for items in heard.values() for i, _ in items)
+        lost = not result.success and not any(isinstance(i, StepFailed) for items in heard.values() for i, _ in items)
         return tuple(
             _summarise_items(experiment, items=heard[experiment], steps=steps, lost=lost)
             for experiment, steps in chains.items()
@@ -245,7 +245,7 @@ class Launcher:
         tags: dict[str, str],
         on_event: Callable[[StepEvent], None],
         on_progress: Callable[[Progress], None],
-    ) -> Outcome:
+    ) -> RunOutcome:
         started = time.monotonic()
         events: list[StepEvent] = []
 
@@ -289,7 +289,7 @@ def describe_process() -> str:
 
 def _summarise(
     experiment: str, *, steps: Sequence[str], events: list[StepEvent], success: bool, seconds: float
-) -> Outcome:
+) -> RunOutcome:
     def having(kind: str) -> tuple[str, ...]:
         return tuple(event.step for event in events if event.kind == kind)
 
@@ -298,21 +298,21 @@ def _summarise(
         failed = (("", "the run failed; the log of Dagster says why (--verbose)"),)
     tried = {event.step for event in events}
     untried = tuple(step for step in steps if step not in tried)
-    return Outcome(experiment, having("made"), having("standing"), failed, untried, seconds)
+    return RunOutcome(experiment, having("made"), having("standing"), failed, untried, seconds)
 
 
 def _summarise_items(
-    experiment: str, *, items: Sequence[tuple[Item, float]], steps: Sequence[str], lost: bool
-) -> Outcome:
+    experiment: str, *, items: Sequence[tuple[Event, float]], steps: Sequence[str], lost: bool
+) -> RunOutcome:
     """Sum up one experiment of a bulk run; `lost` says that the run failed without naming an experiment."""
     tried = {item.step for item, _ in items}
-    failed = tuple((item.step, str(item.error)) for item, _ in items if isinstance(item, Failed))
+    failed = tuple((item.step, str(item.error)) for item, _ in items if isinstance(item, StepFailed))
     untried = tuple(step for step in steps if step not in tried)
     if untried and not failed and lost:
         failed = (("", "the run failed; the log of Dagster says why (--verbose)"),)
-    made = tuple(item.step for item, _ in items if isinstance(item, Made))
+    made = tuple(item.step for item, _ in items if isinstance(item, StepMade))
     standing = tuple(step for step in steps if step in tried and step not in (*made, *(step for step, _ in failed)))
-    return Outcome(experiment, made, standing, failed, untried, max((seconds for _, seconds in items), default=0.0))
+    return RunOutcome(experiment, made, standing, failed, untried, max((seconds for _, seconds in items), default=0.0))
 
 
 def _translate(entry: EventLogEntry) -> StepEvent | None:

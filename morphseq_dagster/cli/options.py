@@ -14,11 +14,11 @@ from typing import Annotated, NoReturn
 import typer
 
 from morphseq_dagster.cli.messages import print_error
+from morphseq_dagster.engine.workspace import Workspace, load_registry
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.settings import MachineSettings, load_settings
-from morphseq_dagster.steps.workspace import Workspace, load_registry
 
-DEFAULT_REGISTRY = "morphseq_dagster.steps.registry:REGISTRY"
+DEFAULT_REGISTRY = "morphseq_dagster.morphseq.pipeline:REGISTRY"
 
 DataRoot = Annotated[
     Path | None, typer.Option("--data-root", help="Folder of all experiments [default: MORPHSEQ_DATA_ROOT, .env].")

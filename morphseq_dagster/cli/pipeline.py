@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from morphseq_dagster.cli.choice import ALL, Choice, choose_experiments
+from morphseq_dagster.cli.choice import ALL, Selection, choose_experiments
 from morphseq_dagster.cli.messages import printable
 from morphseq_dagster.cli.options import (
     DEFAULT_REGISTRY,
@@ -22,11 +22,11 @@ from morphseq_dagster.cli.options import (
     refusing_call,
     split_names,
 )
+from morphseq_dagster.engine.contract.step import Registry
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.steps.contract import Registry
 
 if TYPE_CHECKING:
-    from morphseq_dagster.lineage.planner import Verdict
+    from morphseq_dagster.engine.planner.rules import StepPlan
 
 _LATENTS: Final = "latents"
 
@@ -117,7 +117,7 @@ def steps_of(action: Action, *, registry: Registry) -> tuple[frozenset[str], fro
 
 
 def run_plans(
-    call: Call, *, plans: Mapping[str, Sequence[Verdict]], forced: Sequence[str] = (), verbose: bool = False
+    call: Call, *, plans: Mapping[str, Sequence[StepPlan]], forced: Sequence[str] = (), verbose: bool = False
 ) -> int:
     """Run what is pending, one experiment after the other; return how many failed."""
     todo = {experiment: plan for experiment, plan in plans.items() if plan}
@@ -149,7 +149,7 @@ def run_plans(
     return failures
 
 
-def _tell_choice(choice: Choice) -> None:
+def _tell_choice(choice: Selection) -> None:
     for name, reason in choice.waiting:
         print(f"{printable(name)}: left out, {printable(reason)}")
     for name, reason in choice.refused:
@@ -159,8 +159,8 @@ def _tell_choice(choice: Choice) -> None:
 
 
 def _set_model(call: Call, *, experiments: Sequence[str], model: str, dry_run: bool) -> None:
+    from morphseq_dagster.engine.storage.recipe_files import check_parameter, set_parameter
     from morphseq_dagster.latents.backends import load_embedder
-    from morphseq_dagster.storage.recipe_files import check_parameter, set_parameter
 
     spec = next((s for s in call.workspace.registry.steps if s.name == _LATENTS), None)
     with refusing_call():
@@ -180,12 +180,12 @@ def _set_model(call: Call, *, experiments: Sequence[str], model: str, dry_run: b
 
 def _plan(
     call: Call, *, experiments: Sequence[str], steps: frozenset[str], forced: frozenset[str]
-) -> tuple[dict[str, tuple[Verdict, ...]], dict[str, str]]:
+) -> tuple[dict[str, tuple[StepPlan, ...]], dict[str, str]]:
     """Plan every experiment; one whose plan cannot be made is reported and left out."""
-    from morphseq_dagster.lineage.plan import plan_experiments
-    from morphseq_dagster.lineage.scans import Scans
+    from morphseq_dagster.engine.planner.plan import plan_experiments
+    from morphseq_dagster.engine.planner.scans import Scans
 
-    plans: dict[str, tuple[Verdict, ...]] = {}
+    plans: dict[str, tuple[StepPlan, ...]] = {}
     broken: dict[str, str] = {}
     scans = Scans(call.workspace.layout)
     for plan in plan_experiments(call.workspace, experiments=experiments, steps=steps, forced=forced, scans=scans):
@@ -197,9 +197,9 @@ def _plan(
     return plans, broken
 
 
-def _tell_plans(plans: Mapping[str, Sequence[Verdict]], *, total: int, bulk: bool) -> None:
-    from morphseq_dagster.lineage.costs import describe_cost, estimate_cost
-    from morphseq_dagster.places.ways import describe_way
+def _tell_plans(plans: Mapping[str, Sequence[StepPlan]], *, total: int, bulk: bool) -> None:
+    from morphseq_dagster.cluster.run_mode import describe_way
+    from morphseq_dagster.engine.planner.costs import describe_cost, estimate_cost
 
     for experiment, plan in plans.items():
         if not plan:

@@ -15,8 +15,8 @@ from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.identifiers import check_experiment
 
 if TYPE_CHECKING:
-    from morphseq_dagster.recipes.loading import Recipe
-    from morphseq_dagster.steps.contract import Registry
+    from morphseq_dagster.engine.contract.recipe import Recipe
+    from morphseq_dagster.engine.contract.step import Registry
 
 recipe = typer.Typer(no_args_is_help=True, help="Parameters of the science.", rich_markup_mode=None)
 DEFAULTS = "default"

@@ -28,14 +28,14 @@ from morphseq_dagster.cli.options import (
     split_names,
 )
 from morphseq_dagster.cli.status import Format
-from morphseq_dagster.discovery import list_folders
+from morphseq_dagster.engine.planner.inventory import list_artifacts
+from morphseq_dagster.engine.planner.reconcile import Finding, Kind, Reconciliation, find_departed
+from morphseq_dagster.engine.planner.reconcile import reconcile as compare_with_records
+from morphseq_dagster.engine.planner.reconcile_actions import discard, keep, refresh
+from morphseq_dagster.engine.planner.retirement import read_retired
+from morphseq_dagster.engine.planner.status import refuse_unknown
 from morphseq_dagster.errors import MorphseqError, PermanentError
-from morphseq_dagster.lineage.inventory import list_artifacts
-from morphseq_dagster.lineage.mending import discard, keep, refresh
-from morphseq_dagster.lineage.reconcile import Finding, Kind, Reconciliation, find_departed
-from morphseq_dagster.lineage.reconcile import reconcile as compare_with_records
-from morphseq_dagster.lineage.retirement import read_retired
-from morphseq_dagster.lineage.status import refuse_unknown
+from morphseq_dagster.morphseq.discovery import list_folders
 
 _PICTURES: Final = 5
 _HINTS: Final = {

@@ -8,10 +8,10 @@ import typer
 
 from morphseq_dagster.cli.messages import print_error
 from morphseq_dagster.cli.options import DEFAULT_REGISTRY, DataRoot, RegistryName, Verbose, open_call, refusing_call
+from morphseq_dagster.engine.planner.inventory import list_artifacts
+from morphseq_dagster.engine.planner.retirement import mark_retired, refuse_retirement
+from morphseq_dagster.engine.storage.atomic_io import host_name
 from morphseq_dagster.errors import MorphseqError, PermanentError
-from morphseq_dagster.lineage.inventory import list_artifacts
-from morphseq_dagster.lineage.retirement import mark_retired, refuse_retirement
-from morphseq_dagster.storage.durable import host_name
 
 
 def retire(

@@ -23,7 +23,7 @@ from morphseq_dagster.cli.options import (
 from morphseq_dagster.cli.status import Format
 
 if TYPE_CHECKING:
-    from morphseq_dagster.lineage.planner import ExperimentPlan
+    from morphseq_dagster.engine.planner.rules import ExperimentPlan
 
 
 def stale(
@@ -61,11 +61,11 @@ def _choose(call: Call, *, names: Sequence[str] | None) -> tuple[list[str], list
 
     Unless they are named, experiments without a raw folder count too if they have records.
     """
-    from morphseq_dagster.cli.choice import Choice, choose_experiments
-    from morphseq_dagster.discovery import list_folders
+    from morphseq_dagster.cli.choice import Selection, choose_experiments
+    from morphseq_dagster.engine.planner.retirement import read_retired
+    from morphseq_dagster.engine.planner.snapshot import find_recorded
     from morphseq_dagster.identifiers import refuse_experiment
-    from morphseq_dagster.lineage.retirement import read_retired
-    from morphseq_dagster.lineage.snapshot import find_recorded
+    from morphseq_dagster.morphseq.discovery import list_folders
 
     layout = call.workspace.layout
     recorded = set(find_recorded(call.workspace))
@@ -75,14 +75,14 @@ def _choose(call: Call, *, names: Sequence[str] | None) -> tuple[list[str], list
     if names is not None:
         archived = [name for name in archived if name in names]
         names = [name for name in names if name not in archived]
-    choice = choose_experiments(layout, names=names) if names is None or names else Choice(())
+    choice = choose_experiments(layout, names=names) if names is None or names else Selection(())
     return sorted({*choice.experiments, *archived}), [*choice.waiting, *choice.refused]
 
 
 def _plan(call: Call, *, names: Sequence[str]) -> list[ExperimentPlan]:
     """Plan with everything looked at now; what was seen is kept for quicker looks."""
-    from morphseq_dagster.lineage.plan import plan_experiments
-    from morphseq_dagster.lineage.scans import Scans
+    from morphseq_dagster.engine.planner.plan import plan_experiments
+    from morphseq_dagster.engine.planner.scans import Scans
 
     scans = Scans(call.workspace.layout)
     plans = list(plan_experiments(call.workspace, experiments=names, scans=scans))
@@ -98,7 +98,7 @@ def _launch(call: Call, *, plans: Sequence[ExperimentPlan], verbose: bool) -> in
         return 0
     from morphseq_dagster.cli.bulk import goes_as_bulk, run_bulk
     from morphseq_dagster.cli.launch import open_instance
-    from morphseq_dagster.lineage.plan import plan_experiments
+    from morphseq_dagster.engine.planner.plan import plan_experiments
     from morphseq_dagster.partitions import find_busy
 
     with open_instance() as (instance, _):
@@ -137,14 +137,14 @@ def _launch_each(call: Call, *, chains: Mapping[str, Sequence[str]], verbose: bo
 def _way(call: Call, *, plans: Sequence[ExperimentPlan]) -> str:
     """Say which way a launch would take; nothing where there is no choice."""
     from morphseq_dagster.cli.bulk import goes_as_bulk
-    from morphseq_dagster.places.ways import describe_way
+    from morphseq_dagster.cluster.run_mode import describe_way
 
     chains = {plan.experiment: plan.automatic for plan in plans if plan.automatic and not plan.busy}
     return describe_way(bulk=goes_as_bulk(call, chains=chains)) if len(chains) > 1 else ""
 
 
 def _tell(plans: Sequence[ExperimentPlan], *, total: int, way: str, verbose: bool) -> Iterable[str]:
-    from morphseq_dagster.lineage.costs import describe_cost, estimate_cost
+    from morphseq_dagster.engine.planner.costs import describe_cost, estimate_cost
 
     for plan in plans:
         steps = f"{len(plan.pending)} steps to refresh, {describe_cost(estimate_cost(plan.pending))}"
@@ -169,7 +169,7 @@ def _tell(plans: Sequence[ExperimentPlan], *, total: int, way: str, verbose: boo
 
 
 def _encode(plans: Sequence[ExperimentPlan], *, data_root: str) -> dict[str, Any]:
-    from morphseq_dagster.lineage.planner import encode_plan
+    from morphseq_dagster.engine.planner.rules import encode_plan
 
     return {
         "schema": "morphseq.stale",

@@ -21,7 +21,7 @@ from morphseq_dagster.cli.options import (
     refusing_call,
     split_names,
 )
-from morphseq_dagster.lineage.status import Status, encode_status, read_status
+from morphseq_dagster.engine.planner.status import StatusTable, encode_status, read_status
 
 _COLOURS: Final = {
     "ok": "32",
@@ -73,7 +73,7 @@ def status(
         print("\n".join(_draw(found, data_root=str(call.workspace.data_root), verbose=verbose)))
 
 
-def _draw(status: Status, *, data_root: str, verbose: bool) -> Iterable[str]:
+def _draw(status: StatusTable, *, data_root: str, verbose: bool) -> Iterable[str]:
     """Draw the table by hand: drawing 3,000 cells with a library takes longer than reading their records."""
     yield f"data root {data_root}, {len(status.rows)} experiments"
     if status.rows:
@@ -105,7 +105,7 @@ def _draw(status: Status, *, data_root: str, verbose: bool) -> Iterable[str]:
         yield from (f"  {printable(name)}: {printable(reason)}" for name, reason in status.refused)
 
 
-def _draw_table(status: Status) -> Iterable[str]:
+def _draw_table(status: StatusTable) -> Iterable[str]:
     head = ["EXPERIMENT", *status.columns]
     percents = ["%", *(f"{stage.percent:.0f}" for stage in status.cohort())]
     body = [[row.experiment, *(row.columns[name].state for name in status.columns)] for row in status.rows]
@@ -121,7 +121,7 @@ def _draw_table(status: Status) -> Iterable[str]:
         yield "  ".join(cells).rstrip()
 
 
-def _draw_jobs(status: Status, *, verbose: bool) -> Iterable[str]:
+def _draw_jobs(status: StatusTable, *, verbose: bool) -> Iterable[str]:
     """Steps with a cluster job; a few of many unless more is asked for."""
     entries = [(name, cell) for name, cell in status.having("queued", "running") if cell.state == "queued" or cell.job]
     shown = entries if verbose else entries[:_FEW_JOBS]
@@ -130,7 +130,7 @@ def _draw_jobs(status: Status, *, verbose: bool) -> Iterable[str]:
         yield f"  and {len(entries) - len(shown)} more; `morphseq jobs` asks the cluster"
 
 
-def _draw_stale(status: Status, *, verbose: bool) -> Iterable[str]:
+def _draw_stale(status: StatusTable, *, verbose: bool) -> Iterable[str]:
     """Stale steps by their own reasons; those that merely follow are counted unless more is asked for."""
     stale = status.having("stale")
     own = [(name, cell) for name, cell in stale if verbose or not cell.reason.startswith("after ")]

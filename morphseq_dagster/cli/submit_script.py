@@ -13,11 +13,11 @@ import typer
 from morphseq_dagster.cli.messages import printable
 from morphseq_dagster.cli.options import DEFAULT_REGISTRY, Call, DataRoot, RegistryName, open_call, refusing_call
 from morphseq_dagster.cli.pipeline import Action, steps_of
+from morphseq_dagster.cluster.array_script import ArrayScheduler, ArrayScript, parse_list, write_array_script
+from morphseq_dagster.cluster.job import Resources
+from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.layout import Layout
-from morphseq_dagster.places.submit_script import ArrayScheduler, ArrayScript, parse_list, write_array_script
 from morphseq_dagster.settings import SlurmSettings
-from morphseq_dagster.slurm.job import Resources
 
 
 def submit_script(

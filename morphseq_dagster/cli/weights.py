@@ -9,25 +9,25 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from morphseq_dagster.cli.checks import Finding, Level
-from morphseq_dagster.discovery import list_folders
+from morphseq_dagster.cli.checks import CheckResult, Level
+from morphseq_dagster.engine.planner.snapshot import find_recorded
+from morphseq_dagster.engine.storage.weights import hash_weights, recall_hash
+from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import MorphseqError
-from morphseq_dagster.lineage.snapshot import find_recorded
-from morphseq_dagster.steps.workspace import Workspace
-from morphseq_dagster.storage.weights import hash_weights, recall_hash
+from morphseq_dagster.morphseq.discovery import list_folders
 
 _NAMED = 3
 _HASH = 12
 
 
-def check_weights(workspace: Workspace) -> Iterator[Finding]:
+def check_weights(workspace: Workspace) -> Iterator[CheckResult]:
     """Look at every weights file that a recipe wants, and at those that are named in vain."""
     wishes = find_wishes(workspace)
     names = sorted({*wishes, *workspace.weights})
     for name in names:
         yield _judge(workspace, name=name, experiments=wishes.get(name, []))
     if not names:
-        yield Finding("ok", "no recipe asks for weights")
+        yield CheckResult("ok", "no recipe asks for weights")
 
 
 def find_wishes(workspace: Workspace) -> dict[str, list[str]]:
@@ -56,25 +56,25 @@ def _wanted(workspace: Workspace, experiment: str) -> set[str]:
     return {e.weights for spec in specs for e in spec.wanted_externals(recipe.slice(spec.name)) if e.weights}
 
 
-def _judge(workspace: Workspace, *, name: str, experiments: list[str]) -> Finding:
+def _judge(workspace: Workspace, *, name: str, experiments: list[str]) -> CheckResult:
     path = workspace.weights.get(name)
     more = f" and {len(experiments) - _NAMED} more" if len(experiments) > _NAMED else ""
     wanted = f"wanted by {', '.join(experiments[:_NAMED])}{more}" if experiments else "wanted by no recipe"
     level: Level = "problem" if experiments else "note"
     if path is None:
         advice = f'add `{name} = "/path/of/the/file"` to the section [weights] of morphseq.toml'
-        return Finding(level, f"weights {name} are not named on this machine, {wanted}", advice)
+        return CheckResult(level, f"weights {name} are not named on this machine, {wanted}", advice)
     if not path.exists():
         advice = f"put the file there, or correct `{name}` in the section [weights] of morphseq.toml"
-        return Finding(level, f"weights {name}: {path} is not there, {wanted}", advice)
+        return CheckResult(level, f"weights {name}: {path} is not there, {wanted}", advice)
     try:
         _refuse_unreadable(path)
         digest = recall_hash(workspace.layout, path) or hash_weights(path)
     except OSError as error:
-        return Finding(
+        return CheckResult(
             level, f"weights {name}: {path} cannot be read ({error.strerror}), {wanted}", f"chmod -R u+r {path}"
         )
-    return Finding("ok" if experiments else "note", f"weights {name}: {path}, SHA-256 {digest[:_HASH]}, {wanted}")
+    return CheckResult("ok" if experiments else "note", f"weights {name}: {path}, SHA-256 {digest[:_HASH]}, {wanted}")
 
 
 def _refuse_unreadable(path: Path) -> None:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from morphseq_dagster.backends import refuse_backend
 from morphseq_dagster.detection.classical import ClassicalDetector
 from morphseq_dagster.detection.model import Detector
-from morphseq_dagster.recipes.backends import refuse_backend
-from morphseq_dagster.recipes.detection import ClassicalDetectorSettings
+from morphseq_dagster.detection.parameters import ClassicalDetectorSettings
 
 _CLASSICAL: Final = "classical"
 _NEED_WEIGHTS: Final = {

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from morphseq_dagster.detection.field import MAD_TO_SIGMA, Mask, WorkPicture
+from morphseq_dagster.detection.background_estimate import level_water
+from morphseq_dagster.detection.parameters import ClassicalDetectorSettings
 from morphseq_dagster.detection.regions import apply_hysteresis, ellipse_kernel, fill_outlines, outline_of
-from morphseq_dagster.detection.water import level_water
-from morphseq_dagster.recipes.detection import ClassicalDetectorSettings
+from morphseq_dagster.detection.work_image import MAD_TO_SIGMA, Mask, WorkPicture
 
 
 @dataclass(frozen=True)

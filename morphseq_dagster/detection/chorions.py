@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from morphseq_dagster.detection.field import FloatImage, Mask, WorkPicture
 from morphseq_dagster.detection.filtering import measure_box_iou
-from morphseq_dagster.recipes.detection import ClassicalDetectorSettings
+from morphseq_dagster.detection.parameters import ClassicalDetectorSettings
+from morphseq_dagster.detection.work_image import FloatImage, Mask, WorkPicture
 
 FloatArray = NDArray[np.float64]
 Ellipse = tuple[float, float, float, float, float]

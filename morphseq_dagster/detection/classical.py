@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from morphseq_dagster.detection.bodies import Body, find_bodies
 from morphseq_dagster.detection.chorions import Chorion, find_chorions
-from morphseq_dagster.detection.field import WorkPicture, prepare_work_picture
 from morphseq_dagster.detection.filtering import order_detections
 from morphseq_dagster.detection.model import BackendIdentity, Box, Detection
-from morphseq_dagster.recipes.detection import ClassicalDetectorSettings
+from morphseq_dagster.detection.parameters import ClassicalDetectorSettings
+from morphseq_dagster.detection.work_image import WorkPicture, prepare_work_picture
 
 PHRASE = "individual embryo"
 """The prompt of the model backends (spec 3.1), so that documents of all backends read alike."""

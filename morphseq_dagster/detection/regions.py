@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from morphseq_dagster.detection.field import FloatImage, Mask
+from morphseq_dagster.detection.work_image import FloatImage, Mask
 
 
 def apply_hysteresis(values: FloatImage, *, low: float, high: float) -> Mask:

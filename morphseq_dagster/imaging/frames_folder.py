@@ -21,6 +21,7 @@ import numpy as np
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.identifiers import parse_well
 from morphseq_dagster.imaging.contrast import stretch_frame
+from morphseq_dagster.imaging.parameters import FocusSettings
 from morphseq_dagster.imaging.picture_bytes import peek_header, read_file_bytes
 from morphseq_dagster.imaging.pictures import decode_grey
 from morphseq_dagster.imaging.sources import (
@@ -33,7 +34,6 @@ from morphseq_dagster.imaging.sources import (
     refuse_folder,
 )
 from morphseq_dagster.imaging.stitching import TileOffset, TileStep
-from morphseq_dagster.recipes.imaging import FocusSettings
 
 TABLE_NAME = "frames.csv"
 REQUIRED_COLUMNS = ("well", "time_int", "time_s", "path", "um_per_px")

@@ -19,6 +19,7 @@ from morphseq_dagster.imaging.contrast import GREY_LEVELS, count_grey_levels, fi
 from morphseq_dagster.imaging.focus import FocusStack, FocusStacker, filter_size, gather_planes, median_filter_index
 from morphseq_dagster.imaging.keyence_header import KeyenceHeader, parse_keyence_header
 from morphseq_dagster.imaging.keyence_layout import scan_keyence_folder
+from morphseq_dagster.imaging.parameters import FocusSettings
 from morphseq_dagster.imaging.picture_bytes import read_file_bytes
 from morphseq_dagster.imaging.pictures import GreyPicture, GreyPixels, decode_grey
 from morphseq_dagster.imaging.sources import (
@@ -39,7 +40,6 @@ from morphseq_dagster.imaging.stitching import (
     stitch,
     stitch_labels,
 )
-from morphseq_dagster.recipes.imaging import FocusSettings
 
 
 class KeyenceSource:

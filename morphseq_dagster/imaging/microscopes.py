@@ -9,9 +9,9 @@ from pathlib import Path
 
 from morphseq_dagster.imaging.frames_folder import FramesFolderSource
 from morphseq_dagster.imaging.keyence import KeyenceSource
+from morphseq_dagster.imaging.parameters import FocusSettings
 from morphseq_dagster.imaging.sources import Microscope, RawSource
 from morphseq_dagster.imaging.yx1 import Yx1Source
-from morphseq_dagster.recipes.imaging import FocusSettings
 
 
 def open_source(folder: Path, *, microscope: Microscope, settings: FocusSettings | None = None) -> RawSource:

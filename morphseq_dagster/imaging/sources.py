@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.imaging.parameters import FocusSettings
 from morphseq_dagster.imaging.stitching import TileOffset, TileStep
-from morphseq_dagster.recipes.imaging import FocusSettings
 
 Microscope = Literal["Keyence", "YX1", "Frames"]
 Polarity = Literal["as_acquired", "inverted"]

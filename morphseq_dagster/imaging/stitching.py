@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
+from morphseq_dagster.imaging.parameters import CanvasRule, MatchSettings, OrientationRule
 from morphseq_dagster.imaging.pictures import GreyPixels
-from morphseq_dagster.recipes.imaging import CanvasRule, MatchSettings, OrientationRule
 
 Orientation = Literal["vertical", "horizontal"]
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.imaging.parameters import FocusSettings
 from morphseq_dagster.imaging.sources import FocusedFrame, Microscope, Polarity, RawFrame, RawScan
 from morphseq_dagster.imaging.stitching import TileStep
-from morphseq_dagster.recipes.imaging import FocusSettings
 
 
 class Yx1Source:

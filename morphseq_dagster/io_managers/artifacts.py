@@ -11,11 +11,11 @@ from pathlib import Path
 
 import dagster as dg
 
+from morphseq_dagster.engine.executors.execution import Committed, Executed
+from morphseq_dagster.engine.locked_step import finish
+from morphseq_dagster.engine.storage.records import Record, read_record
+from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import PermanentError, report, restore
-from morphseq_dagster.places.execution import Committed, Executed
-from morphseq_dagster.places.session import finish
-from morphseq_dagster.steps.workspace import Workspace
-from morphseq_dagster.storage.records import Record, read_record
 
 
 @dataclass(frozen=True)

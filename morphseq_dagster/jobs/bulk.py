@@ -1,7 +1,7 @@
 """The job `bulk`: one run over many experiments, each of which walks its own chain of steps as a campaign.
 
 Holds the job: who is asked for, what is told to Dagster of each finished partition, and the word on failures at the
-end. The walking is `morphseq_dagster.places.campaign`.
+end. The walking is `morphseq_dagster.cluster.bulk_run`.
 """
 
 # Dagster reads the annotations of an op's body at run time, hence no postponed evaluation in this module.
@@ -14,15 +14,15 @@ from pydantic import Field
 from morphseq_dagster.assets.description import describe_hit, describe_result, output_tags
 from morphseq_dagster.assets.provenance import find_newest, find_pointer, says_the_same, tags_of, version_tags
 from morphseq_dagster.assets.reporting import report_records
-from morphseq_dagster.lineage.plan import plan_experiments
-from morphseq_dagster.lineage.retirement import read_retired
-from morphseq_dagster.lineage.scans import Scans
+from morphseq_dagster.cluster.bulk_run import BulkRun
+from morphseq_dagster.cluster.events import StepFailed, StepMade, StepUpToDate
+from morphseq_dagster.cluster.executor import termination_raises
+from morphseq_dagster.engine.planner.plan import plan_experiments
+from morphseq_dagster.engine.planner.retirement import read_retired
+from morphseq_dagster.engine.planner.scans import Scans
+from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.partitions import BULK_JOB, BULK_OP, EXPERIMENTS
-from morphseq_dagster.places.campaign import Campaign
-from morphseq_dagster.places.news import Failed, Made, Standing
-from morphseq_dagster.places.slurm import termination_raises
 from morphseq_dagster.resources.workspace import WorkspaceResource
-from morphseq_dagster.steps.workspace import Workspace
 
 _NAMED_IN_TITLE = 20
 
@@ -75,7 +75,7 @@ def make_bulk_job(definitions: Callable[[], dg.Definitions]) -> dg.JobDefinition
             f"{len(names) - len(chains) - len(failed)} are up to date"
         )
         report_records(context.instance, graph=definitions().resolve_asset_graph(), workspace=opened, experiments=names)
-        campaign = Campaign(
+        campaign = BulkRun(
             opened,
             chains=chains,
             place_of=lambda step, experiment: workspace.place_of(step, experiment=experiment),
@@ -84,7 +84,7 @@ def make_bulk_job(definitions: Callable[[], dg.Definitions]) -> dg.JobDefinition
         )
         with termination_raises(), campaign:
             for item in campaign.items():
-                if isinstance(item, Failed):
+                if isinstance(item, StepFailed):
                     failed[item.experiment] = f"{item.step}: {item.error}"
                     context.log.error(f"{item.experiment} {failed[item.experiment]}")
                 else:
@@ -119,7 +119,7 @@ def _check(config: BulkConfig, *, instance: dg.DagsterInstance, workspace: Works
     return names
 
 
-def _tell(context: dg.OpExecutionContext, item: Made | Standing, *, workspace: Workspace) -> None:
+def _tell(context: dg.OpExecutionContext, item: StepMade | StepUpToDate, *, workspace: Workspace) -> None:
     """Log the materialisation of one partition, unless it stands and Dagster knows it in this version."""
     instance, record = context.instance, item.record
     read = {entry.name: entry.sha256 for entry in record.inputs}
@@ -128,11 +128,11 @@ def _tell(context: dg.OpExecutionContext, item: Made | Standing, *, workspace: W
         for name in workspace.registry.spec(item.step).inputs
     }
     tags = version_tags(record, pointers=pointers)
-    if isinstance(item, Standing) or item.recalled:
+    if isinstance(item, StepUpToDate) or item.recalled:
         newest = find_newest(instance, name=item.step, experiment=item.experiment)
         if says_the_same(tags_of(newest), tags):
             return
-    outcome = item.outcome if isinstance(item, Made) else None
+    outcome = item.outcome if isinstance(item, StepMade) else None
     described: dg.MaterializeResult[Any] = (
         describe_hit(record, workspace=workspace)
         if outcome is None

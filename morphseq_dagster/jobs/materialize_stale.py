@@ -12,12 +12,12 @@ import dagster as dg
 from pydantic import Field
 
 from morphseq_dagster.assets.freshness import STALE_JOB, plan_known, summarise
+from morphseq_dagster.cluster.run_mode import describe_way, wants_bulk
+from morphseq_dagster.engine.planner.rules import ExperimentPlan
 from morphseq_dagster.jobs.report_staleness import report
-from morphseq_dagster.launchers.interruption import execute
-from morphseq_dagster.lineage.planner import ExperimentPlan
 from morphseq_dagster.partitions import BULK_JOB, bulk_config
-from morphseq_dagster.places.ways import describe_way, wants_bulk
 from morphseq_dagster.resources.workspace import WorkspaceResource
+from morphseq_dagster.runs.interruption import execute
 from morphseq_dagster.sensors.staleness import STALE_TAG
 
 

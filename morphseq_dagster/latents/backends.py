@@ -8,7 +8,7 @@ from __future__ import annotations
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.latents.dct import DctEmbedder
 from morphseq_dagster.latents.model import Embedder, EmbedderIdentity
-from morphseq_dagster.recipes.latents import DEFAULT_MODEL, LAB_MODEL
+from morphseq_dagster.latents.parameters import DEFAULT_MODEL, LAB_MODEL
 
 AVAILABLE_MODELS = (DEFAULT_MODEL,)
 

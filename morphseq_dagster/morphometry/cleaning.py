@@ -24,7 +24,7 @@ from morphseq_dagster.morphometry.morphology import (
     require_mask,
     solidity,
 )
-from morphseq_dagster.recipes.morphometry import CleaningSettings
+from morphseq_dagster.morphometry.parameters import CleaningSettings
 
 DEFAULT_CLEANING = CleaningSettings()
 

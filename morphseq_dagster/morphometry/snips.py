@@ -34,8 +34,8 @@ from morphseq_dagster.morphometry.morphology import (
     require_mask,
 )
 from morphseq_dagster.morphometry.orientation import HeadRule, Orientation, orient, pick_yolk
+from morphseq_dagster.morphometry.parameters import SnipSettings
 from morphseq_dagster.morphometry.shape import check_pixel_size
-from morphseq_dagster.recipes.morphometry import SnipSettings
 
 DEFAULT_SNIPS = SnipSettings()
 

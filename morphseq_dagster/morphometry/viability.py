@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from morphseq_dagster.errors import ContractError, PermanentError
 from morphseq_dagster.morphometry.morphology import erode, occupied_box, require_mask
-from morphseq_dagster.recipes.morphometry import ViabilitySettings
+from morphseq_dagster.morphometry.parameters import ViabilitySettings
 
 DEFAULT_VIABILITY = ViabilitySettings()
 

@@ -16,8 +16,8 @@ from scipy.optimize import isotonic_regression
 from scipy.signal import savgol_filter
 
 from morphseq_dagster.quality.columns import require_columns
-from morphseq_dagster.quality.verdict import Verdict, unknown, verdict_columns
-from morphseq_dagster.recipes.quality import DeathSettings
+from morphseq_dagster.quality.parameters import DeathSettings
+from morphseq_dagster.quality.tri_state import TriStateFlag, unknown, verdict_columns
 
 Floats = NDArray[np.float64]
 
@@ -58,7 +58,7 @@ def infer_death(table: pd.DataFrame, *, settings: DeathSettings = DEFAULT_DEATH)
     clock_h = table[clock_name].to_numpy(dtype=np.float64, na_value=np.nan)
     if settings.method == "isotonic":
         clock_h = clock_h / 3600.0
-    verdicts: list[Verdict] = [unknown("no embryo_id")] * len(table)
+    verdicts: list[TriStateFlag] = [unknown("no embryo_id")] * len(table)
     inflection = np.full(len(table), np.nan)
     for positions in table.groupby("embryo_id", sort=True).indices.values():
         usable = positions[np.isfinite(frame[positions]) & np.isfinite(alive[positions])]
@@ -215,9 +215,9 @@ def _clock_at(start: int | None, *, frame: Floats, clock_h: Floats) -> float | N
     return float(values[0]) if values.size else None
 
 
-def _lead_verdict(clock_h: float, *, died: bool, start_h: float | None, lead_h: float, clock: str) -> Verdict:
+def _lead_verdict(clock_h: float, *, died: bool, start_h: float | None, lead_h: float, clock: str) -> TriStateFlag:
     if not died:
-        return Verdict(False)
+        return TriStateFlag(False)
     if start_h is None or not np.isfinite(clock_h):
         return unknown(f"the embryo died, but {clock} is missing")
-    return Verdict(bool(clock_h >= start_h - lead_h - 1e-9))
+    return TriStateFlag(bool(clock_h >= start_h - lead_h - 1e-9))

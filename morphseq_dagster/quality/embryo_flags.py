@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.morphometry.morphology import occupied_box, require_mask
 from morphseq_dagster.morphometry.shape import check_pixel_size
-from morphseq_dagster.quality.verdict import Verdict, unknown
-from morphseq_dagster.recipes.quality import EmbryoFlagSettings
+from morphseq_dagster.quality.parameters import EmbryoFlagSettings
+from morphseq_dagster.quality.tri_state import TriStateFlag, unknown
 
 DEFAULT_EMBRYO_FLAGS = EmbryoFlagSettings()
 
@@ -45,11 +45,11 @@ NO_AUXILIARY = AuxiliaryMasks()
 class EmbryoFlags:
     """The five verdicts."""
 
-    frame_flag: Verdict
-    no_yolk_flag: Verdict
-    focus_flag: Verdict
-    bubble_flag: Verdict
-    dead_flag: Verdict
+    frame_flag: TriStateFlag
+    no_yolk_flag: TriStateFlag
+    focus_flag: TriStateFlag
+    bubble_flag: TriStateFlag
+    dead_flag: TriStateFlag
 
 
 def flag_embryo(
@@ -94,11 +94,11 @@ def flag_embryo(
     return EmbryoFlags(frame, no_yolk, focus, bubble, judge_dead(fraction_alive, settings=settings))
 
 
-def judge_dead(fraction_alive: float | None, *, settings: EmbryoFlagSettings = DEFAULT_EMBRYO_FLAGS) -> Verdict:
+def judge_dead(fraction_alive: float | None, *, settings: EmbryoFlagSettings = DEFAULT_EMBRYO_FLAGS) -> TriStateFlag:
     """`dead_flag`: the fraction alive is below the limit; unknown without a fraction (upstream: False)."""
     if fraction_alive is None or math.isnan(fraction_alive):
         return unknown("viability not measured")
-    return Verdict(fraction_alive < settings.dead_below)
+    return TriStateFlag(fraction_alive < settings.dead_below)
 
 
 def living_share(mask: NDArray[np.bool_], *, dead_tissue: NDArray[np.bool_] | None) -> float | None:
@@ -115,26 +115,26 @@ def living_share(mask: NDArray[np.bool_], *, dead_tissue: NDArray[np.bool_] | No
     return 1.0 - float(np.count_nonzero(mask & dead_tissue) / np.count_nonzero(mask))
 
 
-def _frame_flag(mask: NDArray[np.bool_], *, border_px: int | None, settings: EmbryoFlagSettings) -> Verdict:
+def _frame_flag(mask: NDArray[np.bool_], *, border_px: int | None, settings: EmbryoFlagSettings) -> TriStateFlag:
     if border_px is None:
         return unknown("unknown pixel size")
     height, width = mask.shape
     if min(height, width) <= 2 * border_px:
         return unknown("frame smaller than its border strip")
     inner = np.count_nonzero(mask[border_px : height - border_px, border_px : width - border_px])
-    return Verdict(bool(inner <= settings.inner_share_min * np.count_nonzero(mask)))
+    return TriStateFlag(bool(inner <= settings.inner_share_min * np.count_nonzero(mask)))
 
 
-def _no_yolk_flag(mask: NDArray[np.bool_], *, yolk: NDArray[np.bool_] | None) -> Verdict:
+def _no_yolk_flag(mask: NDArray[np.bool_], *, yolk: NDArray[np.bool_] | None) -> TriStateFlag:
     if yolk is None:
         return unknown("no yolk mask")
     _require_same_shape(mask, yolk, name="yolk")
-    return Verdict(not bool((mask & yolk).any()))
+    return TriStateFlag(not bool((mask & yolk).any()))
 
 
 def _near_flag(
     mask: NDArray[np.bool_], *, other: NDArray[np.bool_] | None, reach_px: float | None, name: str
-) -> Verdict:
+) -> TriStateFlag:
     if other is None:
         return unknown(f"no {name} mask")
     _require_same_shape(mask, other, name=name)
@@ -150,10 +150,10 @@ def _near_flag(
     )
     candidates = other[near]
     if not candidates.any():
-        return Verdict(False)
+        return TriStateFlag(False)
     outside = np.ascontiguousarray(~mask[near]).view(np.uint8)
     distance = cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return Verdict(bool(distance[candidates].min() <= reach_px + 1e-3))
+    return TriStateFlag(bool(distance[candidates].min() <= reach_px + 1e-3))
 
 
 def _require_same_shape(mask: NDArray[np.bool_], other: NDArray[np.bool_], *, name: str) -> None:

@@ -34,7 +34,7 @@ from morphseq_dagster.quality.mask_flag_instances import (
     TouchedEdges,
 )
 from morphseq_dagster.quality.mask_measures import FrameMasks, MaskMeasure
-from morphseq_dagster.recipes.quality import MaskFlagSettings
+from morphseq_dagster.quality.parameters import MaskFlagSettings
 
 DEFAULT_MASK_FLAGS = MaskFlagSettings()
 

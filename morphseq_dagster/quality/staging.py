@@ -19,7 +19,7 @@ from scipy.optimize import lsq_linear
 
 from morphseq_dagster.errors import ContractError
 from morphseq_dagster.quality.columns import require_columns
-from morphseq_dagster.recipes.quality import InferredStageSettings, PredictedStageSettings
+from morphseq_dagster.quality.parameters import InferredStageSettings, PredictedStageSettings
 
 Floats = NDArray[np.float64]
 _TABLE = "table to be staged"

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from morphseq_dagster.errors import ContractError
 from morphseq_dagster.quality.columns import require_columns
-from morphseq_dagster.quality.verdict import Verdict, unknown, verdict_columns
-from morphseq_dagster.recipes.quality import SurfaceAreaSettings
+from morphseq_dagster.quality.parameters import SurfaceAreaSettings
+from morphseq_dagster.quality.tri_state import TriStateFlag, unknown, verdict_columns
 
 DEFAULT_SURFACE_AREA = SurfaceAreaSettings()
 
@@ -121,7 +121,7 @@ def flag_surface_area(
     return columns
 
 
-def _judge(area: float, stage: float, low: float, high: float, *, target: object, has_curve: bool) -> Verdict:
+def _judge(area: float, stage: float, low: float, high: float, *, target: object, has_curve: bool) -> TriStateFlag:
     if target == "chorion":
         return unknown("the mask is of the chorion")
     if target != "body":
@@ -132,4 +132,4 @@ def _judge(area: float, stage: float, low: float, high: float, *, target: object
         return unknown("no surface area")
     if not np.isfinite(stage):
         return unknown("no predicted stage")
-    return Verdict(bool(area > high or area < low))
+    return TriStateFlag(bool(area > high or area < low))

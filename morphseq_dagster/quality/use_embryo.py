@@ -9,7 +9,7 @@ from __future__ import annotations
 import pandas as pd
 
 from morphseq_dagster.errors import ContractError
-from morphseq_dagster.recipes.quality import PolicyName, UseEmbryoSettings
+from morphseq_dagster.quality.parameters import PolicyName, UseEmbryoSettings
 
 POLICIES: dict[PolicyName, tuple[str, ...]] = {
     "newest": ("dead_flag", "dead_flag2", "sa_outlier_flag", "sam2_qc_flag"),

@@ -14,9 +14,9 @@ from typing import Final, TypeVar
 
 import dagster as dg
 
+from morphseq_dagster.cluster.job import Resources, refuse
+from morphseq_dagster.cluster.transports.ssh import LASTING_OPTIONS, SshAddress, SshTransport
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.slurm.job import Resources, refuse
-from morphseq_dagster.slurm.ssh import LASTING_OPTIONS, SshAddress, SshTransport
 
 try:
     from dagster_slurm import SlurmQueueConfig, SlurmResource, SSHConnectionResource

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import dagster as dg
 
-from morphseq_dagster.launchers.worker import may_park, note_site
-from morphseq_dagster.places.outcome import DEFAULT_REGISTRY, SLURM
-from morphseq_dagster.places.place import Place, make_place
+from morphseq_dagster.cluster.suspend.worker import may_suspend, note_site
+from morphseq_dagster.engine.executors.local import Executor, make_executor
+from morphseq_dagster.engine.executors.runner_outcome import DEFAULT_REGISTRY, SLURM
+from morphseq_dagster.engine.workspace import Workspace, load_registry
 from morphseq_dagster.settings import MachineSettings, PlacesSettings
-from morphseq_dagster.steps.workspace import Workspace, load_registry
 
 
 class WorkspaceResource(dg.ConfigurableResource[Workspace]):
@@ -63,11 +63,11 @@ class WorkspaceResource(dg.ConfigurableResource[Workspace]):
         """Whether jobs of the cluster go on with the steps that follow."""
         return PlacesSettings.model_validate_json(self.places).chained
 
-    def place_of(self, step: str, *, experiment: str = "", run_id: str = "") -> Place:
+    def place_of(self, step: str, *, experiment: str = "", run_id: str = "") -> Executor:
         """Place where a step of an experiment runs; a run whose process may leave does not wait for its jobs."""
         places = PlacesSettings.model_validate_json(self.places)
         name = self.place_names()(step, experiment)
-        park = name == SLURM and places.slurm is not None and may_park(run_id)
+        park = name == SLURM and places.slurm is not None and may_suspend(run_id)
         if park and places.slurm is not None:
             note_site(run_id, data_root=Path(self.data_root), slurm=places.slurm)
-        return make_place(name, registry=self.registry, slurm=places.slurm, park=park, cpus=self.cpus)
+        return make_executor(name, registry=self.registry, slurm=places.slurm, park=park, cpus=self.cpus)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from morphseq_dagster.recipes.backends import refuse_backend
-from morphseq_dagster.recipes.segmentation import ClassicalSegmenterSettings
+from morphseq_dagster.backends import refuse_backend
 from morphseq_dagster.segmentation.classical import ClassicalSegmenter
 from morphseq_dagster.segmentation.model import Segmenter
+from morphseq_dagster.segmentation.parameters import ClassicalSegmenterSettings
 
 _CLASSICAL: Final = "classical"
 _NEED_WEIGHTS: Final = {

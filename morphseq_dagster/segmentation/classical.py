@@ -15,19 +15,19 @@ from numpy.typing import NDArray
 from morphseq_dagster.detection.classical import ClassicalDetector
 from morphseq_dagster.detection.model import BackendIdentity, Box, Detection
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.recipes.segmentation import ClassicalSegmenterSettings
 from morphseq_dagster.segmentation.cutout import FoundMask, FramePicture, find_mask, prepare_frame
 from morphseq_dagster.segmentation.model import FrameSource, TrackedMask, WellTracks
+from morphseq_dagster.segmentation.parameters import ClassicalSegmenterSettings
 from morphseq_dagster.segmentation.rle import encode_crop
 from morphseq_dagster.segmentation.seed import choose_seed, clip_detection
-from morphseq_dagster.segmentation.tracking import Place, match_places
+from morphseq_dagster.segmentation.tracking import Position, match_places
 
 
 @dataclass(frozen=True)
 class _Followed:
     """What is remembered of an embryo: where its box was, and its last mask (in its frame's pixels)."""
 
-    place: Place
+    place: Position
     mask: FoundMask
 
 
@@ -77,7 +77,7 @@ class ClassicalSegmenter:
         picture = prepare_frame(first, um_per_px=um_per_px, detector=self.detector)
         for number, detection in enumerate(seed.detections, start=1):
             mask = find_mask(picture, box=detection.box_xyxy, settings=self.settings)
-            start[number] = _Followed(Place(scale_box(detection.box_xyxy, shape)), mask)
+            start[number] = _Followed(Position(scale_box(detection.box_xyxy, shape)), mask)
         results[seed.frame_index] = _store(start, shape=shape)
         for direction in (1, -1):
             last = dict(start)
@@ -96,7 +96,7 @@ class ClassicalSegmenter:
     def _follow(
         self, picture: FramePicture, *, last: dict[int, _Followed], detections: Sequence[Detection]
     ) -> dict[int, _Followed]:
-        places = [Place(scale_box(d.box_xyxy, picture.shape)) for d in detections]
+        places = [Position(scale_box(d.box_xyxy, picture.shape)) for d in detections]
         matched = match_places({n: f.place for n, f in last.items()}, places)
         now: dict[int, _Followed] = {}
         for number, index in matched.items():
@@ -132,7 +132,7 @@ def scale_box(box: Box, shape: tuple[int, int]) -> Box:
     return box[0] * width, box[1] * height, box[2] * width, box[3] * height
 
 
-def _displacement(before: Place, after: Place) -> tuple[float, float]:
+def _displacement(before: Position, after: Position) -> tuple[float, float]:
     return after.centre[0] - before.centre[0], after.centre[1] - before.centre[1]
 
 

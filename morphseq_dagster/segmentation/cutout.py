@@ -12,15 +12,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from morphseq_dagster.detection.background_estimate import level_water
 from morphseq_dagster.detection.chorions import Chorion
 from morphseq_dagster.detection.classical import ClassicalDetector, normalise_box
-from morphseq_dagster.detection.field import FloatImage, WorkPicture
 from morphseq_dagster.detection.filtering import measure_box_iou
 from morphseq_dagster.detection.model import Box
-from morphseq_dagster.detection.water import level_water
-from morphseq_dagster.recipes.segmentation import ClassicalSegmenterSettings
+from morphseq_dagster.detection.work_image import FloatImage, WorkPicture
 from morphseq_dagster.segmentation.model import MaskTarget
 from morphseq_dagster.segmentation.outline import Outline, find_outline, to_px
+from morphseq_dagster.segmentation.parameters import ClassicalSegmenterSettings
 
 Mask = NDArray[np.bool_]
 SAME_CHORION_IOU = 0.5

@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from morphseq_dagster.detection.field import MAD_TO_SIGMA, FloatImage, Mask, measure_gradient
 from morphseq_dagster.detection.regions import (
     apply_hysteresis,
     change_shape,
@@ -24,7 +23,8 @@ from morphseq_dagster.detection.regions import (
     outline_of,
     smooth_outline,
 )
-from morphseq_dagster.recipes.segmentation import ClassicalSegmenterSettings
+from morphseq_dagster.detection.work_image import MAD_TO_SIGMA, FloatImage, Mask, measure_gradient
+from morphseq_dagster.segmentation.parameters import ClassicalSegmenterSettings
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ FORBIDDEN = 1e6
 
 
 @dataclass(frozen=True)
-class Place:
+class Position:
     """Where something is: its box in frame pixels (x_min, y_min, x_max, y_max)."""
 
     box_px: Box
@@ -42,7 +42,7 @@ class Place:
         return (self.box_px[2] - self.box_px[0] + self.box_px[3] - self.box_px[1]) / 2
 
 
-def measure_cost(a: Place, b: Place, *, diameter: float) -> float:
+def measure_cost(a: Position, b: Position, *, diameter: float) -> float:
     """Cost of saying that two places are one embryo.
 
     Centre distance over the median diameter, plus 1 - overlap of the boxes, plus half the absolute logarithm of
@@ -53,7 +53,7 @@ def measure_cost(a: Place, b: Place, *, diameter: float) -> float:
     return distance + (1.0 - measure_box_iou(a.box_px, b.box_px)) + 0.5 * ratio
 
 
-def match_places(last: Mapping[int, Place], candidates: Sequence[Place], *, gate: float = GATE) -> dict[int, int]:
+def match_places(last: Mapping[int, Position], candidates: Sequence[Position], *, gate: float = GATE) -> dict[int, int]:
     """Give candidates of a frame to embryos with the least total cost.
 
     Parameters

@@ -1,7 +1,7 @@
 """Sensor of cluster jobs: every minute it looks after jobs whose run has ended.
 
 Holds the tick, its words, and what it shares with `morphseq jobs --reconcile`: survey, deeds, and the results told to
-Dagster. What becomes of which job is `morphseq_dagster.places.orphans`.
+Dagster. What becomes of which job is `morphseq_dagster.cluster.orphans`.
 """
 
 # Dagster reads the annotations of the sensor's body at run time, hence no postponed evaluation in this module.
@@ -13,19 +13,19 @@ from typing import Any, Final
 import dagster as dg
 
 from morphseq_dagster.assets.reporting import Reported, report_records
-from morphseq_dagster.launchers.run_states import state_of_run
-from morphseq_dagster.places.connection import connect
-from morphseq_dagster.places.orphans import Deed, Orphan, Survey, settle_orphans, survey_jobs
+from morphseq_dagster.cluster.connection import connect
+from morphseq_dagster.cluster.orphans import Orphan, OrphanAction, Survey, settle_orphans, survey_jobs
+from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.resources.workspace import WorkspaceResource
+from morphseq_dagster.runs.states import state_of_run
 from morphseq_dagster.settings import PlacesSettings, SlurmSettings
-from morphseq_dagster.steps.workspace import Workspace
 
 SENSOR: Final = "cluster_jobs"
 INTERVAL_S: Final = 60
 EVENTS: Final = 400
 """Most events written per tick, as in the other sensors; the rest is for the next one that finds something."""
 _NAMED: Final = 20
-_HANDLED: Final = (Deed.DONE, Deed.CLOSED, Deed.CANCELLED)
+_HANDLED: Final = (OrphanAction.DONE, OrphanAction.CLOSED, OrphanAction.CANCELLED)
 
 
 def survey_cluster(instance: dg.DagsterInstance, *, workspace: Workspace, settings: SlurmSettings | None) -> Survey:
@@ -50,7 +50,7 @@ def report_done(
     instance: dg.DagsterInstance, *, orphans: Collection[Orphan], graph: Callable[[], Any], workspace: Workspace
 ) -> Reported:
     """Tell Dagster of the results of jobs that were closed as done, as materialisations without a run."""
-    experiments = {orphan.experiment for orphan in orphans if orphan.deed is Deed.DONE}
+    experiments = {orphan.experiment for orphan in orphans if orphan.deed is OrphanAction.DONE}
     if not experiments:
         return Reported()
     return report_records(instance, graph=graph(), workspace=workspace, experiments=experiments, limit=EVENTS)

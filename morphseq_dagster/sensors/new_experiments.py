@@ -14,13 +14,13 @@ from typing import Final
 import dagster as dg
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from morphseq_dagster.discovery import FoundExperiment, RawFolder, inspect_folder, list_folders
+from morphseq_dagster.engine.planner.plan import find_pending
+from morphseq_dagster.engine.storage.hashing import hash_file
+from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import MorphseqError
-from morphseq_dagster.lineage.plan import find_pending
+from morphseq_dagster.morphseq.discovery import FoundExperiment, RawFolder, inspect_folder, list_folders
 from morphseq_dagster.partitions import EXPERIMENTS, find_busy
 from morphseq_dagster.resources.workspace import WorkspaceResource
-from morphseq_dagster.steps.workspace import Workspace
-from morphseq_dagster.storage.hashing import hash_file
 
 SENSOR: Final = "new_experiments"
 INTERVAL_S: Final = 60

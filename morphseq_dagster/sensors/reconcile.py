@@ -12,7 +12,7 @@ from typing import Any, Final
 import dagster as dg
 
 from morphseq_dagster.assets.reporting import Reported, report_records
-from morphseq_dagster.lineage.reconcile import Reconciliation, reconcile
+from morphseq_dagster.engine.planner.reconcile import Reconciliation, reconcile
 from morphseq_dagster.resources.workspace import WorkspaceResource
 
 SENSOR: Final = "reconcile"

@@ -11,12 +11,12 @@ import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from morphseq_dagster.engine.executors.local import LocalExecutor
+from morphseq_dagster.engine.layout import Layout
+from morphseq_dagster.engine.locked_step import finish, lock_step, run_locked
+from morphseq_dagster.engine.storage.records import Record
+from morphseq_dagster.engine.workspace import Workspace, load_registry
 from morphseq_dagster.errors import report
-from morphseq_dagster.layout import Layout
-from morphseq_dagster.places.place import ProcessPlace
-from morphseq_dagster.places.session import finish, open_session, run_session
-from morphseq_dagster.steps.workspace import Workspace, load_registry
-from morphseq_dagster.storage.records import Record
 from morphseq_dagster.testing.toy import TOY_REGISTRY, words_file
 
 TOY = "morphseq_dagster.testing.toy:TOY_REGISTRY"
@@ -56,7 +56,7 @@ def run_chain(
     for spec in workspace.registry.steps:
         if steps is not None and spec.name not in steps:
             continue
-        with open_session(
+        with lock_step(
             spec,
             workspace=workspace,
             experiment=experiment,
@@ -64,10 +64,10 @@ def run_chain(
             force=force,
             replace_foreign=replace_foreign,
         ) as session:
-            if session.memo is not None:
-                done[spec.name] = (session.memo, True)
+            if session.cached is not None:
+                done[spec.name] = (session.cached, True)
                 continue
-            outcome = run_session(session, spec=spec, place=ProcessPlace())
+            outcome = run_locked(session, spec=spec, place=LocalExecutor())
             done[spec.name] = (finish(workspace.layout, outcome=outcome), False)
     return done
 

@@ -11,13 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from morphseq_dagster.layout import COHORT
-from morphseq_dagster.places.place import ProcessPlace
-from morphseq_dagster.places.session import finish, open_session, run_session
-from morphseq_dagster.steps.cohort_final import SPEC, build_cohort_request
-from morphseq_dagster.steps.contract import Registry, StepSpec
-from morphseq_dagster.steps.registry import REGISTRY
-from morphseq_dagster.steps.workspace import Workspace
+from morphseq_dagster.engine.contract.step import Registry, StepSpec
+from morphseq_dagster.engine.executors.local import LocalExecutor
+from morphseq_dagster.engine.layout import COHORT
+from morphseq_dagster.engine.locked_step import finish, lock_step, run_locked
+from morphseq_dagster.engine.workspace import Workspace
+from morphseq_dagster.morphseq.pipeline import REGISTRY
+from morphseq_dagster.morphseq.steps.cohort_final import SPEC, build_cohort_request
 from morphseq_dagster.testing.experiments import FRAMES_EXPERIMENT
 
 EXPERIMENT: Final = FRAMES_EXPERIMENT
@@ -72,10 +72,10 @@ class Scene:
 
 def run_step(workspace: Workspace, spec: StepSpec, experiment: str, **options: Any) -> bool:  # noqa: ANN401
     """Run one step through the session; tell whether it computed."""
-    with open_session(spec, workspace=workspace, experiment=experiment, run_id="table", **options) as session:
-        if session.memo is not None:
+    with lock_step(spec, workspace=workspace, experiment=experiment, run_id="table", **options) as session:
+        if session.cached is not None:
             return False
-        finish(workspace.layout, outcome=run_session(session, spec=spec, place=ProcessPlace()))
+        finish(workspace.layout, outcome=run_locked(session, spec=spec, place=LocalExecutor()))
     return True
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from morphseq_dagster.steps.registry import REGISTRY
+from morphseq_dagster.morphseq.pipeline import REGISTRY
 
 COHORT_STEP: Final = "cohort_final"
 ALL_STEPS: Final = (*(spec.name for spec in REGISTRY.steps), COHORT_STEP)

@@ -16,11 +16,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+from morphseq_dagster.engine.storage.commit import is_interrupted
+from morphseq_dagster.engine.storage.records import OutputVerdict, compare_output, read_record
+from morphseq_dagster.engine.storage.sweep import sweep
+from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import report
-from morphseq_dagster.steps.workspace import Workspace
-from morphseq_dagster.storage.commit import is_interrupted
-from morphseq_dagster.storage.records import OutputVerdict, compare_output, read_record
-from morphseq_dagster.storage.sweep import sweep
 from morphseq_dagster.testing.chain import open_toy, run_chain, write_words
 
 EXPERIMENT: Final = "20240418"

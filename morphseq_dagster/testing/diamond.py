@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from morphseq_dagster.contracts.document import DocumentPart
-from morphseq_dagster.contracts.image_set import FileEntry, ImageSetManifest
-from morphseq_dagster.layout import Artifact, Layout
-from morphseq_dagster.steps.contract import ExternalInput, Registry, StepRequest, StepResult, StepSpec
-from morphseq_dagster.steps.wells import WellTask, run_wells
-from morphseq_dagster.steps.workbench import Account, Workbench
-from morphseq_dagster.storage.checkpoints import WellPayload
-from morphseq_dagster.storage.hashing import hash_bytes
+from morphseq_dagster.engine.contract.context import Account, StepContext
+from morphseq_dagster.engine.contract.step import ExternalInput, Registry, StepRequest, StepResult, StepSpec
+from morphseq_dagster.engine.contract.wells import WellTask, map_wells
+from morphseq_dagster.engine.layout import Artifact, Layout
+from morphseq_dagster.engine.storage.checkpoints import WellPayload
+from morphseq_dagster.engine.storage.hashing import hash_bytes
+from morphseq_dagster.engine.tables.document import DocumentPart
+from morphseq_dagster.engine.tables.image_set import FileEntry, ImageSetManifest
 from morphseq_dagster.testing.toy import LENGTHS, TOY_REGISTRY, Summary
 
 DIAMOND: Final = "morphseq_dagster.testing.diamond:DIAMOND_REGISTRY"
@@ -60,16 +60,16 @@ def weights_file(layout: Layout, experiment: str) -> Path:
 
 def run_mirrors(request: StepRequest) -> StepResult:
     """Write every word forwards into one folder and backwards into another."""
-    bench = Workbench(request, artifacts=_ARTIFACTS)
-    manifest = bench.document("letters", ImageSetManifest)
-    path = bench.external("mirror_weights")
+    context = StepContext(request, artifacts=_ARTIFACTS)
+    manifest = context.document("letters", ImageSetManifest)
+    path = context.external("mirror_weights")
     added = path.read_text() if path is not None else ""
-    folders = bench.layout.folders("mirrors", experiment=bench.experiment)
+    folders = context.layout.folders("mirrors", experiment=context.experiment)
     pictures = {Path(name).stem: (name, entry) for name, entry in manifest.files.items()}
 
     def compute(task: WellTask) -> WellPayload:
         name, entry = pictures[task.well]
-        word = bench.picture(name, entry=entry).decode()
+        word = context.picture(name, entry=entry).decode()
         return WellPayload({}, {"forward.txt": word.encode(), "backward.txt": (word[::-1] + added).encode()})
 
     def restore(task: WellTask) -> WellPayload | None:
@@ -77,29 +77,29 @@ def run_mirrors(request: StepRequest) -> StepResult:
         return WellPayload({}, dict(paths)) if all(path.is_file() for path in paths.values()) else None
 
     tasks = [WellTask(well, [entry.sha256, added]) for well, (_, entry) in pictures.items()]
-    run = run_wells(bench, tasks=tasks, compute=compute, restore=restore, max_failed_share=0.0)
+    run = map_wells(context, tasks=tasks, compute=compute, restore=restore, max_failed_share=0.0)
     files = {
         folder / f"{well}.txt": Path(str(payload.files[name]))
         for well, payload in run.payloads.items()
         for name, folder in zip(_NAMES, folders, strict=True)
     }
     entries = {
-        bench.layout.relative(target): FileEntry(sha256=hash_bytes(p.read_bytes()), size=p.stat().st_size)
+        context.layout.relative(target): FileEntry(sha256=hash_bytes(p.read_bytes()), size=p.stat().st_size)
         for target, p in sorted(files.items())
     }
-    made = ImageSetManifest(experiment_id=bench.experiment, files=entries)
+    made = ImageSetManifest(experiment_id=context.experiment, files=entries)
     account = Account(wells=run.states, counts={"computed": run.computed})
-    return bench.stage_images(files, manifest=made, folders=folders, account=account)
+    return context.stage_images(files, manifest=made, folders=folders, account=account)
 
 
 def run_sentence(request: StepRequest) -> StepResult:
     """Join what came by both ways."""
-    bench = Workbench(request, artifacts=_ARTIFACTS)
-    table = bench.table("lengths", LENGTHS)
-    manifest = bench.document("mirrors", ImageSetManifest)
-    texts = {name: bench.picture(name, entry=entry).decode() for name, entry in manifest.files.items()}
+    context = StepContext(request, artifacts=_ARTIFACTS)
+    table = context.table("lengths", LENGTHS)
+    manifest = context.document("mirrors", ImageSetManifest)
+    texts = {name: context.picture(name, entry=entry).decode() for name, entry in manifest.files.items()}
     words = tuple(text for name, text in sorted(texts.items()) if "/backward/" in name)
-    return bench.stage_document(Sentence(words=words, letters=int(table["letters"].sum())))
+    return context.stage_document(Sentence(words=words, letters=int(table["letters"].sum())))
 
 
 _NAMES: Final = ("forward.txt", "backward.txt")

@@ -15,12 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from morphseq_dagster.lineage.facts import read_facts
-from morphseq_dagster.lineage.planner import ExperimentPlan, plan_experiment
-from morphseq_dagster.lineage.scans import Scans
-from morphseq_dagster.steps.contract import Registry
-from morphseq_dagster.steps.workspace import Workspace
-from morphseq_dagster.storage.durable import host_name
+from morphseq_dagster.engine.contract.step import Registry
+from morphseq_dagster.engine.planner.facts import read_facts
+from morphseq_dagster.engine.planner.rules import ExperimentPlan, plan_experiment
+from morphseq_dagster.engine.planner.scans import Scans
+from morphseq_dagster.engine.storage.atomic_io import host_name
+from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.testing.clock import JumpingClock
 from morphseq_dagster.testing.diamond import DIAMOND_REGISTRY, Sentence
 from morphseq_dagster.testing.ledger import Lab

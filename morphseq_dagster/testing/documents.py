@@ -12,13 +12,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from morphseq_dagster.contracts.entities import Entities, track
-from morphseq_dagster.contracts.exported_masks import ExportedMasks, MaskExport
-from morphseq_dagster.contracts.ff_images import FfImages, FrameEntry
-from morphseq_dagster.contracts.image_set import FileEntry
-from morphseq_dagster.contracts.organized_frames import ImageEntry, OrganizedFrames
-from morphseq_dagster.contracts.qc_masks import MODELS, ModelState, QcMasks
-from morphseq_dagster.contracts.segmentations import (
+from morphseq_dagster.engine.tables.image_set import FileEntry
+from morphseq_dagster.identifiers import mint_embryo, mint_image, mint_snip, mint_video
+from morphseq_dagster.imaging.pictures import encode_jpeg, encode_png
+from morphseq_dagster.morphseq.contracts.entities import Entities, track
+from morphseq_dagster.morphseq.contracts.exported_masks import ExportedMasks, MaskExport
+from morphseq_dagster.morphseq.contracts.ff_images import FfImages, FrameEntry
+from morphseq_dagster.morphseq.contracts.organized_frames import ImageEntry, OrganizedFrames
+from morphseq_dagster.morphseq.contracts.qc_masks import MODELS, ModelState, QcMasks
+from morphseq_dagster.morphseq.contracts.segmentations import (
     EmbryoEntry,
     ExperimentSegmentation,
     ImageSegmentation,
@@ -26,8 +28,6 @@ from morphseq_dagster.contracts.segmentations import (
     SegmentationEntry,
     VideoSegmentation,
 )
-from morphseq_dagster.identifiers import mint_embryo, mint_image, mint_snip, mint_video
-from morphseq_dagster.imaging.pictures import encode_jpeg, encode_png
 from morphseq_dagster.segmentation.geometry import measure_mask_box
 from morphseq_dagster.segmentation.label_image import draw_label_image
 from morphseq_dagster.segmentation.rle import encode

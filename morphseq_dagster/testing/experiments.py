@@ -14,17 +14,17 @@ from morphseq_dagster.demo.frames import make_frames_plate
 from morphseq_dagster.demo.plan import FRAMES_PLATE, TINY_PLATE, FramesPlan, WellPlan
 from morphseq_dagster.demo.plate import make_plate
 from morphseq_dagster.demo.truth import PlateTruth
-from morphseq_dagster.places.place import Place, ProcessPlace
-from morphseq_dagster.places.session import finish, open_session, run_session
-from morphseq_dagster.steps.registry import REGISTRY
-from morphseq_dagster.steps.workspace import Workspace
-from morphseq_dagster.storage.records import Record, list_tree
+from morphseq_dagster.engine.executors.local import Executor, LocalExecutor
+from morphseq_dagster.engine.locked_step import finish, lock_step, run_locked
+from morphseq_dagster.engine.storage.records import Record, list_tree
+from morphseq_dagster.engine.workspace import Workspace
+from morphseq_dagster.morphseq.pipeline import REGISTRY
 
 FRAMES_EXPERIMENT = "20250529_ctrl"
 """Name of the small experiment of single pictures."""
 KEYENCE_EXPERIMENT = "20240418_tiny"
 """Name of the small Keyence experiment."""
-REGISTRY_NAME = "morphseq_dagster.steps.registry:REGISTRY"
+REGISTRY_NAME = "morphseq_dagster.morphseq.pipeline:REGISTRY"
 """Name of the project's registry as the commands want it."""
 STEPS = tuple(spec.name for spec in REGISTRY.steps)
 """Names of all steps in their order."""
@@ -99,7 +99,7 @@ def run_experiment(
     experiment: str,
     *,
     until: str | None = None,
-    place: Place | None = None,
+    place: Executor | None = None,
     force: bool = False,
     keep_going: bool = False,
     run_id: str = "test",
@@ -121,7 +121,7 @@ def run_experiment(
     run_id
         Written into the records.
     """
-    place = place or ProcessPlace()
+    place = place or LocalExecutor()
     wanted = workspace.registry.ancestors({until}) if until is not None else set(STEPS)
     records: dict[str, Record] = {}
     computed: list[str] = []
@@ -134,11 +134,11 @@ def run_experiment(
             blocked.append(spec.name)
             continue
         try:
-            with open_session(spec, workspace=workspace, experiment=experiment, run_id=run_id, force=force) as session:
-                if session.memo is not None:
-                    records[spec.name] = session.memo
+            with lock_step(spec, workspace=workspace, experiment=experiment, run_id=run_id, force=force) as session:
+                if session.cached is not None:
+                    records[spec.name] = session.cached
                     continue
-                outcome = run_session(session, spec=spec, place=place)
+                outcome = run_locked(session, spec=spec, place=place)
                 records[spec.name] = finish(workspace.layout, outcome=outcome)
                 computed.append(spec.name)
         except Exception as error:

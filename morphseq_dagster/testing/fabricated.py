@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from morphseq_dagster.layout import COHORT, Layout
-from morphseq_dagster.steps.contract import StepRequest, StepSpec
-from morphseq_dagster.steps.workspace import Workspace
-from morphseq_dagster.storage.hashing import hash_bytes
-from morphseq_dagster.storage.records import Record, WellState, describe_output, encode
+from morphseq_dagster.engine.contract.step import StepRequest, StepSpec
+from morphseq_dagster.engine.layout import COHORT, Layout
+from morphseq_dagster.engine.storage.hashing import hash_bytes
+from morphseq_dagster.engine.storage.records import Record, WellState, describe_output, encode
+from morphseq_dagster.engine.workspace import Workspace
 
 MADE_AT = "2026-01-01T00:00:00.000+00:00"
 """When every fabricated artifact was made."""
@@ -61,7 +61,10 @@ def fabricate_experiment(
 
 def fabricate_cohort(workspace: Workspace) -> Record:
     """Write the cohort's table, of whatever content, with a record that answers for the final tables as they are."""
-    from morphseq_dagster.steps.cohort_final import SPEC, build_cohort_request  # pandas, which nothing else here needs
+    from morphseq_dagster.morphseq.steps.cohort_final import (  # pandas, which nothing else here needs
+        SPEC,
+        build_cohort_request,
+    )
 
     request = build_cohort_request(workspace.layout, run_id="fabricated")
     return fabricate_step(workspace, SPEC, experiment=COHORT, request=request)

@@ -11,13 +11,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from morphseq_dagster.lineage import planner
-from morphseq_dagster.places import session
-from morphseq_dagster.steps import contract, wells
-from morphseq_dagster.steps.contract import make_key
-from morphseq_dagster.storage import records
-from morphseq_dagster.storage.checkpoints import load_checkpoint
-from morphseq_dagster.storage.records import OutputVerdict
+from morphseq_dagster.engine import locked_step as session
+from morphseq_dagster.engine.contract import step as contract
+from morphseq_dagster.engine.contract import wells
+from morphseq_dagster.engine.contract.step import make_key
+from morphseq_dagster.engine.planner import rules as planner
+from morphseq_dagster.engine.storage import records
+from morphseq_dagster.engine.storage.checkpoints import load_checkpoint
+from morphseq_dagster.engine.storage.records import OutputVerdict
 
 
 def _always(value: Any) -> Callable[..., Any]:  # noqa: ANN401 - what the function gives otherwise

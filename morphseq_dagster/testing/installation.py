@@ -21,9 +21,9 @@ from typing import Any, TypeVar
 
 import yaml
 
-from morphseq_dagster.layout import Layout
+from morphseq_dagster.cluster.attempt_folder import Attempt, JobRoot
+from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.settings import PlacesSettings
-from morphseq_dagster.slurm.folder import Attempt, JobRoot
 from morphseq_dagster.testing.chain import TOY, write_words
 
 _T = TypeVar("_T")

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import pandas as pd
 
-from morphseq_dagster.layout import MICROSCOPES
-from morphseq_dagster.steps.workspace import Workspace
+from morphseq_dagster.engine.layout import MICROSCOPES
+from morphseq_dagster.engine.workspace import Workspace
 
 _LAB: Final = "/net/trapnell/vol1/home/lab/morphseq_playground"
 """Root that older documents carry in their absolute paths."""

@@ -10,17 +10,17 @@ import sys
 import time
 from pathlib import Path
 
+from morphseq_dagster.engine.contract.step import ExternalInput, Registry, StepRequest, StepResult, StepSpec
+from morphseq_dagster.engine.layout import Artifact, Layout
+from morphseq_dagster.engine.storage.staging import Staged, stage_bytes
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.layout import Artifact, Layout
-from morphseq_dagster.recipes.model import Slice
-from morphseq_dagster.steps.contract import ExternalInput, Registry, StepRequest, StepResult, StepSpec
-from morphseq_dagster.storage.staging import Staged, stage_bytes
+from morphseq_dagster.parameters import Parameters
 
 RELAY = "morphseq_dagster.testing.relay:RELAY_REGISTRY"
 """Name of the registry as runner and settings want it."""
 
 
-class RelayRecipe(Slice):
+class RelayRecipe(Parameters):
     """Parameters of each step."""
 
     slow_s: float = 0.0

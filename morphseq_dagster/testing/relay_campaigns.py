@@ -11,18 +11,18 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from morphseq_dagster.cluster.attempt_folder import Attempt, JobRoot
+from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.settings import SlurmSettings
-from morphseq_dagster.slurm.folder import Attempt, JobRoot
-from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.testing.relay import word_file
 
 _CHILD = """
 import sys
 from pathlib import Path
-from morphseq_dagster.places.campaign import Campaign
-from morphseq_dagster.places.slurm import SlurmPlace, termination_raises
+from morphseq_dagster.cluster.bulk_run import Campaign
+from morphseq_dagster.cluster.executor import SlurmPlace, termination_raises
 from morphseq_dagster.settings import SlurmSettings
-from morphseq_dagster.steps.workspace import Workspace
+from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.testing.relay import RELAY, RELAY_REGISTRY
 place = SlurmPlace(SlurmSettings.model_validate_json(sys.argv[2]), registry=RELAY)
 chains = {name: tuple(sys.argv[4].split(",")) for name in sys.argv[3].split(",")}

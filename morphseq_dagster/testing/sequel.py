@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from morphseq_dagster.slurm.succession import Begin, Follower
+from morphseq_dagster.cluster.pilot.chaining import Begin, Follower
 
 SEQUEL = "morphseq_dagster.testing.sequel"
 

@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from morphseq_dagster.cluster.client import Client
+from morphseq_dagster.cluster.job import JobSpec, Resources
+from morphseq_dagster.cluster.job_handle import AlreadyDone, JobHandle, JobVerdict
+from morphseq_dagster.cluster.poller import Poller
+from morphseq_dagster.cluster.transports.protocol import Transport
 from morphseq_dagster.settings import SlurmSettings
-from morphseq_dagster.slurm.client import Client
-from morphseq_dagster.slurm.job import JobSpec, Resources
-from morphseq_dagster.slurm.live import Done, Live, Verdict
-from morphseq_dagster.slurm.poller import Poller
-from morphseq_dagster.slurm.transport import Transport
 from morphseq_dagster.testing.slurm_cluster import LocalCluster
 
 
@@ -61,11 +61,11 @@ class Bench:
         path = self.root / f"{name}.ran"
         return len(path.read_text().splitlines()) if path.exists() else 0
 
-    def ensure(self, spec: JobSpec, *, run_id: str = "run") -> Live | Done:
+    def ensure(self, spec: JobSpec, *, run_id: str = "run") -> JobHandle | AlreadyDone:
         """Ensure a job; its request is done when its result is there."""
         return self.client.ensure(spec, done=self.done(spec.group[1]), run_id=run_id)
 
-    def finish(self, live: Live | Done, *, timeout_s: float = 180) -> Verdict:
+    def finish(self, live: JobHandle | AlreadyDone, *, timeout_s: float = 180) -> JobVerdict:
         """Watch a job to its verdict."""
         live = _live(live)
         poller = Poller(self.client)
@@ -77,11 +77,11 @@ class Bench:
             raise TimeoutError(f"no verdict within {timeout_s} s")
         return verdict
 
-    def run(self, spec: JobSpec, *, timeout_s: float = 180) -> Verdict:
+    def run(self, spec: JobSpec, *, timeout_s: float = 180) -> JobVerdict:
         """Ensure a job and watch it to its verdict."""
         return self.finish(self.ensure(spec), timeout_s=timeout_s)
 
-    def until_running(self, live: Live | Done, *, timeout_s: float = 120) -> None:
+    def until_running(self, live: JobHandle | AlreadyDone, *, timeout_s: float = 120) -> None:
         """Wait for a job to begin, and its command: the start record comes first."""
         live = _live(live)
         wait_for(
@@ -89,7 +89,7 @@ class Bench:
             timeout_s=timeout_s,
         )
 
-    def start_again(self, live: Live | Done, *, timeout_s: float = 120) -> None:
+    def start_again(self, live: JobHandle | AlreadyDone, *, timeout_s: float = 120) -> None:
         """Let a job that the scheduler holds back after its first life start now; of itself it waits two minutes.
 
         A node that is told to end a job refuses each start of the same second, for good: it cannot tell the new life
@@ -170,7 +170,7 @@ def touching(path: Path, *, when: Callable[[], bool]) -> Iterator[None]:
         watcher.join()
 
 
-def _live(found: Live | Done) -> Live:
-    if isinstance(found, Done):
+def _live(found: JobHandle | AlreadyDone) -> JobHandle:
+    if isinstance(found, AlreadyDone):
         raise TypeError("the request is done already")
     return found

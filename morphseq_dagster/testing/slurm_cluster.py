@@ -16,16 +16,16 @@ import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from morphseq_dagster.cluster.attempt_folder import JobRoot
+from morphseq_dagster.cluster.client import Client
+from morphseq_dagster.cluster.commands import Scheduler
+from morphseq_dagster.cluster.job_handle import Timeouts
+from morphseq_dagster.cluster.transports.local import LocalTransport
+from morphseq_dagster.cluster.transports.protocol import Transport
+from morphseq_dagster.cluster.transports.ssh import SshAddress, SshTransport
 from morphseq_dagster.settings import SlurmSettings
-from morphseq_dagster.slurm.client import Client
-from morphseq_dagster.slurm.commands import Scheduler
-from morphseq_dagster.slurm.folder import JobRoot
-from morphseq_dagster.slurm.live import Patience
-from morphseq_dagster.slurm.local import LocalTransport
-from morphseq_dagster.slurm.ssh import SshAddress, SshTransport
-from morphseq_dagster.slurm.transport import Transport
 
-QUICK = Patience(grace_s=3.0, lost_s=5.0, settle_s=1.5, files_s=60.0)
+QUICK = Timeouts(grace_s=3.0, lost_s=5.0, settle_s=1.5, files_s=60.0)
 """Waiting times for tests."""
 UNHURRIED = replace(QUICK, grace_s=600.0)
 """The same for tests in which nothing is given up: a busy machine may take seconds from the intent to the number."""
@@ -108,7 +108,7 @@ class LocalCluster:
             known_hosts=told["LOCAL_SLURM_SSH_KNOWN_HOSTS"],
         )
 
-    def client(self, root: Path, *, transport: Transport | None = None, patience: Patience = QUICK) -> Client:
+    def client(self, root: Path, *, transport: Transport | None = None, patience: Timeouts = QUICK) -> Client:
         """Make a client of it."""
         return Client(Scheduler(transport or LocalTransport()), root=JobRoot(root), patience=patience)
 

@@ -10,9 +10,9 @@ import shutil
 from dataclasses import dataclass, replace
 from typing import Final
 
-from morphseq_dagster.slurm.job import JobSpec, Resources
-from morphseq_dagster.slurm.live import Done, Live
-from morphseq_dagster.slurm.outcome import Outcome
+from morphseq_dagster.cluster.job import JobSpec, Resources
+from morphseq_dagster.cluster.job_handle import AlreadyDone, JobHandle
+from morphseq_dagster.cluster.outcome import JobOutcome
 from morphseq_dagster.testing.slurm_bench import Bench, wait_for
 
 _MINUTE: Final = Resources(memory="64M", time="1")
@@ -23,8 +23,8 @@ _HOG: Final = "exec python3 -c 'import time; x = bytearray(300 * 2**20); time.sl
 class Ending:
     """A job that ends, or is about to, and what its end must be called."""
 
-    live: Live
-    outcome: Outcome
+    live: JobHandle
+    outcome: JobOutcome
 
 
 def begin_time_limits(bench: Bench) -> dict[str, Ending]:
@@ -36,7 +36,9 @@ def begin_time_limits(bench: Bench) -> dict[str, Ending]:
         "limit, warned and heeding": (heed, 15),
     }
     return {
-        name: Ending(_ensure(bench, bench.spec(_file(name), body, resources=_MINUTE, warn_s=warn_s)), Outcome.TIMEOUT)
+        name: Ending(
+            _ensure(bench, bench.spec(_file(name), body, resources=_MINUTE, warn_s=warn_s)), JobOutcome.TIMEOUT
+        )
         for name, (body, warn_s) in bodies.items()
     }
 
@@ -53,18 +55,18 @@ def begin_ends(bench: Bench, *, memory: bool = True) -> dict[str, Ending]:
     """
     small = Resources(memory="64M", time="5")
     bodies = {
-        "done": ("", small, Outcome.DONE),
-        "no result": ("exit 0", small, Outcome.FAILED),
-        "raises": ("python3 -c 'raise ValueError(1)' || exit 1", small, Outcome.FAILED),
-        "code 7": ("exit 7", small, Outcome.FAILED),
-        "SIGSEGV": ("kill -SEGV $$", small, Outcome.CRASH),
-        "SIGKILL": ("kill -KILL $$", small, Outcome.KILLED),
-        "no program": ("exec /no/such/program", small, Outcome.CONFIG),
-        "scancel": ("sleep 280", small, Outcome.CANCELLED),
-        "scancel -b -s KILL": ("sleep 280", small, Outcome.CANCELLED),
+        "done": ("", small, JobOutcome.DONE),
+        "no result": ("exit 0", small, JobOutcome.FAILED),
+        "raises": ("python3 -c 'raise ValueError(1)' || exit 1", small, JobOutcome.FAILED),
+        "code 7": ("exit 7", small, JobOutcome.FAILED),
+        "SIGSEGV": ("kill -SEGV $$", small, JobOutcome.CRASH),
+        "SIGKILL": ("kill -KILL $$", small, JobOutcome.KILLED),
+        "no program": ("exec /no/such/program", small, JobOutcome.CONFIG),
+        "scancel": ("sleep 280", small, JobOutcome.CANCELLED),
+        "scancel -b -s KILL": ("sleep 280", small, JobOutcome.CANCELLED),
     }
     if memory:
-        bodies["over memory"] = (_HOG, replace(small, memory="32M"), Outcome.OOM)
+        bodies["over memory"] = (_HOG, replace(small, memory="32M"), JobOutcome.OOM)
     ends = {
         name: Ending(_ensure(bench, bench.spec(_file(name), body, resources=resources)), outcome)
         for name, (body, resources, outcome) in bodies.items()
@@ -94,15 +96,15 @@ def _end_on_second_node(bench: Bench) -> dict[str, Ending]:
     wait_for(has_ended)
     shutil.move(away, homeless.attempt.folder)
     return {
-        "node down": Ending(lost, Outcome.NODE),
-        "scancel pending": Ending(pending, Outcome.CANCELLED),
-        "no folder": Ending(homeless, Outcome.CONFIG),
+        "node down": Ending(lost, JobOutcome.NODE),
+        "scancel pending": Ending(pending, JobOutcome.CANCELLED),
+        "no folder": Ending(homeless, JobOutcome.CONFIG),
     }
 
 
-def _ensure(bench: Bench, spec: JobSpec) -> Live:
+def _ensure(bench: Bench, spec: JobSpec) -> JobHandle:
     live = bench.ensure(spec)
-    if isinstance(live, Done):
+    if isinstance(live, AlreadyDone):
         raise TypeError("the request is done already")
     return live
 

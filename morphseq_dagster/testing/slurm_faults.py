@@ -20,14 +20,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self
 
-from morphseq_dagster.places.connection import make_transport
+from morphseq_dagster.cluster.attempt_folder import JobRoot
+from morphseq_dagster.cluster.client import Client
+from morphseq_dagster.cluster.commands import Scheduler
+from morphseq_dagster.cluster.connection import make_transport
+from morphseq_dagster.cluster.errors import UnreachableError
+from morphseq_dagster.cluster.job import JobSpec
+from morphseq_dagster.cluster.transports.protocol import Answer, Transport
 from morphseq_dagster.settings import SlurmSettings
-from morphseq_dagster.slurm.client import Client
-from morphseq_dagster.slurm.commands import Scheduler
-from morphseq_dagster.slurm.errors import UnreachableError
-from morphseq_dagster.slurm.folder import JobRoot
-from morphseq_dagster.slurm.job import JobSpec
-from morphseq_dagster.slurm.transport import Answer, Transport
 from morphseq_dagster.testing.slurm_cluster import QUICK, LocalCluster
 
 _STEPS: Final = frozenset(("os.mkdir", "os.rename", "os.symlink", "os.remove", "subprocess.Popen"))

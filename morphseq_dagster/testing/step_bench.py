@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 
-from morphseq_dagster.contracts.document import encode_document, parse_document
-from morphseq_dagster.contracts.image_set import FileEntry
-from morphseq_dagster.contracts.table import TableContract
-from morphseq_dagster.layout import Layout
-from morphseq_dagster.steps.contract import StepRequest, StepResult
-from morphseq_dagster.steps.registry import REGISTRY
-from morphseq_dagster.storage.hashing import hash_bytes
-from morphseq_dagster.storage.records import InputRead
+from morphseq_dagster.engine.contract.step import StepRequest, StepResult
+from morphseq_dagster.engine.layout import Layout
+from morphseq_dagster.engine.storage.hashing import hash_bytes
+from morphseq_dagster.engine.storage.records import InputRead
+from morphseq_dagster.engine.tables.document import encode_document, parse_document
+from morphseq_dagster.engine.tables.image_set import FileEntry
+from morphseq_dagster.engine.tables.table import TableContract
+from morphseq_dagster.morphseq.pipeline import REGISTRY
 
 if TYPE_CHECKING:
     import pandas as pd

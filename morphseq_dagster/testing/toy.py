@@ -11,20 +11,20 @@ import signal
 import time
 from pathlib import Path
 
-from morphseq_dagster.contracts.document import DocumentPart
-from morphseq_dagster.contracts.image_set import FileEntry, ImageSetManifest
-from morphseq_dagster.contracts.table import Column, TableContract
+from morphseq_dagster.engine.contract.context import Account, StepContext
+from morphseq_dagster.engine.contract.step import ExternalInput, Registry, StepRequest, StepResult, StepSpec
+from morphseq_dagster.engine.contract.wells import WellTask, map_wells
+from morphseq_dagster.engine.layout import Artifact, Layout
+from morphseq_dagster.engine.storage.checkpoints import WellPayload
+from morphseq_dagster.engine.storage.hashing import hash_bytes
+from morphseq_dagster.engine.tables.document import DocumentPart
+from morphseq_dagster.engine.tables.image_set import FileEntry, ImageSetManifest
+from morphseq_dagster.engine.tables.table import Column, TableContract
 from morphseq_dagster.errors import PermanentError, TransientError
-from morphseq_dagster.layout import Artifact, Layout
-from morphseq_dagster.recipes.model import Slice
-from morphseq_dagster.steps.contract import ExternalInput, Registry, StepRequest, StepResult, StepSpec
-from morphseq_dagster.steps.wells import WellTask, run_wells
-from morphseq_dagster.steps.workbench import Account, Workbench
-from morphseq_dagster.storage.checkpoints import WellPayload
-from morphseq_dagster.storage.hashing import hash_bytes
+from morphseq_dagster.parameters import Parameters
 
 
-class LettersRecipe(Slice):
+class LettersRecipe(Parameters):
     """Parameters of `letters`."""
 
     upper: bool = False
@@ -65,12 +65,12 @@ def words_file(layout: Layout, experiment: str) -> Path:
 
 def run_letters(request: StepRequest) -> StepResult:
     """Write one file per well; the words `fail`, `busy`, `full` and `kill` make their well misbehave as named."""
-    bench = Workbench(request, artifacts=_ARTIFACTS)
-    recipe = bench.recipe(LettersRecipe)
-    raw = bench.external("words")
+    context = StepContext(request, artifacts=_ARTIFACTS)
+    recipe = context.recipe(LettersRecipe)
+    raw = context.external("words")
     lines = [line.split() for line in (raw.read_text().splitlines() if raw is not None else [])]
     words = {line[0]: line[1] for line in lines}
-    folder = bench.layout.folders("letters", experiment=bench.experiment)[0]
+    folder = context.layout.folders("letters", experiment=context.experiment)[0]
 
     def compute(task: WellTask) -> WellPayload:
         time.sleep(recipe.slow_s)
@@ -91,8 +91,8 @@ def run_letters(request: StepRequest) -> StepResult:
         path = folder / f"{task.well}.txt"
         return WellPayload({}, {path.name: path}) if path.is_file() else None
 
-    run = run_wells(
-        bench,
+    run = map_wells(
+        context,
         tasks=[WellTask(well, word) for well, word in words.items()],
         compute=compute,
         restore=restore,
@@ -100,31 +100,31 @@ def run_letters(request: StepRequest) -> StepResult:
     )
     files = {folder / n: Path(str(p)) for payload in run.payloads.values() for n, p in payload.files.items()}
     entries = {
-        bench.layout.relative(target): FileEntry(sha256=hash_bytes(p.read_bytes()), size=p.stat().st_size)
+        context.layout.relative(target): FileEntry(sha256=hash_bytes(p.read_bytes()), size=p.stat().st_size)
         for target, p in sorted(files.items())
     }
-    manifest = ImageSetManifest(experiment_id=bench.experiment, files=entries)
+    manifest = ImageSetManifest(experiment_id=context.experiment, files=entries)
     account = Account(wells=run.states, counts={"computed": run.computed})
-    return bench.stage_images(files, manifest=manifest, folders=(folder,), account=account)
+    return context.stage_images(files, manifest=manifest, folders=(folder,), account=account)
 
 
 def run_lengths(request: StepRequest) -> StepResult:
     """Count the letters of every well."""
     import pandas as pd
 
-    bench = Workbench(request, artifacts=_ARTIFACTS)
-    manifest = bench.document("letters", ImageSetManifest)
-    texts = {Path(path).stem: bench.picture(path, entry=entry) for path, entry in manifest.files.items()}
+    context = StepContext(request, artifacts=_ARTIFACTS)
+    manifest = context.document("letters", ImageSetManifest)
+    texts = {Path(path).stem: context.picture(path, entry=entry) for path, entry in manifest.files.items()}
     total = sum(len(text) for text in texts.values())
     rows = [(well, len(text), len(text) / total) for well, text in texts.items()]
-    return bench.stage_table(pd.DataFrame(rows, columns=list(LENGTHS.names)), contract=LENGTHS)
+    return context.stage_table(pd.DataFrame(rows, columns=list(LENGTHS.names)), contract=LENGTHS)
 
 
 def run_summary(request: StepRequest) -> StepResult:
     """Sum the letters up."""
-    bench = Workbench(request, artifacts=_ARTIFACTS)
-    table = bench.table("lengths", LENGTHS)
-    return bench.stage_document(Summary(wells=len(table), letters=int(table["letters"].sum())))
+    context = StepContext(request, artifacts=_ARTIFACTS)
+    table = context.table("lengths", LENGTHS)
+    return context.stage_document(Summary(wells=len(table), letters=int(table["letters"].sum())))
 
 
 _HERE = "morphseq_dagster.testing.toy"

@@ -14,12 +14,12 @@ import dagster as dg
 import pytest
 
 from morphseq_dagster.build import PIPELINE_JOB, build_definitions
+from morphseq_dagster.engine.storage import commit as commit_module
+from morphseq_dagster.engine.storage.records import Failure, Record, read_failure, read_record
+from morphseq_dagster.engine.storage.step_locks import hold_lock, read_lock
+from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.partitions import register_experiments
 from morphseq_dagster.settings import MachineSettings
-from morphseq_dagster.steps.workspace import Workspace
-from morphseq_dagster.storage import commit as commit_module
-from morphseq_dagster.storage.claims import hold_claim, read_claim
-from morphseq_dagster.storage.records import Failure, Record, read_failure, read_record
 from morphseq_dagster.testing.chain import TOY, open_toy, write_words
 
 EXPERIMENT = "20240418"
@@ -129,7 +129,7 @@ def test_first_run_publishes_everything_and_says_what_it_made(runs: Runs) -> Non
     assert record.run_id == result.run_id
     assert runs.temporaries == []
     for step in STEPS:
-        assert read_claim(runs.workspace.layout.claim(step, experiment=EXPERIMENT)) is None
+        assert read_lock(runs.workspace.layout.claim(step, experiment=EXPERIMENT)) is None
 
 
 def test_second_run_hits_everywhere_with_equal_versions_and_touches_no_file(runs: Runs) -> None:
@@ -242,7 +242,7 @@ def test_failing_commit_leaves_a_failure_record_the_old_version_and_a_free_claim
     assert failure is not None
     assert (failure.error.kind, failure.tries, failure.run_id) == ("transient", 1, result.run_id)
     assert {k: v for k, v in published(runs.workspace.data_root).items() if not k.startswith("words")} == good
-    assert read_claim(runs.workspace.layout.claim("letters", experiment=EXPERIMENT)) is None
+    assert read_lock(runs.workspace.layout.claim("letters", experiment=EXPERIMENT)) is None
     assert runs.temporaries == []
     assert computed(runs.run()) == STEPS
     assert runs.failure("letters") is None
@@ -298,7 +298,7 @@ def test_path_trick_as_partition_touches_nothing_outside(runs: Runs) -> None:
 
 
 def _hold(path: Path, ready: Event, release: Event) -> None:
-    with hold_claim(path, run_id="the-other-run"):
+    with hold_lock(path, run_id="the-other-run"):
         ready.set()
         release.wait(60)
 
@@ -383,7 +383,7 @@ def test_child_killed_by_the_system_is_told_as_transient_with_its_remedy(
     failure = runs.failure("letters")
     assert failure is not None
     assert (failure.error.kind, failure.tries) == ("transient", 1)
-    assert read_claim(runs.workspace.layout.claim("letters", experiment=EXPERIMENT)) is None
+    assert read_lock(runs.workspace.layout.claim("letters", experiment=EXPERIMENT)) is None
     runs.words(A01="fish", A02="fin")
     assert computed(runs.run()) == STEPS
     assert runs.record("letters").counts["computed"] == 1, "the well finished before the kill was kept"

@@ -15,16 +15,16 @@ from morphseq_dagster.assets.reporting import (
     report_records,
 )
 from morphseq_dagster.build import PIPELINE_JOB, build_definitions
-from morphseq_dagster.contracts.image_set import ImageSetManifest
+from morphseq_dagster.engine.layout import RECORD_SUFFIX
+from morphseq_dagster.engine.planner.reconcile_actions import keep
+from morphseq_dagster.engine.planner.retirement import mark_retired, read_retired, refuse_retirement
+from morphseq_dagster.engine.storage.records import read_record
+from morphseq_dagster.engine.storage.step_locks import hold_lock
+from morphseq_dagster.engine.tables.image_set import ImageSetManifest
+from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import PermanentError, TransientError
-from morphseq_dagster.layout import RECORD_SUFFIX
-from morphseq_dagster.lineage.mending import keep
-from morphseq_dagster.lineage.retirement import mark_retired, read_retired, refuse_retirement
 from morphseq_dagster.partitions import BULK_JOB, EXPERIMENTS, bulk_config, find_runs_in_flight
 from morphseq_dagster.settings import load_settings
-from morphseq_dagster.steps.workspace import Workspace
-from morphseq_dagster.storage.claims import hold_claim
-from morphseq_dagster.storage.records import read_record
 from morphseq_dagster.testing.chain import TOY, open_toy, run_chain, write_words
 from morphseq_dagster.testing.toy import LENGTHS, Summary
 
@@ -199,7 +199,7 @@ def test_a_retired_experiment_is_not_registered_again(
 
 
 def test_what_is_there_or_at_work_is_not_retired(workspace: Workspace) -> None:
-    with hold_claim(workspace.layout.claim("lengths", experiment=A), run_id="r"):
+    with hold_lock(workspace.layout.claim("lengths", experiment=A), run_id="r"):
         with pytest.raises(TransientError, match="lengths is held"):
             refuse_retirement(workspace.layout, experiment=A)
         refuse_retirement(workspace.layout, experiment=B)

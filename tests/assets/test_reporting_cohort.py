@@ -13,12 +13,12 @@ from dagster._core.loader import LoadingContextForTest
 import morphseq_dagster
 from morphseq_dagster.build import build_definitions
 from morphseq_dagster.cli import main
-from morphseq_dagster.lineage.mending import discard
+from morphseq_dagster.engine.planner.reconcile_actions import discard
+from morphseq_dagster.engine.storage.hashing import hash_bytes
+from morphseq_dagster.engine.workspace import Workspace
+from morphseq_dagster.morphseq.pipeline import REGISTRY
 from morphseq_dagster.partitions import EXPERIMENTS
 from morphseq_dagster.settings import load_settings
-from morphseq_dagster.steps.registry import REGISTRY
-from morphseq_dagster.steps.workspace import Workspace
-from morphseq_dagster.storage.hashing import hash_bytes
 from morphseq_dagster.testing.fabricated import fabricate_cohort, fabricate_experiment, fabricate_step
 
 A, B = "20240418", "20240419"

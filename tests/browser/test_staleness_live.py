@@ -18,7 +18,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
 
 from morphseq_dagster.demo.frames import make_frames_plate
-from morphseq_dagster.layout import Layout
+from morphseq_dagster.engine.layout import Layout
 
 EXPERIMENT = "20240419_frames"
 

@@ -13,7 +13,7 @@ import pytest
 
 import morphseq_dagster
 from morphseq_dagster.cli import main
-from morphseq_dagster.steps.workspace import Workspace
+from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.testing.chain import TOY, open_toy, write_words
 
 TEMPLATE = Path(morphseq_dagster.__file__).parent / "templates" / "dagster.yaml"

@@ -12,8 +12,8 @@ import pytest
 
 from morphseq_dagster import cli
 from morphseq_dagster.cli.app import VERBS
-from morphseq_dagster.steps.registry import REGISTRY
-from morphseq_dagster.steps.workspace import Workspace
+from morphseq_dagster.engine.workspace import Workspace
+from morphseq_dagster.morphseq.pipeline import REGISTRY
 from morphseq_dagster.testing.fabricated import fabricate_experiment, name_experiments
 
 HEAVY = ("numpy", "pandas", "cv2", "scipy", "dagster", "torch", "rich.progress")

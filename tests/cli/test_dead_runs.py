@@ -11,8 +11,8 @@ import pytest
 
 from morphseq_dagster.cli.dead_runs import find_dead_slots
 from morphseq_dagster.cli.launch import describe_process
-from morphseq_dagster.launchers.run_states import PROCESS_TAG
-from morphseq_dagster.storage.durable import host_name
+from morphseq_dagster.engine.storage.atomic_io import host_name
+from morphseq_dagster.runs.states import PROCESS_TAG
 
 POOL, STEP = "gpu", "gdino_raw"
 

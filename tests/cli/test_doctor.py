@@ -22,9 +22,9 @@ from morphseq_dagster.cli.checks import (
 )
 from morphseq_dagster.cli.dead_runs import find_dead_runs
 from morphseq_dagster.cli.launch import describe_process
-from morphseq_dagster.steps.workspace import Workspace
-from morphseq_dagster.storage.claims import hold_claim
-from morphseq_dagster.storage.durable import temporary_beside
+from morphseq_dagster.engine.storage.atomic_io import temporary_beside
+from morphseq_dagster.engine.storage.step_locks import hold_lock
+from morphseq_dagster.engine.workspace import Workspace
 
 A = "20240101"
 
@@ -57,7 +57,7 @@ def test_leavings_of_dead_processes_are_found_and_fixed(say: Callable, add: Call
     add(A)
     say("pipeline")
     claim = workspace.layout.claim("letters", experiment=A)
-    with hold_claim(claim, run_id="x"):
+    with hold_lock(claim, run_id="x"):
         text = claim.read_text()
     claim.write_text(json.dumps(json.loads(text) | {"pid": dead_process()}))
     name = temporary_beside(workspace.output("summary", experiment=A)).name
@@ -86,7 +86,7 @@ def test_leavings_of_dead_processes_are_found_and_fixed(say: Callable, add: Call
 def test_living_work_is_left_alone(say: Callable, add: Callable, workspace: Workspace) -> None:
     add(A)
     claim = workspace.layout.claim("letters", experiment=A)
-    with hold_claim(claim, run_id="x"):
+    with hold_lock(claim, run_id="x"):
         temporary = temporary_beside(workspace.output("summary", experiment=A))
         temporary.parent.mkdir(parents=True)
         temporary.write_text("half")

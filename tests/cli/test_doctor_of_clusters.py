@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from morphseq_dagster.cli.checks import SKEW_S, Finding
+from morphseq_dagster.cli.checks import SKEW_S, CheckResult
 from morphseq_dagster.cli.cluster_checks import check_cluster, judge_environment, judge_skew, named_partitions
 from morphseq_dagster.cli.cluster_trial import try_cluster
-from morphseq_dagster.layout import Layout
-from morphseq_dagster.places.environment import describe_environment
+from morphseq_dagster.engine.executors.environment import describe_environment
+from morphseq_dagster.engine.layout import Layout
+from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.settings import SlurmSettings
-from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.testing.slurm_cluster import LocalCluster, start_cluster
 from morphseq_dagster.testing.slurm_gate import Gate
 
@@ -29,7 +29,7 @@ def layout(tmp_path: Path) -> Iterator[Layout]:
     assert [path for path in (tmp_path / "data").rglob("*") if path.name != ".morphseq"] == []
 
 
-def problems(findings: Iterator[Finding]) -> list[Finding]:
+def problems(findings: Iterator[CheckResult]) -> list[CheckResult]:
     found = [finding for finding in findings if finding.level == "problem"]
     assert all(finding.command for finding in found), "each says what to do"
     return found

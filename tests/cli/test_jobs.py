@@ -10,12 +10,12 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from morphseq_dagster.places.errand import Errand
-from morphseq_dagster.places.session import open_session
+from morphseq_dagster.cluster.attempt_folder import Attempt, JobRoot
+from morphseq_dagster.cluster.job_handle import JobHandle
+from morphseq_dagster.cluster.request_job import RequestJob
+from morphseq_dagster.engine.locked_step import lock_step
+from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.settings import load_settings
-from morphseq_dagster.slurm.folder import Attempt, JobRoot
-from morphseq_dagster.slurm.live import Live
-from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.testing.chain import TOY
 from morphseq_dagster.testing.slurm_cluster import start_cluster
 
@@ -49,9 +49,9 @@ def leave_job(workspace: Workspace, experiment: str, *, run_id: str, slow_s: flo
     settings = load_settings().places.slurm
     assert settings is not None
     spec = workspace.registry.steps[0]
-    with open_session(spec, workspace=workspace, experiment=experiment, run_id=run_id) as session:
-        found = Errand(settings, registry=TOY, request=session.request).ensure()
-    assert isinstance(found, Live)
+    with lock_step(spec, workspace=workspace, experiment=experiment, run_id=run_id) as session:
+        found = RequestJob(settings, registry=TOY, request=session.request).ensure()
+    assert isinstance(found, JobHandle)
     return found.attempt
 
 

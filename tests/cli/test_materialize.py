@@ -5,8 +5,8 @@ from collections.abc import Callable
 import dagster as dg
 import pytest
 
+from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.partitions import EXPERIMENTS
-from morphseq_dagster.steps.workspace import Workspace
 
 A, B = "20240101", "20240102"
 

@@ -7,11 +7,11 @@ import dagster as dg
 import pytest
 
 from morphseq_dagster.cli.pipeline import Action, steps_of
+from morphseq_dagster.engine.storage.records import Record, read_record
+from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.morphseq.pipeline import REGISTRY
 from morphseq_dagster.partitions import EXPERIMENTS
-from morphseq_dagster.steps.registry import REGISTRY
-from morphseq_dagster.steps.workspace import Workspace
-from morphseq_dagster.storage.records import Record, read_record
 
 A, B, C = "20240101", "20240102", "20240101_extras"
 

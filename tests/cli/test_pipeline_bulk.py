@@ -15,9 +15,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from morphseq_dagster.cluster.attempt_folder import Attempt, JobRoot
+from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.partitions import BULK_JOB
-from morphseq_dagster.slurm.folder import Attempt, JobRoot
-from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.testing.relay import RELAY
 from morphseq_dagster.testing.slurm_cluster import LocalCluster
 from morphseq_dagster.testing.slurm_gate import Gate

@@ -13,9 +13,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from morphseq_dagster.slurm.folder import JobRoot
-from morphseq_dagster.steps.workspace import Workspace
-from morphseq_dagster.storage.records import read_record
+from morphseq_dagster.cluster.attempt_folder import JobRoot
+from morphseq_dagster.engine.storage.records import read_record
+from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.testing.slurm_cluster import LocalCluster
 from morphseq_dagster.testing.slurm_gate import Gate
 

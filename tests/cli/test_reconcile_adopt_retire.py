@@ -7,8 +7,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.partitions import EXPERIMENTS
-from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.testing.chain import run_chain, write_words
 
 EXP = "20240418"

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from morphseq_dagster.cli import main
-from morphseq_dagster.steps.registry import REGISTRY
-from morphseq_dagster.steps.workspace import Workspace
+from morphseq_dagster.engine.workspace import Workspace
+from morphseq_dagster.morphseq.pipeline import REGISTRY
 from morphseq_dagster.testing.fabricated import fabricate_experiment
 
 FIRST, SECOND = "20240418_a", "20240418_b"

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from morphseq_dagster.steps.workspace import Workspace
+from morphseq_dagster.engine.workspace import Workspace
 
 A, B = "20240101", "20240102"
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from morphseq_dagster.places.connection import connect
-from morphseq_dagster.places.errand import Errand
-from morphseq_dagster.places.session import open_session
-from morphseq_dagster.slurm.live import Live
-from morphseq_dagster.steps.workspace import Workspace
+from morphseq_dagster.cluster.connection import connect
+from morphseq_dagster.cluster.job_handle import JobHandle
+from morphseq_dagster.cluster.request_job import RequestJob
+from morphseq_dagster.engine.locked_step import lock_step
+from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.testing.chain import TOY
 from morphseq_dagster.testing.slurm_cluster import start_cluster
 from morphseq_dagster.testing.slurm_gate import Gate
@@ -50,9 +50,9 @@ def test_waiting_and_running_jobs_are_shown_from_files(
 
     gate.close()
     try:
-        with open_session(spec, workspace=workspace, experiment=EXPERIMENT, run_id="r") as session:
-            live = Errand(settings, registry=TOY, request=session.request).ensure()
-        assert isinstance(live, Live)
+        with lock_step(spec, workspace=workspace, experiment=EXPERIMENT, run_id="r") as session:
+            live = RequestJob(settings, registry=TOY, request=session.request).ensure()
+        assert isinstance(live, JobHandle)
         assert (read()["state"], read()["job"]) == ("queued", live.job)
         deadline = time.monotonic() + 240
         while "PENDING (PartitionDown)" not in read()["reason"]:

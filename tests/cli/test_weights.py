@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 
 from morphseq_dagster.cli import main
-from morphseq_dagster.cli.checks import Finding
+from morphseq_dagster.cli.checks import CheckResult
 from morphseq_dagster.cli.weights import check_weights
+from morphseq_dagster.engine.contract.context import StepContext
+from morphseq_dagster.engine.planner.plan import plan_experiments
+from morphseq_dagster.engine.planner.scans import Scans
+from morphseq_dagster.engine.storage.hashing import hash_bytes
+from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.lineage.plan import plan_experiments
-from morphseq_dagster.lineage.scans import Scans
+from morphseq_dagster.morphseq.pipeline import REGISTRY
 from morphseq_dagster.settings import load_settings
-from morphseq_dagster.steps.registry import REGISTRY
-from morphseq_dagster.steps.workbench import Workbench
-from morphseq_dagster.steps.workspace import Workspace
-from morphseq_dagster.storage.hashing import hash_bytes
 from morphseq_dagster.testing.fabricated import fabricate_experiment
 
 NEURAL, PLAIN = "20240418_a", "20240418_b"
@@ -70,7 +70,7 @@ def test_only_the_backend_that_wants_weights_has_them_in_its_request(workspace: 
     without = Workspace(workspace.data_root, REGISTRY)
     assert without.request(spec, experiment=PLAIN).key == plain.key
     assert closure(without, PLAIN) == ()
-    assert Workbench(neural).weights("gdino_weights") == file
+    assert StepContext(neural).weights("gdino_weights") == file
 
 
 def test_place_and_time_of_weights_are_in_no_key_and_their_content_is(workspace: Workspace, file: Path) -> None:
@@ -150,7 +150,7 @@ def test_section_of_the_settings_file_is_read(tmp_path: Path, monkeypatch: pytes
 
 
 def test_doctor_tells_which_weights_are_there_and_who_wants_them(workspace: Workspace, file: Path, call: Call) -> None:
-    def look(weights: dict[str, Path]) -> Finding:
+    def look(weights: dict[str, Path]) -> CheckResult:
         (finding,) = check_weights(Workspace(workspace.data_root, REGISTRY, weights))
         return finding
 

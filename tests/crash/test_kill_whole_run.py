@@ -18,10 +18,10 @@ from pathlib import Path
 
 import pytest
 
-from morphseq_dagster.steps.workspace import Workspace
-from morphseq_dagster.storage.commit import is_interrupted
-from morphseq_dagster.storage.records import OutputVerdict, compare_output, list_tree, read_record
-from morphseq_dagster.storage.sweep import sweep
+from morphseq_dagster.engine.storage.commit import is_interrupted
+from morphseq_dagster.engine.storage.records import OutputVerdict, compare_output, list_tree, read_record
+from morphseq_dagster.engine.storage.sweep import sweep
+from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.testing.experiments import (
     FRAMES_EXPERIMENT,
     STEPS,

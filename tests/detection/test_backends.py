@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from morphseq_dagster.detection.backends import DETECTOR_NAMES, load_detector
+from morphseq_dagster.detection.parameters import ClassicalDetectorSettings
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.recipes.detection import ClassicalDetectorSettings
 
 
 def test_classical_is_loaded_with_its_settings_and_has_no_weights() -> None:

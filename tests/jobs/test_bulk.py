@@ -12,11 +12,11 @@ import pytest
 
 import morphseq_dagster
 from morphseq_dagster.build import PIPELINE_JOB, build_definitions
+from morphseq_dagster.cluster.attempt_folder import JobRoot
+from morphseq_dagster.engine.storage.records import Record, read_record
+from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.partitions import BULK_JOB, bulk_config, find_busy, register_experiments
 from morphseq_dagster.settings import MachineSettings, PlacesSettings
-from morphseq_dagster.slurm.folder import JobRoot
-from morphseq_dagster.steps.workspace import Workspace
-from morphseq_dagster.storage.records import Record, read_record
 from morphseq_dagster.testing.relay import RELAY, RELAY_REGISTRY, word_file
 
 STEPS = ("first", "second", "third")

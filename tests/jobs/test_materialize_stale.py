@@ -17,13 +17,13 @@ import pytest
 import morphseq_dagster
 from morphseq_dagster.assets.freshness import CHECK, FINAL, STALE_JOB
 from morphseq_dagster.build import PIPELINE_JOB, build_definitions
-from morphseq_dagster.lineage.plan import plan_experiments
-from morphseq_dagster.lineage.planner import BRAKE
+from morphseq_dagster.engine.planner.plan import plan_experiments
+from morphseq_dagster.engine.planner.rules import BRAKE
+from morphseq_dagster.engine.storage.records import Record, read_record
+from morphseq_dagster.engine.workspace import Workspace
+from morphseq_dagster.morphseq.pipeline import REGISTRY
 from morphseq_dagster.partitions import BULK_JOB, bulk_config, register_experiments
 from morphseq_dagster.settings import load_settings
-from morphseq_dagster.steps.registry import REGISTRY
-from morphseq_dagster.steps.workspace import Workspace
-from morphseq_dagster.storage.records import Record, read_record
 from morphseq_dagster.testing.experiments import FRAMES_EXPERIMENT, open_data_root
 from morphseq_dagster.testing.fabricated import fabricate_experiment, name_experiments
 

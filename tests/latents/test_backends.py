@@ -4,8 +4,8 @@ import pytest
 
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.latents.backends import check_output_name, load_embedder
-from morphseq_dagster.recipes.latents import LAB_MODEL
-from morphseq_dagster.recipes.slices import LatentsRecipe
+from morphseq_dagster.latents.parameters import LAB_MODEL
+from morphseq_dagster.morphseq.recipes import LatentsRecipe
 
 
 def test_default_is_the_weight_free_model_under_its_own_name() -> None:

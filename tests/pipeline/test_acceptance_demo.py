@@ -10,17 +10,17 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from morphseq_dagster.contracts.document import parse_document
-from morphseq_dagster.contracts.ff_images import FfImages, FrameEntry
-from morphseq_dagster.contracts.segmentations import SegmentationDocument
 from morphseq_dagster.demo.plate import make_plate
 from morphseq_dagster.demo.truth import OUTSIDE, PlateTruth, read_mask, read_planes, truth_mask_on_canvas
+from morphseq_dagster.engine.executors.local import make_executor
+from morphseq_dagster.engine.tables.document import parse_document
+from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.identifiers import mint_image, mint_video
 from morphseq_dagster.imaging.keyence import KeyenceSource
-from morphseq_dagster.places.place import make_place
-from morphseq_dagster.recipes.imaging import FocusSettings
+from morphseq_dagster.imaging.parameters import FocusSettings
+from morphseq_dagster.morphseq.contracts.ff_images import FfImages, FrameEntry
+from morphseq_dagster.morphseq.contracts.segmentations import SegmentationDocument
 from morphseq_dagster.segmentation.rle import Rle, decode
-from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.testing.experiments import STEPS, ChainRun, open_data_root, read_artifacts, run_experiment
 from morphseq_dagster.testing.slurm_cluster import start_cluster
 
@@ -173,7 +173,7 @@ def test_plate_has_the_same_bytes_wherever_it_ran(plate: Plate, shared: Path, tm
     if where == "slurm":
         cluster = start_cluster(shared / "slurm" / "local-slurm.sh", cpus="16", killwait="2", overmemorykill="1")
         settings = cluster.settings()
-    run = run_experiment(elsewhere, EXPERIMENT, place=make_place(where, slurm=settings))
+    run = run_experiment(elsewhere, EXPERIMENT, place=make_executor(where, slurm=settings))
     assert run.computed == STEPS
     assert {record.place for record in run.records.values()} == {where}
     assert read_artifacts(elsewhere, EXPERIMENT) == read_artifacts(plate.workspace, EXPERIMENT)

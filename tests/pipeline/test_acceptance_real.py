@@ -15,11 +15,11 @@ import pandas as pd
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from morphseq_dagster.contracts.detections import DetectionDocument
-from morphseq_dagster.contracts.document import parse_document
-from morphseq_dagster.contracts.organized_frames import OrganizedFrames
-from morphseq_dagster.places.place import Place, make_place
-from morphseq_dagster.steps.workspace import Workspace
+from morphseq_dagster.engine.executors.local import Executor, make_executor
+from morphseq_dagster.engine.tables.document import parse_document
+from morphseq_dagster.engine.workspace import Workspace
+from morphseq_dagster.morphseq.contracts.detections import DetectionDocument
+from morphseq_dagster.morphseq.contracts.organized_frames import OrganizedFrames
 from morphseq_dagster.testing.experiments import STEPS, ChainRun, open_data_root, read_artifacts, run_experiment
 from morphseq_dagster.testing.slurm_cluster import start_cluster
 
@@ -46,12 +46,12 @@ def truth(assembled: Path) -> pd.DataFrame:
     return pd.read_csv(assembled.parent / "truth" / f"{EMBRYONET}_boxes.csv")
 
 
-def choose_place(where: str, *, shared: Path) -> Place:
+def choose_place(where: str, *, shared: Path) -> Executor:
     """A place by its name, or the cluster by the name of a transport."""
     if where == "subprocess":
-        return make_place(where)
+        return make_executor(where)
     cluster = start_cluster(shared / "slurm" / "local-slurm.sh", cpus="16", killwait="2", overmemorykill="1")
-    return make_place("slurm", slurm=cluster.settings(where))
+    return make_executor("slurm", slurm=cluster.settings(where))
 
 
 def read_detections(workspace: Workspace, experiment: str) -> pd.DataFrame:

@@ -15,8 +15,8 @@ import numpy as np
 import openpyxl
 import pytest
 
+from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import MorphseqError, PermanentError
-from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.testing.experiments import (
     FRAMES_EXPERIMENT,
     STEPS,

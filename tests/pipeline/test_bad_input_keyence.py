@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import tifffile
 
+from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.imaging.pictures import read_grey
-from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.testing.experiments import (
     KEYENCE_EXPERIMENT,
     make_tiny_keyence,

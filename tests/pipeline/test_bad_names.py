@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from morphseq_dagster.discovery import discover
+from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import MorphseqError, PermanentError
-from morphseq_dagster.steps.workspace import Workspace
+from morphseq_dagster.morphseq.discovery import discover
 from morphseq_dagster.testing.experiments import (
     FRAMES_EXPERIMENT,
     STEPS,

@@ -7,7 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from morphseq_dagster.contracts import (
+from morphseq_dagster.engine.tables.table import TableContract
+from morphseq_dagster.errors import ContractError
+from morphseq_dagster.morphseq.contracts import (
     built_metadata,
     embryo_latents_final,
     embryo_metadata,
@@ -16,8 +18,6 @@ from morphseq_dagster.contracts import (
     qc_staged,
     sam2_metadata,
 )
-from morphseq_dagster.contracts.table import TableContract
-from morphseq_dagster.errors import ContractError
 from morphseq_dagster.testing.experiments import FRAMES_EXPERIMENT, open_data_root
 
 CONTRACTS: dict[str, TableContract] = {

@@ -15,10 +15,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from morphseq_dagster.layout import Layout
+from morphseq_dagster.cluster.attempt_folder import Attempt, JobRoot
+from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.partitions import BULK_JOB
 from morphseq_dagster.settings import PlacesSettings
-from morphseq_dagster.slurm.folder import Attempt, JobRoot
 from morphseq_dagster.testing.experiments import (
     FRAMES_EXPERIMENT,
     REGISTRY_NAME,

@@ -12,8 +12,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from morphseq_dagster.places.place import make_place
-from morphseq_dagster.steps.workspace import Workspace
+from morphseq_dagster.engine.executors.local import make_executor
+from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.testing.experiments import (
     FRAMES_EXPERIMENT,
     FRAMES_WELLS,
@@ -115,7 +115,7 @@ def test_process_and_subprocess_give_the_same_bytes(tmp_path: Path, finished_fra
     make_small_frames(data_root)
     workspace = open_data_root(data_root)
     # Half of the steps there, half here: either place finds what the other published.
-    elsewhere, here = make_place("subprocess"), make_place("process")
+    elsewhere, here = make_executor("subprocess"), make_executor("process")
     for number, step in enumerate(STEPS):
         run_experiment(workspace, FRAMES_EXPERIMENT, until=step, place=elsewhere if number % 2 else here)
     first = read_artifacts(open_data_root(finished_frames), FRAMES_EXPERIMENT)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from morphseq_dagster.steps.workspace import Workspace
+from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.testing.experiments import (
     FRAMES_EXPERIMENT,
     FRAMES_WELLS,

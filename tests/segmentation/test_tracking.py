@@ -4,11 +4,11 @@ from itertools import permutations
 
 import pytest
 
-from morphseq_dagster.segmentation.tracking import Place, match_places, measure_cost
+from morphseq_dagster.segmentation.tracking import Position, match_places, measure_cost
 
 
-def square(x: float, y: float, side: float = 10.0) -> Place:
-    return Place((x, y, x + side, y + side))
+def square(x: float, y: float, side: float = 10.0) -> Position:
+    return Position((x, y, x + side, y + side))
 
 
 def test_cost_of_the_same_place_is_zero() -> None:
@@ -54,6 +54,6 @@ def test_nobody_and_nothing_match_nobody() -> None:
 
 
 def test_size_tells_neighbours_apart() -> None:
-    small, large = Place((0, 0, 10, 10)), Place((-5, -5, 15, 15))
+    small, large = Position((0, 0, 10, 10)), Position((-5, -5, 15, 15))
 
     assert match_places({1: small, 2: large}, [large, small]) == {1: 1, 2: 0}

@@ -11,13 +11,13 @@ import pytest
 from dagster._core.events import EngineEventData
 
 from morphseq_dagster.build import build_definitions
-from morphseq_dagster.launchers.run_states import PROCESS_TAG, state_of_run
-from morphseq_dagster.places.errand import Errand
-from morphseq_dagster.places.session import open_session
+from morphseq_dagster.cluster.attempt_folder import JobRoot
+from morphseq_dagster.cluster.job_handle import JobHandle
+from morphseq_dagster.cluster.request_job import RequestJob
+from morphseq_dagster.engine.locked_step import lock_step
+from morphseq_dagster.runs.states import PROCESS_TAG, state_of_run
 from morphseq_dagster.sensors.jobs import SENSOR
 from morphseq_dagster.settings import MachineSettings, PlacesSettings, SlurmSettings
-from morphseq_dagster.slurm.folder import JobRoot
-from morphseq_dagster.slurm.live import Live
 from morphseq_dagster.testing.chain import TOY, open_toy, write_words
 from morphseq_dagster.testing.slurm_cluster import LocalCluster
 
@@ -102,9 +102,9 @@ def test_a_tick_hands_over_what_a_failed_runs_job_made(
     write_words(workspace.layout, EXP, words={"A01": "fish"})
     run = instance.create_run_for_job(nothing, status=STATUS.FAILURE)
     spec = workspace.registry.steps[0]
-    with open_session(spec, workspace=workspace, experiment=EXP, run_id=run.run_id) as session:
-        live = Errand(settings, registry=TOY, request=session.request).ensure()
-    assert isinstance(live, Live)
+    with lock_step(spec, workspace=workspace, experiment=EXP, run_id=run.run_id) as session:
+        live = RequestJob(settings, registry=TOY, request=session.request).ensure()
+    assert isinstance(live, JobHandle)
     deadline = time.monotonic() + 240
     while live.attempt.record("end") is None:
         assert time.monotonic() < deadline

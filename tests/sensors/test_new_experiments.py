@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from morphseq_dagster.build import PIPELINE_JOB, build_definitions
-from morphseq_dagster.discovery import FoundExperiment, State
+from morphseq_dagster.morphseq.discovery import FoundExperiment, State
 from morphseq_dagster.partitions import EXPERIMENTS, register_experiments
 from morphseq_dagster.resources.workspace import WorkspaceResource
 from morphseq_dagster.sensors.new_experiments import (

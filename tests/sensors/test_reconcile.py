@@ -6,9 +6,9 @@ import dagster as dg
 import pytest
 
 from morphseq_dagster.build import build_definitions
+from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.sensors.reconcile import SENSOR, make_reconcile_sensor
 from morphseq_dagster.settings import load_settings
-from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.testing.chain import TOY, open_toy, run_chain, write_words
 
 EXP = "20240418"

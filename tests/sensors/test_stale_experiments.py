@@ -11,11 +11,11 @@ from dagster._core.definitions.partitions.context import partition_loading_conte
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 
 from morphseq_dagster.build import build_definitions
+from morphseq_dagster.engine.workspace import Workspace
+from morphseq_dagster.morphseq.pipeline import REGISTRY
 from morphseq_dagster.partitions import BULK_JOB, bulk_config, register_experiments
 from morphseq_dagster.sensors.staleness import LAUNCH, STALE_TAG
 from morphseq_dagster.settings import MachineSettings, PlacesSettings
-from morphseq_dagster.steps.registry import REGISTRY
-from morphseq_dagster.steps.workspace import Workspace
 from morphseq_dagster.testing.experiments import open_data_root
 from morphseq_dagster.testing.fabricated import fabricate_experiment, name_experiments
 

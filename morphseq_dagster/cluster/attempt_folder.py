@@ -1,0 +1,280 @@
+"""Folders: one per request, and in it one per attempt, whose making is the attempt's lock.
+
+Holds names, paths and the exclusive acts: make an attempt, win its claim, close it. `claim` is a symbolic link that
+can be made once only; its target is the number of the job that works, or `void` when a client gave the attempt up. A
+folder without `intent.json` is not void: its maker may still be writing. An attempt may be a member of a pack: the pack
+is an attempt too, one job runs it, and its file `members` names what that job takes one by one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from morphseq_dagster.cluster.records import read_record, sync_folder, write_record, write_whole
+
+INBOX: Final = "_ended"
+VOID: Final = "void"
+PACKS: Final = "_packs"
+_ATTEMPT: Final = re.compile(r"a([1-9][0-9]{0,5})")
+_KEY_IN_TOKEN: Final = 32
+_PACK: Final = re.compile(r"ms\.([0-9a-f]{32})\.[0-9a-f]{8}\.a1")
+_MEMBERS: Final = "members"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt at a request.
+
+    Parameters
+    ----------
+    folder
+        Its folder, as this host sees it.
+    there
+        The same as the nodes see it.
+    number
+        Counts from 1.
+    token
+        Name of the job; unique per request, attempt and root, and short enough for accounting.
+    inbox
+        Folder for the mark that the job leaves when it ends.
+    """
+
+    folder: Path
+    there: str
+    number: int
+    token: str
+    inbox: Path
+
+    def path(self, name: str) -> Path:
+        """Path of one of the attempt's files."""
+        return self.folder / name
+
+    def record(self, name: str) -> dict[str, Any] | None:
+        """One of the attempt's records: intent, job, start, end, usage, seen, cancel, closed."""
+        return read_record(self.folder / f"{name}.json")
+
+    def write(self, name: str, **values: object) -> None:
+        """Write one of the attempt's records."""
+        write_record(self.folder / f"{name}.json", values)
+
+    def note(self, name: str, **values: object) -> None:
+        """Write a record that a power cut may take, and nothing else."""
+        write_record(self.folder / f"{name}.json", values, flush=False)
+
+    def intend(self, *, resources: Mapping[str, object], run_id: str, **more: object) -> None:
+        """Write down that this process is about to submit its job, which asks for so much."""
+        self.write(
+            "intent",
+            t=time.time(),
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            run_id=run_id,
+            token=self.token,
+            resources=resources,
+            **more,
+        )
+
+    @property
+    def job(self) -> str | None:
+        """Number of its job: as sbatch answered, or as the job itself said by its claim; a member's is its pack's."""
+        record = self.record("job")
+        if record is not None and str(record.get("job", "")).isdigit():
+            return str(record["job"])
+        owner = self.owner()
+        if owner is not None and owner != VOID:
+            return owner
+        pack = self.pack
+        return None if pack is None else pack.job
+
+    @property
+    def pack(self) -> Attempt | None:
+        """The pack that it is a member of; None for an attempt with a job of its own."""
+        match = _PACK.fullmatch(str((self.record("intent") or {}).get("pack", "")))
+        if match is None:
+            return None
+        root = self.inbox.parent
+        there = self.there.rsplit("/", len(self.folder.relative_to(root).parts))[0]
+        below = f"{PACKS}/{match[1]}/a1"
+        return Attempt(folder=root / below, there=f"{there}/{below}", number=1, token=match[0], inbox=self.inbox)
+
+    @property
+    def run_id(self) -> str | None:
+        """Run that it works for: the last one that took it over, or the one that submitted it; None for neither."""
+        record = self.record("adopted") or self.record("intent")
+        return None if record is None else str(record.get("run_id", ""))
+
+    @property
+    def is_follower(self) -> bool:
+        """Whether a job has begun it by itself, after another member of its pack."""
+        return (self.record("intent") or {}).get("after") is not None
+
+    @property
+    def name(self) -> str:
+        """Name of its job, as the scheduler knows it."""
+        pack = self.pack
+        return self.token if pack is None else pack.token
+
+    def write_members(self, members: Sequence[Attempt]) -> None:
+        """Write down the members of a pack: token, and folder below the root."""
+        write_whole(self.path(_MEMBERS), "".join(map(_line_of, members)).encode())
+
+    def add_member(self, member: Attempt) -> None:
+        """Write down one more member; the job of the pack alone does so."""
+        with self.path(_MEMBERS).open("a") as handle:
+            handle.write(_line_of(member))
+            handle.flush()
+            os.fsync(handle.fileno())
+
+    def members(self) -> list[Attempt]:
+        """Members of a pack, in the order in which they are taken; none of any other attempt."""
+        try:
+            text = self.path(_MEMBERS).read_text()
+        except FileNotFoundError:
+            return []
+        root, there = self.inbox.parent, self.there.rsplit("/", 3)[0]
+        found = []
+        for line in text.split("\n")[:-1]:  # one that has no end yet is being written
+            token, _, below = line.partition(" ")
+            number = int(token.rpartition(".a")[2])
+            found.append(Attempt(root / below, f"{there}/{below}", number, token, self.inbox))
+        return found
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether there is a verdict."""
+        return self.record("closed") is not None
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the intent to submit, or since the folder was made when there is none."""
+        intent = self.record("intent")
+        begun = float(intent["t"]) if intent is not None else self.folder.stat().st_mtime
+        return max(0.0, time.time() - begun)
+
+    def owner(self) -> str | None:
+        """Who may act: a job's number, `void`, or nobody yet."""
+        try:
+            return str((self.folder / "claim").readlink())
+        except FileNotFoundError:
+            return None
+
+    def give_up(self, *, flush: bool = True) -> bool:
+        """Win the claim so that no job can work in this attempt any more; False when a job has it."""
+        try:
+            (self.folder / "claim").symlink_to(VOID)
+        except FileExistsError:
+            return self.owner() == VOID
+        if flush:
+            sync_folder(self.folder)
+        return True
+
+    def close(self, *, kind: str, **values: object) -> None:
+        """Write the verdict, once; the first one stands. The verdict on the last member closes its pack."""
+        if not self.is_closed:
+            self.write("closed", kind=kind, t=time.time(), **values)
+        with contextlib.suppress(FileNotFoundError):
+            (self.inbox / self.token).unlink()
+        pack = self.pack
+        if pack is None:
+            return
+        members = pack.members()
+        # The last ones are the last to be taken, so that this looks at few.
+        if members and all(member.is_closed for member in reversed(members)):
+            kind = "done" if pack.record("cancel") is None else "cancelled"
+            pack.close(kind=kind, job=pack.job or "", state="", reason="each member has its verdict")
+
+
+def _line_of(member: Attempt) -> str:
+    return f"{member.token} {member.folder.relative_to(member.inbox.parent).as_posix()}\n"
+
+
+class JobRoot:
+    """All requests below one root.
+
+    Parameters
+    ----------
+    root
+        Folder, as this host sees it.
+    there
+        The same folder as the nodes see it; equal unless given.
+    """
+
+    def __init__(self, root: Path, *, there: str | None = None) -> None:
+        self.root = root
+        self.there = str(root) if there is None else there.rstrip("/")
+        # Two data roots may hold the same request; their jobs must not be taken for each other's.
+        self._mark = hashlib.sha256(self.there.encode()).hexdigest()[:8]
+
+    @property
+    def inbox(self) -> Path:
+        """Folder of end marks."""
+        return self.root / INBOX
+
+    def attempts(self, group: tuple[str, ...], *, key: str) -> list[Attempt]:
+        """Attempts at a request, oldest first."""
+        folder = self.root.joinpath(*group, key)
+        try:
+            names = [path.name for path in folder.iterdir()]
+        except FileNotFoundError:
+            return []
+        numbers = sorted(int(match[1]) for name in names if (match := _ATTEMPT.fullmatch(name)))
+        return [self.attempt(group, key=key, number=number) for number in numbers]
+
+    def attempt(self, group: tuple[str, ...], *, key: str, number: int) -> Attempt:
+        """Name an attempt, which need not exist."""
+        name = f"a{number}"
+        return Attempt(
+            folder=self.root.joinpath(*group, key, name),
+            there="/".join((self.there, *group, key, name)),
+            number=number,
+            token=f"ms.{key[:_KEY_IN_TOKEN]}.{self._mark}.{name}",
+            inbox=self.inbox,
+        )
+
+    def next_attempt(self, group: tuple[str, ...], *, key: str) -> Attempt | None:
+        """Name the attempt that may be begun now; None while one is open."""
+        attempts = self.attempts(group, key=key)
+        if attempts and not attempts[-1].is_closed:
+            return None
+        return self.attempt(group, key=key, number=attempts[-1].number + 1 if attempts else 1)
+
+    def begin(self, attempt: Attempt) -> bool:
+        """Make an attempt's folder; False when somebody else made it."""
+        attempt.folder.parent.mkdir(parents=True, exist_ok=True)
+        self.inbox.mkdir(exist_ok=True)
+        try:
+            attempt.folder.mkdir()
+        except FileExistsError:
+            return False
+        sync_folder(attempt.folder.parent)
+        return True
+
+    def open_attempts(
+        self, group: tuple[str, ...] = (), *, depth: int = 2
+    ) -> Iterator[tuple[tuple[str, ...], str, Attempt]]:
+        """Yield group, key and attempt of everything without a verdict below a group.
+
+        Parameters
+        ----------
+        group
+            First folder names; all when empty.
+        depth
+            Number of folder names above a key.
+        """
+        above = self.root.joinpath(*group)
+        for folder in sorted(above.glob("/".join(["*"] * (depth - len(group) + 1)))):
+            parts = folder.relative_to(self.root).parts
+            if parts[0] == INBOX or not folder.is_dir():
+                continue
+            for attempt in self.attempts(parts[:-1], key=parts[-1]):
+                if not attempt.is_closed:
+                    yield parts[:-1], parts[-1], attempt

@@ -1,0 +1,125 @@
+"""Connection: client and poller of a cluster, one of each per process, and what is said while it does not answer.
+
+Holds the way from the machine settings to `morphseq_dagster.cluster`. Knows no requests and no steps.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+from morphseq_dagster.cluster.attempt_folder import JobRoot
+from morphseq_dagster.cluster.client import Client
+from morphseq_dagster.cluster.commands import Scheduler
+from morphseq_dagster.cluster.errors import UnreachableError
+from morphseq_dagster.cluster.job import Resources
+from morphseq_dagster.cluster.job_handle import Timeouts
+from morphseq_dagster.cluster.poller import Poller
+from morphseq_dagster.cluster.transports.local import LocalTransport
+from morphseq_dagster.cluster.transports.protocol import Transport
+from morphseq_dagster.cluster.transports.ssh import SshTransport
+from morphseq_dagster.engine.layout import Layout
+from morphseq_dagster.settings import SlurmSettings
+
+_T = TypeVar("_T")
+_LOG = logging.getLogger(__name__)
+_RECONNECT_S: Final = 5.0
+_WARN_AFTER_S: Final = 300.0
+_CONNECTIONS: dict[str, tuple[Client, Poller]] = {}
+_CONNECTING = threading.Lock()
+
+
+def connect(settings: SlurmSettings, *, data_root: Path) -> tuple[Client, Poller]:
+    """Client and poller of a cluster and a data root: one of each, and one login, per process."""
+    connection = [settings.transport, settings.resource, settings.ssh and settings.ssh.model_dump(), settings.commands]
+    patience = Timeouts(grace_s=settings.grace_s, lost_s=settings.lost_s, settle_s=settings.settle_s)
+    there = settings.data_root or str(data_root)
+    name = json.dumps([connection, str(data_root), there, patience.__dict__])
+    with _CONNECTING:
+        if name not in _CONNECTIONS:
+            scheduler = Scheduler(make_transport(settings), folder=settings.commands)
+            root = JobRoot(Layout(data_root).jobs, there=str(Layout(Path(there)).jobs))
+            client = Client(scheduler, root=root, patience=patience)
+            _CONNECTIONS[name] = (client, Poller(client))
+        return _CONNECTIONS[name]
+
+
+def close_connections() -> None:
+    """Log out everywhere and watch nothing any more, before a process ends without the usual ceremony."""
+    with _CONNECTING:
+        for client, poller in _CONNECTIONS.values():
+            poller.close()
+            client.scheduler.close()
+        _CONNECTIONS.clear()
+
+
+def make_transport(settings: SlurmSettings) -> Transport:
+    """Make the way to the submit host that the settings choose; what has to be imported for it is imported now.
+
+    Raises
+    ------
+    PermanentError
+        When the packages of the chosen transport are not installed, or its values do not fit.
+    """
+    if settings.transport == "dagster_slurm":
+        from morphseq_dagster.resources import dagster_slurm
+
+        if settings.resource is not None:
+            return dagster_slurm.DagsterSlurmTransport(dagster_slurm.load_resource(settings.resource).ssh)
+        if settings.ssh is not None:
+            return dagster_slurm.DagsterSlurmTransport(dagster_slurm.connection_of(settings.ssh.address()))
+    return LocalTransport() if settings.ssh is None else SshTransport(settings.ssh.address())
+
+
+def default_resources(settings: SlurmSettings) -> Resources:
+    """Resources of a job of which the settings say nothing: those of the queue in a named resource, if there is one."""
+    if settings.resource is None:
+        return Resources()
+    from morphseq_dagster.resources import dagster_slurm
+
+    return dagster_slurm.resources_of(dagster_slurm.load_resource(settings.resource).queue)
+
+
+class Contact:
+    """Whether the cluster answers: silence is waited out, and said once when it begins, when it ends and in between."""
+
+    def __init__(self) -> None:
+        self._lost: float | None = None
+
+    def tell(self, trouble: str) -> None:
+        """Take note of trouble, or of an answer (empty)."""
+        if not trouble:
+            if self._lost is not None:
+                say("the cluster answers again")
+            self._lost = None
+        elif self._lost is None:
+            self._lost = time.monotonic()
+            say(f"no contact with the cluster, waiting: {trouble}")
+        elif time.monotonic() - self._lost > _WARN_AFTER_S:
+            self._lost = time.monotonic()
+            _LOG.warning("still no contact with the cluster after %.0f s: %s", _WARN_AFTER_S, trouble)
+
+    def retried(self, action: Callable[[], _T]) -> _T:
+        """Do something for which the cluster must answer; lost contact is waited out."""
+        while True:
+            try:
+                done = action()
+            except UnreachableError as error:
+                self.tell(error.found)
+                time.sleep(_RECONNECT_S)
+            else:
+                self.tell("")
+                return done
+
+
+def say(text: str) -> None:
+    """Tell people who look at the run: in its log and on its standard error stream."""
+    _LOG.info(text)
+    sys.stderr.write(f"slurm: {text}\n")
+    sys.stderr.flush()

@@ -1,0 +1,165 @@
+"""The cluster place: one run of one experiment waits in its process while a job works, or leaves it at work.
+
+Holds the waiting. What a request's job is and what its end means is an errand's (`errand`).
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Final
+
+from morphseq_dagster.cluster.connection import Contact, say
+from morphseq_dagster.cluster.job_handle import JobHandle, JobVerdict
+from morphseq_dagster.cluster.log_relay import LogRelay
+from morphseq_dagster.cluster.outcome import ACTIVE
+from morphseq_dagster.cluster.poller import JobStatus, Watch
+from morphseq_dagster.cluster.request_job import RequestJob
+from morphseq_dagster.engine.contract.step import StepRequest, StepSpec
+from morphseq_dagster.engine.executors.execution import Committed
+from morphseq_dagster.engine.executors.runner_outcome import DEFAULT_REGISTRY, SLURM
+from morphseq_dagster.settings import SlurmSettings
+
+_TICK_S: Final = 0.25
+
+
+class SuspendedRun(BaseException):
+    """A job works on the request and nobody waits: whoever runs the step leaves, and comes back when the job has ended.
+
+    No error: it passes every handler of failures, and releases the step's claim on its way.
+
+    Parameters
+    ----------
+    live
+        The job.
+    request
+        What it works on.
+    """
+
+    def __init__(self, live: JobHandle, *, request: StepRequest) -> None:
+        super().__init__(f"job {live.job} works on {request.step} of {request.experiment}")
+        self.live, self.request = live, request
+
+
+class SlurmExecutor:
+    """A Slurm cluster that sees the data root.
+
+    Parameters
+    ----------
+    settings
+        Section `places.slurm` of the machine settings.
+    registry
+        `module:attribute` of the registry that the runner looks the step up in.
+    park
+        Leave a job at work (`SuspendedRun`) instead of waiting for its end.
+    """
+
+    name = SLURM
+
+    def __init__(self, settings: SlurmSettings, *, registry: str = DEFAULT_REGISTRY, park: bool = False) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._park = park
+
+    def run(self, spec: StepSpec, *, request: StepRequest) -> Committed:
+        """Run a request as a job and wait for it; a job that works on it already is taken over.
+
+        Whatever interrupts the wait cancels the job.
+
+        Raises
+        ------
+        PermanentError
+            When the job failed by itself, was cancelled or rejected.
+        TransientError
+            When the cluster failed it, also after the tries that the client makes by itself.
+        ParkedRun
+            When the job is at work and this place parks.
+        """
+        errand = self.errand(request)
+        try:
+            with termination_raises():
+                return self._run(errand)
+        except SuspendedRun:
+            raise
+        except BaseException as error:
+            errand.cancel()
+            known = errand.record_failure(error)
+            if known is error:
+                raise
+            raise known from None
+
+    @property
+    def max_jobs(self) -> int:
+        """Most jobs at once of a run over many experiments."""
+        return self._settings.max_jobs
+
+    @property
+    def settings(self) -> SlurmSettings:
+        """Section `places.slurm` of the machine settings."""
+        return self._settings
+
+    def errand(self, request: StepRequest) -> RequestJob:
+        """Make the errand of a request, for callers who wait in their own way."""
+        return RequestJob(self._settings, registry=self._registry, request=request)
+
+    def _run(self, errand: RequestJob) -> Committed:
+        """Submit or take over, wait, try again where the table allows it."""
+        contact = Contact()
+        contact.retried(errand.clear_others)
+        while True:
+            live = contact.retried(errand.ensure)
+            if not isinstance(live, JobHandle):
+                return errand.take_done()
+            done = errand.settle(live, verdict=self._await_end(errand, live=live, contact=contact))
+            if done is not None:
+                return done
+
+    def _await_end(self, errand: RequestJob, *, live: JobHandle, contact: Contact) -> JobVerdict:
+        watch = errand.watch(live)
+        relay = LogRelay(live.attempt.path("log.txt"))
+        status: JobStatus | None = None
+        try:
+            while watch.wait(_TICK_S) is None:
+                relay.pump()
+                status = tell_status(watch, before=status)
+                contact.tell(status.trouble)
+                if self._park and (status.state in ACTIVE or status.trouble):
+                    errand.forget(watch)
+                    if not watch.ended.is_set():  # else the end was seen at the last moment
+                        raise SuspendedRun(live, request=errand.request)
+        finally:
+            errand.forget(watch)
+            relay.pump(last=True)
+        if watch.verdict is None:  # `wait` returned because it was set
+            raise RuntimeError("a wait ended without a verdict")
+        return watch.verdict
+
+
+def tell_status(watch: Watch, *, before: JobStatus | None) -> JobStatus:
+    """Say how a job stands where that is news; the present status."""
+    status = watch.status
+    if before is None or (status.state, status.reason, status.node) != (before.state, before.reason, before.node):
+        words = [status.state or "not known yet", status.reason, f"on {status.node}" if status.node else ""]
+        say(f"job {watch.live.job}: {', '.join(word for word in words if word)}")
+    return status
+
+
+@contextmanager
+def termination_raises() -> Iterator[None]:
+    """Let TERM interrupt the wait as Ctrl-C does, unless somebody (Dagster) has made other arrangements."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        del frame
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

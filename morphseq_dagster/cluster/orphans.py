@@ -1,0 +1,364 @@
+"""Orphans: cluster jobs whose run has ended without a word on them, and what becomes of each.
+
+Holds the survey (every attempt without a verdict, whose it is, what the cluster says of all of them in one question)
+and the deeds that follow from it. Whether a run still lives is told by the caller, who knows Dagster; where he does not
+know the run, its process may prove it gone on this very host, and else nothing is done.
+
+A deed is done inside the step's claim, so that no run is just then taking the job over; a claim that is held means
+somebody is at it. A parked run holds none, hence whoever takes a job over writes `adopted.json` and owns it from then
+on. Files prove a result, the scheduler explains the other ends; without its answer nothing is closed.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Final, Literal
+
+from pydantic import ValidationError
+
+from morphseq_dagster.cluster.attempt_folder import VOID, Attempt, JobRoot
+from morphseq_dagster.cluster.client import Client
+from morphseq_dagster.cluster.commands import Row
+from morphseq_dagster.cluster.errors import UnreachableError
+from morphseq_dagster.cluster.job import JobSpec, Resources
+from morphseq_dagster.cluster.job_files import read_end, resources_of
+from morphseq_dagster.cluster.job_handle import JobHandle, SchedulerView
+from morphseq_dagster.cluster.outcome import JobOutcome, is_active
+from morphseq_dagster.engine.contract.step import StepRequest
+from morphseq_dagster.engine.executors.runner_outcome import read_outcome
+from morphseq_dagster.engine.layout import Layout
+from morphseq_dagster.engine.storage.commit import roll_forward
+from morphseq_dagster.engine.storage.records import Record, read_record
+from morphseq_dagster.engine.storage.step_locks import hold_lock, process_is_gone
+from morphseq_dagster.errors import MorphseqError, TransientError
+
+RunState = Literal["live", "canceled", "over", "unknown"]
+Policy = Literal["keep", "cancel"]
+_RECONCILER: Final = "reconcile"
+
+
+@dataclass(frozen=True)
+class RunStanding:
+    """What is known of a run: how it stands, and when it ended (seconds since the epoch), if somebody knows."""
+
+    state: RunState
+    ended_at: float | None = None
+
+
+class JobStanding(StrEnum):
+    """How the job of an attempt stands."""
+
+    AT_WORK = "at work"
+    PUBLISHED = "published"
+    ENDED = "ended"
+    UNSENT = "not known whether it was submitted"
+    MUTE = "no answer"
+
+
+class OrphanAction(StrEnum):
+    """What becomes of an attempt."""
+
+    LEFT = "left alone"
+    TOLD = "only told"
+    KEPT = "kept"
+    WAITS = "looked at again"
+    DONE = "closed as done"
+    CLOSED = "closed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True)
+class Orphan:
+    """One attempt without a verdict, and what becomes of it.
+
+    Parameters
+    ----------
+    step, experiment, key, attempt
+        What it is.
+    run_id
+        Run that submitted it, or that took it over last; empty when it never came to that.
+    run
+        How that run stands.
+    standing
+        How its job stands.
+    look
+        What the scheduler said; None without an answer.
+    deed, words
+        What follows, and why.
+    """
+
+    step: str
+    experiment: str
+    key: str
+    attempt: Attempt
+    run_id: str
+    run: RunStanding
+    standing: JobStanding
+    look: SchedulerView | None
+    deed: OrphanAction
+    words: str = ""
+
+    @property
+    def row(self) -> Row | None:
+        """What the controller, or else accounting, shows of it."""
+        rows = (self.look.queue, self.look.account) if self.look is not None else ()
+        return next((row for row in rows if isinstance(row, Row)), None)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """All attempts without a verdict; `trouble` says why the cluster was not heard."""
+
+    orphans: tuple[Orphan, ...]
+    trouble: str = ""
+
+
+def survey_jobs(
+    layout: Layout,
+    *,
+    client: Client | None,
+    state_of: Callable[[str], RunStanding],
+    policy: Policy = "keep",
+    after_s: float = 0.0,
+    now: Callable[[], float] = time.time,
+) -> Survey:
+    """Look at every attempt without a verdict and say what would become of it; nothing is done.
+
+    Parameters
+    ----------
+    layout
+        The data root.
+    client
+        The cluster; None when the settings name none.
+    state_of
+        How a run stands, by its identifier.
+    policy, after_s
+        Whether the job of a run that is over goes on, or is cancelled this many seconds after the run ended.
+    now
+        The clock.
+    """
+    root = JobRoot(layout.jobs) if client is None else client.root
+    found = [((*group, "", "")[:2], key, attempt) for group, key, attempt in root.open_attempts()]
+    lives = [_live(group, key, attempt) for group, key, attempt in found]
+    looks, trouble = _ask(client, lives=[live for live in lives if live.job])
+    orphans = []
+    for ((step, experiment), key, attempt), live in zip(found, lives, strict=True):
+        look = looks.get(attempt.token)
+        run_id, word = attempt.run_id, RunStanding("unknown")
+        if run_id is not None:
+            word = state_of(run_id) if run_id else word
+            word = _by_process(attempt) if word.state == "unknown" else word
+        standing = _stand(layout, live=live, look=look)
+        orphan = Orphan(step, experiment, key, attempt, run_id or "", word, standing, look, OrphanAction.LEFT)
+        overdue = policy == "cancel" and now() - _orphaned_at(orphan, now=now()) >= after_s
+        deed, words = _decide(orphan, overdue=overdue)
+        orphans.append(replace(orphan, deed=deed, words=words))
+    return Survey(tuple(orphans), trouble)
+
+
+def settle_orphans(layout: Layout, *, client: Client, survey: Survey) -> tuple[Orphan, ...]:
+    """Do what a survey proposes; every attempt with what became of it. All cancels go out in one call."""
+    done: dict[Attempt, Orphan] = {orphan.attempt: orphan for orphan in survey.orphans}
+    with ExitStack() as claims:
+        held: dict[tuple[str, str], str] = {}
+        mine: list[Orphan] = []
+        for orphan in survey.orphans:
+            if orphan.deed is OrphanAction.KEPT and orphan.run.ended_at is None:
+                _note_orphan(orphan.attempt)
+            if orphan.deed not in (OrphanAction.DONE, OrphanAction.CLOSED, OrphanAction.CANCELLED):
+                continue
+            group = (orphan.step, orphan.experiment)
+            if group not in held:
+                held[group] = _claim(layout, group=group, claims=claims)
+            if held[group] or orphan.attempt.is_closed or (orphan.attempt.run_id or "") != orphan.run_id:
+                done[orphan.attempt] = replace(
+                    orphan, deed=OrphanAction.LEFT, words=held[group] or "somebody was quicker"
+                )
+            else:
+                mine.append(orphan)
+        for orphan in mine:
+            if orphan.deed is not OrphanAction.CANCELLED:
+                done[orphan.attempt] = _close(layout, client=client, orphan=orphan)
+        cancelled = [orphan for orphan in mine if orphan.deed is OrphanAction.CANCELLED]
+        done |= {orphan.attempt: orphan for orphan in _cancel(layout, client=client, orphans=cancelled)}
+    return tuple(done.values())
+
+
+def note_adoption(attempt: Attempt, *, run_id: str) -> None:
+    """Note that a run has taken over the job of another one, and owns it from now on; the caller holds the claim."""
+    if attempt.run_id != run_id:
+        attempt.write("adopted", t=time.time(), host=socket.gethostname(), pid=os.getpid(), run_id=run_id)
+
+
+def note_parking(attempt: Attempt) -> None:
+    """Note that the run has left on purpose: to who does not know it, its missing process proves nothing."""
+    attempt.write("parked", t=time.time(), run_id=attempt.run_id or "")
+
+
+def find_result(layout: Layout, *, attempt: Attempt) -> Record | None:
+    """Find the published result of an attempt: the record its runner named, or one made for its very request."""
+    try:
+        request = StepRequest.model_validate_json(attempt.path("request.json").read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+    record = read_record(layout, primary=layout.absolute(request.output))
+    if record is None or record.request_key != request.key:
+        return None
+    named = read_outcome(attempt.path("outcome.json")).record
+    return record if record == named or record.run_id == request.run_id else None
+
+
+def _live(group: Sequence[str], key: str, attempt: Attempt) -> JobHandle:
+    spec = JobSpec(group=tuple(group), key=key, command=("/bin/true",), resources=resources_of(attempt) or Resources())
+    return JobHandle(spec, attempt, attempt.job or "", adopted=True)
+
+
+def _ask(client: Client | None, *, lives: Sequence[JobHandle]) -> tuple[dict[str, SchedulerView], str]:
+    """Ask about all jobs at once, by token; the reason when there is no answer."""
+    if client is None:
+        return {}, "the machine settings have no section places.slurm"
+    if not lives:
+        return {}, ""
+    try:
+        return client.look(lives), ""
+    except MorphseqError as error:
+        return {}, error.found
+
+
+def _by_process(attempt: Attempt) -> RunStanding:
+    """Tell by its process whether a run is over that nobody knows: gone from this host proves it, nothing else does."""
+    record = attempt.record("adopted") or attempt.record("intent") or {}
+    host, pid = str(record.get("host", "")), int(record.get("pid", 0))
+    parked = (attempt.record("parked") or {}).get("run_id")
+    if not pid or host != socket.gethostname() or parked == record.get("run_id"):
+        return RunStanding("unknown")
+    return RunStanding("over") if process_is_gone(pid) else RunStanding("live")
+
+
+def _stand(layout: Layout, *, live: JobHandle, look: SchedulerView | None) -> JobStanding:
+    attempt = live.attempt
+    end = read_end(attempt, job=live.job)
+    if end is not None and end.code == 0 and find_result(layout, attempt=attempt) is not None:
+        return JobStanding.PUBLISHED
+    if not live.job:
+        return JobStanding.ENDED if attempt.owner() == VOID else JobStanding.UNSENT
+    if look is None:
+        return JobStanding.MUTE
+    return JobStanding.AT_WORK if isinstance(look.queue, Row) and is_active(look.queue) else JobStanding.ENDED
+
+
+def _decide(orphan: Orphan, *, overdue: bool) -> tuple[OrphanAction, str]:
+    """Say what becomes of an attempt; the table of this module."""
+    run, standing = orphan.run.state, orphan.standing
+    if run == "live":
+        return OrphanAction.LEFT, "its run is there"
+    if run == "unknown":
+        return OrphanAction.TOLD, "nobody here can tell whether its run lives"
+    ended = "its run was cancelled" if run == "canceled" else "its run is over"
+    told = {
+        JobStanding.PUBLISHED: (OrphanAction.DONE, f"{ended}, its result stands"),
+        JobStanding.MUTE: (OrphanAction.WAITS, f"{ended}, the cluster does not answer"),
+        JobStanding.ENDED: (OrphanAction.CLOSED, f"{ended}, and so is its job"),
+    }
+    if standing in told:
+        return told[standing]
+    if run == "canceled" or overdue:
+        return OrphanAction.CANCELLED, ended
+    if standing is JobStanding.UNSENT:
+        return OrphanAction.CLOSED, f"{ended}, and perhaps it never was submitted"
+    return OrphanAction.KEPT, f"{ended}; the next run takes it over"
+
+
+def _orphaned_at(orphan: Orphan, *, now: float) -> float:
+    """Since when nobody waits for a job: the end of its run, or else when that was first noticed."""
+    if orphan.run.ended_at is not None:
+        return orphan.run.ended_at
+    noted = orphan.attempt.record("orphan")
+    return float(noted["t"]) if noted is not None and noted.get("run_id") == orphan.run_id else now
+
+
+def _note_orphan(attempt: Attempt) -> None:
+    noted, run_id = attempt.record("orphan"), attempt.run_id or ""
+    if noted is None or noted.get("run_id") != run_id:
+        attempt.write("orphan", t=time.time(), run_id=run_id)
+
+
+def _claim(layout: Layout, *, group: tuple[str, str], claims: ExitStack) -> str:
+    """Take a step's claim without waiting; who has it, when somebody has."""
+    path = layout.claim(group[0], experiment=group[1])
+    try:
+        claims.enter_context(hold_lock(path, run_id=_RECONCILER, patience_s=0.0, over_silent=True))
+    except TransientError as error:
+        return error.found
+    return ""
+
+
+def _close(layout: Layout, *, client: Client, orphan: Orphan) -> Orphan:
+    """Close the attempt of a job that has ended, as what it was."""
+    attempt, group = orphan.attempt, (orphan.step, orphan.experiment)
+    live = _live(group, orphan.key, attempt)
+    if not live.job:
+        return _give_up(client, orphan=orphan)
+    if [other for _, _, other in client.root.open_attempts(group)] == [attempt]:
+        roll_forward(layout, step=orphan.step, experiment=orphan.experiment)  # nobody else can be publishing
+    done = find_result(layout, attempt=attempt) is not None
+    if not done and orphan.look is None:
+        return replace(orphan, deed=OrphanAction.WAITS)
+    verdict = client.judge(live, done=done, look=orphan.look, odd_s=_odd_s(orphan, client=client))
+    if verdict is None:
+        return replace(orphan, deed=OrphanAction.WAITS, words="its end is not certain yet")
+    said = ", ".join(part for part in (verdict.outcome.value, verdict.state, verdict.reason) if part)
+    return replace(orphan, deed=OrphanAction.DONE if done else OrphanAction.CLOSED, words=said)
+
+
+def _give_up(client: Client, *, orphan: Orphan) -> Orphan:
+    """Close an attempt of which no job is known, once its grace is over and nobody knows one by its name."""
+    attempt = orphan.attempt
+    try:
+        job = client.find(attempt)
+    except UnreachableError as error:
+        return replace(orphan, deed=OrphanAction.WAITS, words=error.found)
+    if job is None and attempt.owner() is None and attempt.age_s < client.patience.grace_s:
+        return replace(orphan, deed=OrphanAction.WAITS, words="it may yet be submitted")
+    given_up = [one.give_up() for one in (attempt, attempt.pack) if job is None and one is not None]
+    if not given_up or not given_up[0]:  # winning the claim makes it safe: a job that comes late leaves
+        return replace(orphan, deed=OrphanAction.WAITS, words="its job was found")
+    attempt.close(kind=JobOutcome.VOID.value, state="", reason="given up before a job began", job="")
+    return replace(orphan, deed=OrphanAction.CLOSED, words="no job ever began")
+
+
+def _odd_s(orphan: Orphan, *, client: Client) -> float:
+    """Seconds for which an end has been in sight; nobody watched that of a job which nobody remembers."""
+    seen = orphan.attempt.record("seen")
+    if seen is not None:
+        return max(0.0, time.time() - float(seen.get("t", 0.0)))
+    return float("inf") if orphan.attempt.age_s > max(client.patience.grace_s, client.patience.lost_s) else 0.0
+
+
+def _cancel(layout: Layout, *, client: Client, orphans: Sequence[Orphan]) -> list[Orphan]:
+    """Cancel jobs in one call; those that do not end within seconds are closed another time."""
+    if not orphans:
+        return []
+    trouble = ""
+    attempts = [orphan.attempt for orphan in orphans]
+    try:
+        client.cancel(attempts, why="its run has ended")
+        client.await_cancelled(attempts, done=lambda attempt: find_result(layout, attempt=attempt) is not None)
+    except UnreachableError as error:
+        trouble = error.found
+    told = []
+    for orphan in orphans:
+        closed = orphan.attempt.record("closed")
+        if closed is None:
+            told.append(replace(orphan, deed=OrphanAction.WAITS, words=trouble))
+        elif closed.get("kind") == JobOutcome.DONE.value:
+            told.append(replace(orphan, deed=OrphanAction.DONE, words="it had finished when it was cancelled"))
+        else:
+            told.append(orphan)
+    return told

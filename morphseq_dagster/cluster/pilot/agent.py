@@ -1,0 +1,325 @@
+"""Foreman: the program of a pack on its node - it takes requests one by one and works on some of them at once.
+
+Holds what a script of its own does for the job of one request: claim, start record, log, signals, end record and mark;
+and what a pack adds: who is next, a limit for each, what follows on one that is done. A command that is a module of
+this very Python is not started: it was imported once, and a fork of this process calls its `main`, which costs a
+hundredth of a start. Any other command is executed. One thread, since it forks; signals are waited for, never handled,
+so none of two that come together is lost.
+
+A module that wants to be quick has `prepare(arguments)`, called once before the first fork. One whose requests go on
+has `follow(arguments, then, run_id=..., begin=...)`, called after a `main` that returned 0: it may begin what shall be
+done next (`succession`), a request of its own with its own folder, which is a member from then on.
+
+What ends this process ends what it has in hand. Its own end is the end of the allocation, and judged as such.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import gc
+import importlib
+import json
+import os
+import resource
+import signal
+import sys
+import time
+import traceback
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final, NoReturn
+
+from morphseq_dagster.cluster.attempt_folder import PACKS, Attempt, JobRoot
+from morphseq_dagster.cluster.job import ATTEMPT
+from morphseq_dagster.cluster.pilot.chaining import begin_follower, find_follower
+
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD)
+_LOOK_S: Final = 1.0
+_KILLED: Final = 128
+_OF_TERM: Final = (-signal.SIGTERM, _KILLED + signal.SIGTERM)
+"""Codes of a process that a TERM ended, and of one that passes on that a TERM ended what it waited for."""
+_APPEND: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+_PR_SET_PDEATHSIG: Final = 1
+
+
+@dataclass
+class _Hand:
+    """A member at work."""
+
+    member: Attempt
+    pid: int
+    began: float
+    told: str = ""
+
+
+class PilotAgent:
+    """The work on one pack in one life of its job.
+
+    Parameters
+    ----------
+    pack
+        Folder of the pack.
+    workers
+        Members at work at once.
+    limit_s
+        Limit of each, in seconds; 0 for none.
+    overdue_s
+        Seconds from the warning that a member is out of time to its end by TERM.
+    """
+
+    def __init__(self, pack: Path, *, workers: int, limit_s: float, overdue_s: float = 60.0) -> None:
+        self._root = JobRoot(pack.parents[2])
+        self._pack = self._root.attempt((PACKS,), key=pack.parent.name, number=1)
+        self._workers, self._limit_s, self._overdue_s = workers, limit_s, overdue_s
+        self._job = os.environ["SLURM_JOB_ID"]
+        self._node = os.environ.get("SLURMD_NODENAME") or os.uname().nodename
+        self._restart = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+        self._gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        self._left = deque(self._pack.members())
+        self._hands: dict[int, _Hand] = {}
+        self._stop = ""
+        self._looked = time.monotonic()
+        self._modules: dict[str, ModuleType] = {}
+        # Nothing may be allocated from the library between fork and exec, hence it is opened here.
+        self._libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+    def work(self) -> int:
+        """Work on all members; the exit code of the job."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        while True:
+            if self._reap():
+                # Who ends an allocation tells one process after the other: our turn comes within the moment.
+                self._hear(signal.sigtimedwait((signal.SIGTERM,), _LOOK_S))
+            while self._left and not self._stop and len(self._hands) < self._workers:
+                with _surviving():
+                    self._take(self._left.popleft())
+            if not self._hands:
+                break
+            self._hear(signal.sigtimedwait(_SIGNALS, _LOOK_S))
+            self._look()
+        return _KILLED + signal.SIGTERM if self._stop == "TERM" else 0
+
+    def _hear(self, told: signal.struct_siginfo | None) -> None:
+        if told is not None and told.si_signo != signal.SIGCHLD and self._stop != "TERM":
+            self._stop = signal.Signals(told.si_signo).name.removeprefix("SIG")
+
+    def _take(self, member: Attempt) -> None:
+        """Begin one member, unless it is over, or somebody else's."""
+        if member.is_closed or member.record("cancel") is not None or self._ended(member):
+            return
+        with contextlib.suppress(FileExistsError):
+            member.path("claim").symlink_to(self._job)
+        if member.owner() != self._job or member.is_closed:
+            return
+        if member.record("cancel") is not None:
+            # The wish came before the claim, and found no job to tell: this is its answer.
+            self._write_end(member, code=_KILLED + signal.SIGTERM, told="TERM")
+            return
+        intent = member.record("intent") or {}
+        started = {"node": self._node, "restart": self._restart, "gpus": self._gpus}
+        self._write(member, "start", started)
+        command = [str(part).replace(ATTEMPT, member.there) for part in intent.get("command", ())]
+        module = self._import(command)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            self._be_member(member, command=command, module=module, intent=intent, parent=parent)
+        self._hands[pid] = _Hand(member, pid, time.monotonic())
+
+    def _ended(self, member: Attempt) -> bool:
+        """Whether a member ended by itself in an earlier life; what TERM ended then is done again."""
+        end = member.record("end")
+        return end is not None and end.get("signal") != "TERM"
+
+    def _import(self, command: Sequence[str]) -> ModuleType | None:
+        """Import the module that a command runs in this very Python; None for any other command."""
+        name = module_of(command)
+        if name is None:
+            return None
+        if name not in self._modules:
+            try:
+                module = self._modules[name] = importlib.import_module(name)
+                if hasattr(module, "prepare"):
+                    module.prepare(arguments_of(command))
+            except Exception:  # noqa: BLE001 - each member meets the same and says so in its own log
+                traceback.print_exc()
+            gc.collect()
+            gc.freeze()  # what all share stays shared
+        return self._modules.get(name)
+
+    def _be_member(
+        self, member: Attempt, *, command: list[str], module: ModuleType | None, intent: dict[str, Any], parent: int
+    ) -> NoReturn:
+        """Be the process of one member, just forked."""
+        code = _KILLED - 1
+        try:
+            self._settle_in(member, parent=parent)
+            if module is None:
+                _execute(command)
+            code = _call(module, command)
+            if code == 0 and intent.get("then") and hasattr(module, "follow"):
+                self._go_on(member, module=module, command=command, then=tuple(intent["then"]))
+        except BaseException:  # noqa: BLE001 - a forked process must never return into the loop of its parent
+            traceback.print_exc()
+        finally:
+            with contextlib.suppress(BaseException):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(code)
+
+    def _settle_in(self, member: Attempt, *, parent: int) -> None:
+        """Make the surroundings of a job: own log, no input, own folder and name, default signals."""
+        if self._libc is not None:
+            self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(_KILLED + signal.SIGKILL)
+        empty, log = os.open(os.devnull, os.O_RDONLY), os.open(member.path("log.txt"), _APPEND, 0o666)
+        for source, target in ((empty, 0), (log, 1), (log, 2)):
+            os.dup2(source, target)
+        os.chdir(member.folder)
+        os.environ["SLURM_JOB_NAME"] = member.token
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+    def _go_on(self, member: Attempt, *, module: ModuleType, command: list[str], then: tuple[str, ...]) -> None:
+        """Begin what follows on a member that is done; what cannot be is left to whoever waits."""
+        if self._pack.record("cancel") is not None:
+            return
+        try:
+            begin = partial(begin_follower, self._root, member)
+            module.follow(arguments_of(command), then, run_id=member.run_id or "", begin=begin)
+        except Exception:  # noqa: BLE001 - the member itself is done
+            traceback.print_exc()
+
+    def _reap(self) -> bool:
+        """Take in the ends of members; tell whether one was ended by a TERM that was not ours.
+
+        A follower is a member before its forerunner has ended for anybody else.
+        """
+        ended = False
+        for hand in list(self._hands.values()):
+            pid, status, used = os.wait4(hand.pid, os.WNOHANG)
+            if pid == 0:
+                continue
+            del self._hands[hand.pid]
+            code = os.waitstatus_to_exitcode(status)
+            ended = ended or (code in _OF_TERM and not hand.told)
+            with _surviving():
+                self._append_follower(hand.member)
+            with _surviving():
+                self._write_end(hand.member, code=code if code >= 0 else _KILLED - code, told=hand.told, used=used)
+        return ended
+
+    def _append_follower(self, member: Attempt) -> None:
+        follower = find_follower(self._root, after=member)
+        if follower is not None:
+            self._pack.add_member(follower)
+            self._left.appendleft(follower)
+
+    def _write_end(
+        self, member: Attempt, *, code: int, told: str = "", used: resource.struct_rusage | None = None
+    ) -> None:
+        told = told or ("TERM" if code == _KILLED + signal.SIGTERM else "")
+        cpu = "" if used is None else f"0m{used.ru_utime:.3f}s 0m{used.ru_stime:.3f}s"
+        values = {"rc": code, "signal": told, "node": self._node, "restart": self._restart, "cpu": cpu}
+        self._write(member, "end", values)
+        mark = member.inbox / member.token
+        mark.touch()
+        if member.is_closed:
+            mark.unlink(missing_ok=True)  # whoever read the end before the mark was there has looked for it already
+
+    def _write(self, member: Attempt, name: str, values: dict[str, object]) -> None:
+        """Write a record as a job's script does: whole, and not flushed, since a lost node loses the job as well."""
+        temporary = member.path(f".{name}.{self._restart}")
+        temporary.write_text(json.dumps({"job": self._job, **values, "t": time.time()}) + "\n")
+        temporary.replace(member.path(f"{name}.json"))
+
+    def _look(self) -> None:
+        """Tell members what they have to be told: the allocation ends, somebody wants one no more, one is overdue."""
+        now = time.monotonic()
+        if not self._stop and now - self._looked < _LOOK_S:
+            return
+        self._looked = now
+        for hand in self._hands.values():
+            if self._stop:
+                self._tell(hand, self._stop)
+            elif hand.member.record("cancel") is not None:
+                self._tell(hand, "TERM")
+            elif self._limit_s and now - hand.began >= self._limit_s:
+                self._tell(hand, "USR1")
+                if now - hand.began >= self._limit_s + self._overdue_s:
+                    os.kill(hand.pid, signal.SIGTERM)  # it is still the time that has ended it
+
+    def _tell(self, hand: _Hand, name: str) -> None:
+        if hand.told not in (name, "TERM"):
+            hand.told = name
+            os.kill(hand.pid, signal.Signals[f"SIG{name}"])
+
+
+@contextlib.contextmanager
+def _surviving() -> Iterator[None]:
+    """Let trouble with one member's folder, or for want of processes, be that member's and not that of all in hand."""
+    try:
+        yield
+    except OSError:
+        traceback.print_exc()
+
+
+def module_of(command: Sequence[str]) -> str | None:
+    """Name of the module that a command has this very Python run; None for any other command."""
+    own = sys.orig_argv[0]
+    if "-m" not in command or command[0] != own:
+        return None
+    at = command.index("-m")
+    return command[at + 1] if at + 1 < len(command) and all(part.startswith("-") for part in command[1:at]) else None
+
+
+def arguments_of(command: Sequence[str]) -> list[str]:
+    """Arguments of the module that a command runs."""
+    return list(command[command.index("-m") + 2 :])
+
+
+def _execute(command: list[str]) -> NoReturn:
+    """Become another program; its log names it where it is not there."""
+    try:
+        os.execvp(command[0], command)  # noqa: S606 - no shell is the point
+    except OSError as error:
+        sys.stderr.write(f"{command[0]}: {error.strerror}\n")
+        raise
+
+
+def _call(module: ModuleType, command: Sequence[str]) -> int:
+    """Call a module's `main` as its own process would; its exit code."""
+    sys.argv = [module.__file__ or module.__name__, *arguments_of(command)]
+    try:
+        code = module.main(arguments_of(command))
+    except SystemExit as ended:
+        code = ended.code
+    except Exception:  # noqa: BLE001 - as Python itself does at the end of a program
+        traceback.print_exc()
+        return 1
+    if isinstance(code, str):
+        sys.stderr.write(f"{code}\n")
+        return 1
+    return 0 if code is None else int(code) & 0xFF
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Work on one pack."""
+    parser = argparse.ArgumentParser(prog="morphseq_dagster.cluster.pilot.agent", description=__doc__)
+    parser.add_argument("pack", type=Path)
+    parser.add_argument("--workers", type=int, required=True)
+    parser.add_argument("--limit", type=int, default=0, help="seconds for each member; 0 for none")
+    options = parser.parse_args(arguments)
+    return PilotAgent(options.pack, workers=options.workers, limit_s=options.limit).work()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

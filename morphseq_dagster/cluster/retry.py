@@ -1,0 +1,77 @@
+"""Retries: which ends are worth another attempt, and what it should ask for.
+
+Holds a pure table. Attempts are counted by the client, per run; an error that the job itself reported is never tried
+again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from morphseq_dagster.cluster.job import Resources
+from morphseq_dagster.cluster.outcome import JobOutcome
+
+_TRIES: Final = {
+    JobOutcome.NODE: 2,
+    JobOutcome.PREEMPTED: 2,
+    JobOutcome.LOST: 2,
+    JobOutcome.CRASH: 1,
+    JobOutcome.OOM: 1,
+    JobOutcome.TIMEOUT: 1,
+    # Nothing ran: a client gave the attempt up before a job had claimed it.
+    JobOutcome.VOID: 5,
+}
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """What a step allows.
+
+    Parameters
+    ----------
+    more_memory
+        Whether a job that ran out of memory may ask for twice as much.
+    resumes
+        Whether work goes on where a time limit ended it.
+    """
+
+    more_memory: bool = True
+    resumes: bool = True
+
+
+def plan_retry(
+    outcome: JobOutcome,
+    *,
+    earlier: Sequence[JobOutcome],
+    resources: Resources,
+    node: str = "",
+    policy: RetryPolicy | None = None,
+) -> Resources | None:
+    """Plan another attempt; None when this end is final.
+
+    Parameters
+    ----------
+    outcome
+        How the last attempt ended.
+    earlier
+        How the attempts of the same run before it ended.
+    resources
+        What it had asked for.
+    node
+        Node that it ran on.
+    policy
+        What the step allows.
+    """
+    policy = policy or RetryPolicy()
+    if Counter(earlier)[outcome] >= _TRIES.get(outcome, 0):
+        return None
+    if outcome is JobOutcome.OOM:
+        return resources.with_memory_doubled() if policy.more_memory and resources.memory is not None else None
+    if outcome is JobOutcome.TIMEOUT:
+        return resources if policy.resumes else None
+    if outcome in (JobOutcome.NODE, JobOutcome.CRASH) and node:
+        return resources.without_nodes((node,))
+    return resources

@@ -1,0 +1,113 @@
+"""Worker: the process of a run under the parking launcher, seen from inside.
+
+Holds whether it may leave while a job works for it, and the leaving.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NoReturn
+
+import dagster as dg
+
+from morphseq_dagster.cluster.connection import close_connections
+from morphseq_dagster.cluster.executor import SuspendedRun
+from morphseq_dagster.cluster.orphans import note_parking
+from morphseq_dagster.cluster.suspend.state import VARIABLE, AwaitedJob, RunNote, RunNotes, Site
+from morphseq_dagster.engine.layout import Layout
+from morphseq_dagster.settings import SlurmSettings
+
+PARKED_TAG: Final = "morphseq/parked"
+"""Tag of a run: the job that it waits for without a process, and where; `no` when it has a process again."""
+AT_WORK: Final = "no"
+
+
+def may_suspend(run_id: str) -> bool:
+    """Whether this process is the worker of this run, started by the parking launcher."""
+    return VARIABLE in os.environ and _path_of_note().stem == run_id
+
+
+def note_site(run_id: str, *, data_root: Path, slurm: SlurmSettings) -> None:
+    """Note where the jobs of this run will be, so that they can be cancelled when this process is gone."""
+    notes, note = _read(run_id)
+    site = Site(data_root=data_root, slurm=slurm)
+    if note.site != site:
+        notes.write(note.model_copy(update={"site": site}))
+
+
+def leave(parked: SuspendedRun, *, instance: dg.DagsterInstance, run: dg.DagsterRun, step_key: str) -> NoReturn:
+    """End this process; the launcher starts another one for the run when the job has ended.
+
+    Nothing is raised: Dagster would take it for a failure of the step. What a process gives back at its end is given
+    back here: claims were released on the way, slots of pools, the login and child processes follow.
+    """
+    # A cancel that comes now finds a parked run in a moment.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    attempt, request = parked.live.attempt, parked.request
+    folder = Layout(Path(request.data_root)).relative(attempt.folder)
+    notes, note = _read(run.run_id)
+    told = AwaitedJob(
+        step=request.step,
+        experiment=request.experiment,
+        key=attempt.folder.parent.name,
+        number=attempt.number,
+        job=parked.live.job,
+        folder=folder,
+        since=time.time(),
+    )
+    with _never_stopping():
+        note_parking(attempt)
+    notes.write(note.model_copy(update={"parked": told, "crashes": 0}))
+    # From here on the run is parked, whatever happens to this process.
+    with _never_stopping():
+        instance.add_run_tags(run.run_id, {PARKED_TAG: f"job {told.job} in {folder}"})
+        instance.report_engine_event(
+            f"Parked: job {told.job} works on {told.step}; this process (pid: {os.getpid()}) ends, the run resumes when"
+            f" the job has ended. Its folder: {attempt.folder}",
+            run,
+            step_key=step_key,
+        )
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+    with _never_stopping():
+        close_connections()
+    with _never_stopping():
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    _end_children()
+    os._exit(0)
+
+
+@contextlib.contextmanager
+def _never_stopping() -> Iterator[None]:
+    """Print what fails instead of raising it: the run is parked, and an error would be told as the step's."""
+    try:
+        yield
+    except Exception:  # noqa: BLE001 - printed
+        traceback.print_exc()
+
+
+def _path_of_note() -> Path:
+    return Path(os.environ.get(VARIABLE, ""))
+
+
+def _read(run_id: str) -> tuple[RunNotes, RunNote]:
+    notes = RunNotes(_path_of_note().parent.parent)
+    return notes, notes.read(run_id) or RunNote(run_id=run_id)
+
+
+def _end_children() -> None:
+    """End the helpers that Dagster keeps for copying output; they would notice by themselves a second later."""
+    for path in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for text in path.read_text().split():
+                os.kill(int(text), signal.SIGTERM)

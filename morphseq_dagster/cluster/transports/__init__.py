@@ -1,0 +1,1 @@
+"""Ways to the host where the commands of the scheduler are run."""

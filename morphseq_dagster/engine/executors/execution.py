@@ -1,0 +1,261 @@
+"""Execution: run a step's body with accounting, and make the record of what it staged.
+
+Holds what is equal at every place. Does not claim (`session`) and does not choose the place (`place`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from morphseq_dagster.engine.contract.crew import WorkerLostError, employing
+from morphseq_dagster.engine.contract.step import StepRequest, StepSpec
+from morphseq_dagster.engine.executors.allocation import Allocation, use_threads
+from morphseq_dagster.engine.executors.environment import describe_environment
+from morphseq_dagster.engine.layout import Layout
+from morphseq_dagster.engine.storage.atomic_io import host_name, write_durably
+from morphseq_dagster.engine.storage.checkpoints import clear_checkpoints
+from morphseq_dagster.engine.storage.commit import commit
+from morphseq_dagster.engine.storage.records import (
+    Failure,
+    OutputVerdict,
+    Record,
+    compare_output,
+    read_failure,
+    read_record,
+    write_failure,
+)
+from morphseq_dagster.engine.storage.staging import Staged
+from morphseq_dagster.errors import MorphseqError, PermanentError, report
+
+if TYPE_CHECKING:  # the runner, which starts once per job, has no use for the scheduler's client
+    from morphseq_dagster.cluster.usage import JobFacts
+
+_LOG = logging.getLogger(__name__)
+HERE: Final = "process"
+"""Name of the place that is the calling process."""
+
+
+@dataclass(frozen=True)
+class Executed:
+    """A staged result with the account of its making, ready to be committed."""
+
+    request: StepRequest
+    staged: Staged
+    started_at: str
+    finished_at: str
+    seconds: float
+    cpu_seconds: float
+    place: str
+
+
+@dataclass(frozen=True)
+class Committed:
+    """A result that another process has published already; to be verified, not committed.
+
+    Parameters
+    ----------
+    request, record
+        What was asked, and the record of what was published.
+    job
+        The cluster job that did it; None on one machine.
+    """
+
+    request: StepRequest
+    record: Record
+    job: JobFacts | None = None
+
+
+def execute_body(spec: StepSpec, *, request: StepRequest, place: str, allocation: Allocation | None = None) -> Executed:
+    """Run a step's body in this process and time it; a failure is recorded before it is raised.
+
+    Parameters
+    ----------
+    spec, request, place
+        What runs, on what, and the place's name for the record.
+    allocation
+        What was given to this process; None leaves its thread pools alone and computes well after well.
+
+    Raises
+    ------
+    PermanentError
+        When the code here is another version than the request asks for.
+    WorkerLostError
+        When a worker died; recorded by whoever started this process, where that is not the caller's own.
+    """
+    try:
+        return _execute(spec, request=request, place=place, allocation=allocation)
+    except BaseException as error:
+        if not (isinstance(error, WorkerLostError) and place != HERE):
+            fail_request(request.layout(), request=request, error=error)
+        raise
+
+
+def _execute(spec: StepSpec, *, request: StepRequest, place: str, allocation: Allocation | None) -> Executed:
+    if spec.version != request.version:
+        raise PermanentError(
+            expected=f"version {request.version} of step {request.step}",
+            found=f"version {spec.version}",
+            where=f"place {place}, host {host_name()}",
+            remedy="install the same release at every place",
+        )
+    started_at, clock, cpu = _now(), time.monotonic(), _cpu_seconds()
+    body = spec.load()
+    if allocation is not None:
+        use_threads(allocation)
+    with employing(allocation.crew(spec) if allocation is not None else None):
+        result = body(request)
+    return Executed(
+        request=request,
+        staged=result.staged,
+        started_at=started_at,
+        finished_at=_now(),
+        seconds=round(time.monotonic() - clock, 3),
+        cpu_seconds=round(_cpu_seconds() - cpu, 3),
+        place=place,
+    )
+
+
+def publish(layout: Layout, *, executed: Executed) -> Record:
+    """Commit an executed step with its record; a failing commit leaves a failure record."""
+    staged = executed.staged
+    try:
+        try:
+            record = _make_record(layout, executed=executed)
+        except BaseException:
+            staged.discard()
+            raise
+        commit(layout, staged=staged, record=record)
+    except BaseException as error:
+        fail_request(layout, request=executed.request, error=error)
+        raise
+    if staged.preview is not None:
+        try:
+            write_durably(layout.preview(record.step, experiment=record.experiment), staged.preview)
+        except OSError as error:  # the artifact is published: a picture of it that is lost undoes nothing
+            _LOG.warning("the preview of %s could not be written: %s", record.step, error)
+    clear_checkpoints(layout.checkpoints(record.step, experiment=record.experiment))
+    return record
+
+
+def verify(layout: Layout, *, committed: Committed) -> Record:
+    """Check what another place published: the record on disk answers the request and the file is the recorded one.
+
+    Raises
+    ------
+    PermanentError
+        On any mismatch.
+    """
+    request = committed.request
+    record = read_record(layout, primary=layout.absolute(request.output))
+    if record is None or record.request_key != request.key:
+        found = "no record" if record is None else f"a record of request {record.request_key[:12]}"
+    else:
+        verdict = compare_output(layout, record=record)
+        if verdict is OutputVerdict.AS_RECORDED:
+            return record
+        found = f"an output that is {verdict.value}"
+    raise PermanentError(
+        expected=f"the recorded result of request {request.key[:12]}",
+        found=found,
+        where=request.output,
+        remedy="check that both places see the same data root, then run the step again",
+    )
+
+
+def fail_request(layout: Layout, *, request: StepRequest, error: BaseException) -> None:
+    """Store why a request failed."""
+    note_failure(
+        layout,
+        output=request.output,
+        step=request.step,
+        experiment=request.experiment,
+        run_id=request.run_id,
+        error=error,
+        request_key=request.key,
+    )
+
+
+def note_failure(
+    layout: Layout,
+    *,
+    output: str,
+    step: str,
+    experiment: str,
+    run_id: str,
+    error: BaseException,
+    request_key: str = "",
+) -> None:
+    """Store why a step failed, unless the disk refuses that as well (the error itself is then all there is).
+
+    `request_key` is empty where the request itself could not be made, because an input is missing, say.
+    """
+    primary = layout.absolute(output)
+    try:
+        earlier = read_failure(layout, primary=primary)
+    except (MorphseqError, OSError):
+        earlier = None  # a damaged failure record is replaced
+    tries = earlier.tries + 1 if earlier is not None and earlier.request_key == request_key else 1
+    failure = Failure(
+        step=step,
+        experiment=experiment,
+        request_key=request_key,
+        error=report(error),
+        run_id=run_id,
+        host=host_name(),
+        failed_at=_now(),
+        tries=tries,
+    )
+    try:
+        write_failure(layout, primary=primary, failure=failure)
+    except OSError as refused:
+        error.add_note(f"the failure could not be recorded either: {refused}")
+
+
+def _make_record(layout: Layout, *, executed: Executed) -> Record:
+    request, staged = executed.request, executed.staged
+    return Record(
+        step=request.step,
+        experiment=request.experiment,
+        status=staged.status,
+        data_version=staged.data_version,
+        output=staged.describe(layout),
+        inputs=request.inputs,
+        step_version=request.version,
+        recipe=request.recipe,
+        recipe_hash=request.recipe_hash,
+        request_key=request.key,
+        backend=staged.backend,
+        counts=dict(staged.counts),
+        wells=dict(staged.wells),
+        warnings=staged.warnings,
+        run_id=request.run_id,
+        place=executed.place,
+        environment=describe_environment().hash,
+        host=host_name(),
+        pid=os.getpid(),
+        started_at=executed.started_at,
+        finished_at=executed.finished_at,
+        seconds=executed.seconds,
+        cpu_seconds=executed.cpu_seconds,
+    )
+
+
+def read_request(path: Path) -> StepRequest:
+    """Read a request file."""
+    return StepRequest.model_validate_json(path.read_bytes())
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _cpu_seconds() -> float:
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime

@@ -1,0 +1,235 @@
+"""Session: the way of one step of one experiment - claim, roll forward, request, "nothing changed" test, run, commit.
+
+Holds the order of these and the rule of the test. Used by assets, command line and tests alike.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from morphseq_dagster.cluster.open_jobs import find_open_jobs, recall_job, refuse_beside_jobs
+from morphseq_dagster.engine.contract.step import StepRequest, StepSpec
+from morphseq_dagster.engine.executors.execution import Committed, Executed, fail_request, note_failure, publish, verify
+from morphseq_dagster.engine.executors.local import Executor
+from morphseq_dagster.engine.executors.runner_outcome import SLURM
+from morphseq_dagster.engine.layout import COHORT, Layout
+from morphseq_dagster.engine.storage.checkpoints import clear_checkpoints
+from morphseq_dagster.engine.storage.commit import is_interrupted, roll_forward
+from morphseq_dagster.engine.storage.records import (
+    MAX_WELL_TRIES,
+    OutputVerdict,
+    Record,
+    clear_failure,
+    compare_output,
+    read_record,
+)
+from morphseq_dagster.engine.storage.step_locks import StepLock, hold_lock
+from morphseq_dagster.engine.storage.untracked_files import find_untracked, put_aside
+from morphseq_dagster.engine.workspace import Workspace
+from morphseq_dagster.errors import MorphseqError, PermanentError, report, restore
+from morphseq_dagster.identifiers import check_experiment
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LockedStep:
+    """A claimed step: its request, and its record if nothing changed since."""
+
+    request: StepRequest
+    cached: Record | None
+    recalled: Committed | None = None
+    """The record as the result of this very run, whose cluster job published it while the run was not there."""
+
+
+@contextmanager
+def lock_step(
+    spec: StepSpec,
+    *,
+    workspace: Workspace,
+    experiment: str,
+    run_id: str,
+    force: bool = False,
+    repeated: bool = False,
+    replace_foreign: bool = False,
+    on_wait: Callable[[StepLock], None] | None = None,
+    make_request: Callable[[], StepRequest] | None = None,
+) -> Iterator[LockedStep]:
+    """Claim a step and find out whether it must run; the claim lasts as long as the `with` block.
+
+    Parameters
+    ----------
+    spec, workspace, experiment, run_id
+        What runs, where, and on whose behalf.
+    force
+        Run although nothing changed.
+    repeated
+        The run has finished this step already, in a process before this one: its result stands, also when it was
+        forced or has wells left to try.
+    replace_foreign
+        Put aside what lies at the artifact's place without a record, instead of refusing to run; `force` does too.
+    on_wait
+        Called with the holder when the step is at work elsewhere.
+    make_request
+        Makes the request inside the claim; the step's ordinary one unless given (the cohort has its own).
+
+    Raises
+    ------
+    MorphseqError
+        When the request cannot be made (an input is missing); recorded as the step's failure.
+    PermanentError
+        When the experiment's name is none: it becomes part of paths. When the result would replace files that no
+        record accounts for.
+    TransientError
+        When the operating system refuses something inside the block, with its remedy.
+    """
+    if experiment != COHORT:
+        check_experiment(experiment)
+    layout = workspace.layout
+    claim = layout.claim(spec.name, experiment=experiment)
+    force = force and not repeated
+    try:
+        with hold_lock(claim, run_id=run_id, on_wait=on_wait or _log_wait, over_silent=True):
+            if not find_open_jobs(layout, step=spec.name, experiment=experiment):
+                # Else a cluster job may be publishing right now; its place rolls forward when the job has ended.
+                roll_forward(layout, step=spec.name, experiment=experiment)
+            try:
+                request = (
+                    make_request()
+                    if make_request is not None
+                    else workspace.request(spec, experiment=experiment, run_id=run_id, force=force)
+                )
+            except MorphseqError as error:
+                output = layout.relative(workspace.output(spec, experiment=experiment))
+                note_failure(layout, output=output, step=spec.name, experiment=experiment, run_id=run_id, error=error)
+                raise
+            cached = None if force else find_answer(layout, request=request, again=not repeated)
+            if cached is not None and cached.condition == "pruned" and _is_needed(workspace, request=request):
+                cached = None
+            recalled = _recall(layout, request=request, cached=cached)
+            cached = cached if recalled is None else recalled.record
+            if cached is not None:
+                _forget_attempts(layout, request=request)
+            else:
+                _clear_place(layout, request=request, replace=force or replace_foreign)
+            yield LockedStep(request, cached, recalled=recalled)
+    except OSError as error:
+        raise restore(report(error)) from error
+
+
+def _recall(layout: Layout, *, request: StepRequest, cached: Record | None) -> Committed | None:
+    """Recall what a job of this run published; it was asked for just now, hence forced or not it is the answer."""
+    record = cached or read_record(layout, primary=layout.absolute(request.output))
+    if record is None or record.request_key != request.key:
+        return None
+    job = recall_job(layout, record=record, run_id=request.run_id)
+    if job is None or (cached is None and compare_output(layout, record=record) is not OutputVerdict.AS_RECORDED):
+        return None
+    return Committed(request, record, job=job)
+
+
+def _forget_attempts(layout: Layout, *, request: StepRequest) -> None:
+    """Remove what attempts with other inputs or recipes left, now that the published result answers again."""
+    clear_failure(layout, primary=layout.absolute(request.output))
+    clear_checkpoints(layout.checkpoints(request.step, experiment=request.experiment))
+
+
+def _clear_place(layout: Layout, *, request: StepRequest, replace: bool) -> None:
+    """Refuse to replace files that no record accounts for, or put them aside.
+
+    What a crash left is none of these: its publication has been rolled forward, or a job's journal still stands.
+    """
+    step, experiment, primary = request.step, request.experiment, layout.absolute(request.output)
+    foreign = list(find_untracked(layout, step=step, experiment=experiment, primary=primary))
+    if not foreign or is_interrupted(layout, step=step, experiment=experiment):
+        return
+    if find_open_jobs(layout, step=step, experiment=experiment):
+        return
+    if replace:
+        for path in foreign:
+            _LOG.info("%s lay there without a record, it is kept as %s", path, put_aside(layout, path))
+        return
+    error = PermanentError(
+        expected=f"an empty place for the result of {step}, or one with a record",
+        found=f"{len(foreign)} files without a record, the first: {layout.relative(foreign[0])}",
+        where=request.output,
+        remedy=f"`morphseq adopt --experiments {experiment}` checks them and gives them a record; "
+        f"`morphseq reconcile --discard {request.output}` puts them aside, and so does --force",
+    )
+    fail_request(layout, request=request, error=error)
+    raise error
+
+
+def find_answer(layout: Layout, *, request: StepRequest, thorough: bool = False, again: bool = True) -> Record | None:
+    """Find the record that answers a request: same key, output as recorded, no well left to try `again`.
+
+    An edit by hand that was declared valid answers every request; what was pruned counts as there.
+
+    Raises
+    ------
+    PermanentError
+        When a declared edit was edited again: computing would destroy what a person wanted kept.
+    """
+    record = read_record(layout, primary=layout.absolute(request.output))
+    if record is None or record.condition == "discarded":
+        return None
+    if record.origin == "external_edit" and record.condition == "published":
+        return _find_edit(layout, record=record, thorough=thorough)
+    left = any(well.transient and well.tries < MAX_WELL_TRIES for well in record.wells.values())
+    if (left and again) or record.request_key != request.key:
+        return None
+    stands = record.condition == "pruned" or (
+        compare_output(layout, record=record, thorough=thorough) is OutputVerdict.AS_RECORDED
+    )
+    return record if stands else None
+
+
+def _find_edit(layout: Layout, *, record: Record, thorough: bool) -> Record | None:
+    """Find a declared edit unchanged, or gone; changed once more it waits for a person."""
+    verdict = compare_output(layout, record=record, thorough=thorough)
+    if verdict is OutputVerdict.CHANGED:
+        raise PermanentError(
+            expected="the edit as it was kept",
+            found="another edit",
+            where=record.output.path,
+            remedy="`morphseq reconcile` keeps or discards it; --force computes it anew",
+        )
+    return record if verdict is OutputVerdict.AS_RECORDED else None
+
+
+def _is_needed(workspace: Workspace, *, request: StepRequest) -> bool:
+    """Whether a step after a pruned one will read its bytes."""
+    if request.experiment == COHORT:
+        return False
+    from morphseq_dagster.engine.planner.plan import needs_bytes  # it needs this module's rule of the test
+
+    return needs_bytes(workspace, experiment=request.experiment, step=request.step)
+
+
+def run_locked(session: LockedStep, *, spec: StepSpec, place: Executor) -> Executed | Committed:
+    """Run a claimed step at its place, which records a failure before it raises it."""
+    if place.name != SLURM:
+        refuse_beside_jobs(session.request.layout(), request=session.request, place=place.name)
+    return place.run(spec, request=session.request)
+
+
+def discard_unpublished(layout: Layout, *, outcome: Executed | Committed) -> None:
+    """Remove what was staged and will never be committed; what is published or promised by a journal stays."""
+    if isinstance(outcome, Executed):
+        request = outcome.request
+        if not is_interrupted(layout, step=request.step, experiment=request.experiment):
+            outcome.staged.discard()
+
+
+def finish(layout: Layout, *, outcome: Executed | Committed) -> Record:
+    """Commit what ran here; verify what another place committed."""
+    if isinstance(outcome, Executed):
+        return publish(layout, executed=outcome)
+    return verify(layout, committed=outcome)
+
+
+def _log_wait(claim: StepLock) -> None:
+    _LOG.info("waiting for %s", claim.holder())

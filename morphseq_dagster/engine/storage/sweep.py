@@ -1,0 +1,154 @@
+"""Sweep: finish interrupted publications and remove temporaries whose writer is dead.
+
+A temporary of this host is judged by its process; one of another host by its age and by the claims that are held, never
+by a process number.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from morphseq_dagster.engine.layout import Layout
+from morphseq_dagster.engine.storage.atomic_io import (
+    TemporaryName,
+    host_name,
+    parse_message,
+    parse_temporary,
+    remove_folder,
+)
+from morphseq_dagster.engine.storage.commit import read_journal, roll_forward
+from morphseq_dagster.engine.storage.step_locks import break_dead_lock, hold_lock, process_is_gone, read_lock
+from morphseq_dagster.errors import MorphseqError, PermanentError, TransientError
+
+FOREIGN_AGE_S = 24 * 3600.0
+"""Age in seconds from which another host's temporary counts as left behind (no writer stages for a day unseen)."""
+
+
+@dataclass(frozen=True)
+class SweepReport:
+    """What a sweep did."""
+
+    rolled_forward: tuple[str, ...]
+    removed: tuple[str, ...]
+    broken_claims: tuple[str, ...]
+    kept: tuple[str, ...]
+
+
+def sweep(
+    layout: Layout, *, run_id: str = "sweep", is_at_work: Callable[[str, str], bool] = lambda _experiment, _step: False
+) -> SweepReport:
+    """Break dead claims, roll publications forward and remove orphans; live work is left alone, and nothing waits.
+
+    What cannot be understood (a damaged claim or journal) is kept and named in the report.
+
+    Parameters
+    ----------
+    layout, run_id
+        Where, and on whose behalf.
+    is_at_work
+        Whether something that outlives its claim may be publishing a step of an experiment: a job on a cluster.
+    """
+    broken: list[str] = []
+    rolled: list[str] = []
+    removed: list[str] = []
+    kept: list[str] = []
+    for path in _listed(layout.private / "claims"):
+        try:
+            if break_dead_lock(path):
+                broken.append(layout.relative(path))
+        except TransientError:
+            kept.append(layout.relative(path))
+    for path in _listed(layout.private / "pending"):
+        finished = _finish(layout, journal=path, run_id=run_id, is_at_work=is_at_work)
+        (rolled if finished else kept).append(layout.relative(path))
+    for path in find_temporaries(layout):
+        # First the proof of death, then the promises: a dead writer can make no new ones.
+        if _is_orphan(layout, path) and layout.relative(path) not in _promised(layout):
+            _remove(path)
+            removed.append(layout.relative(path))
+        else:
+            kept.append(layout.relative(path))
+    return SweepReport(tuple(rolled), tuple(removed), tuple(broken), tuple(kept))
+
+
+def find_orphans(layout: Layout) -> Iterator[Path]:
+    """Yield the temporaries whose writer is dead and that no pending publication will still rename."""
+    for path in find_temporaries(layout):
+        if _is_orphan(layout, path) and layout.relative(path) not in _promised(layout):
+            yield path
+
+
+def find_temporaries(layout: Layout) -> Iterator[Path]:
+    """Yield whatever a publication, claim, checkpoint or message between processes may have left behind."""
+    private = (Path(parent) for parent, _, _ in os.walk(layout.private))
+    for folder in list(dict.fromkeys([*layout.publication_folders(), *private])):
+        for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+            if _writer(path) is not None:
+                yield path
+
+
+def _listed(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.json")) if folder.is_dir() else []
+
+
+def _writer(path: Path) -> TemporaryName | None:
+    return parse_temporary(path.name) or parse_message(path.name)
+
+
+def _finish(layout: Layout, *, journal: Path, run_id: str, is_at_work: Callable[[str, str], bool]) -> bool:
+    """Roll one publication forward unless its step is at work."""
+    experiment, _, step = journal.stem.rpartition(".")
+    try:
+        with hold_lock(layout.claim(step, experiment=experiment), run_id=run_id, patience_s=0.0):
+            if is_at_work(experiment, step):
+                return False
+            roll_forward(layout, step=step, experiment=experiment)
+    except MorphseqError:
+        return False
+    return True
+
+
+def _promised(layout: Layout) -> set[str]:
+    """Temporaries that a pending publication will still rename: they are no orphans, whoever wrote them."""
+    promised: set[str] = set()
+    for path in _listed(layout.private / "pending"):
+        with contextlib.suppress(PermanentError):  # a damaged journal can promise nothing
+            journal = read_journal(path)
+            promised |= {move.temporary for move in journal.moves} if journal is not None else set()
+    return promised
+
+
+def _is_orphan(layout: Layout, path: Path) -> bool:
+    name = _writer(path)
+    if name is None:
+        return False
+    if name.host == host_name():
+        return process_is_gone(name.pid)
+    try:
+        age = time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return False
+    return age > FOREIGN_AGE_S and not _host_holds_a_claim(layout, name.host)
+
+
+def _host_holds_a_claim(layout: Layout, host: str) -> bool:
+    for path in _listed(layout.private / "claims"):
+        try:
+            claim = read_lock(path)
+        except TransientError:
+            return True  # whose it is cannot be told
+        if claim is not None and claim.host == host:
+            return True
+    return False
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        remove_folder(path)
+    else:
+        path.unlink(missing_ok=True)

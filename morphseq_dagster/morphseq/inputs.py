@@ -1,0 +1,74 @@
+"""Registered inputs: files that a microscope, a lab or a person supplies, found for one experiment and hashed.
+
+Holds the finders that the registry names. Absent is None; two raw folders of one name are an error.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from morphseq_dagster.engine.layout import MICROSCOPES, SENTINELS, Layout
+from morphseq_dagster.engine.storage.hashing import hash_bytes
+from morphseq_dagster.engine.storage.records import list_names
+from morphseq_dagster.errors import PermanentError
+
+
+def find_raw_folder(layout: Layout, experiment: str) -> Path | None:
+    """Raw folder of an experiment.
+
+    Raises
+    ------
+    PermanentError
+        When two microscopes have a folder of this name.
+    """
+    found = [f for m in MICROSCOPES if (f := layout.raw_folder(m, experiment=experiment)).is_dir()]
+    if len(found) > 1:
+        raise PermanentError(
+            expected="the raw folder below one microscope",
+            found="several: " + ", ".join(layout.relative(f) for f in found),
+            where=f"experiment {experiment}",
+            remedy="rename one of the folders",
+        )
+    return found[0] if found else layout.raw_root / MICROSCOPES[0] / experiment
+
+
+def is_raw_file(name: str) -> bool:
+    """Whether a file, named relative to its raw folder, is part of the acquisition: no hidden file, no sentinel."""
+    return name not in SENTINELS and not name.rpartition("/")[2].startswith(".")
+
+
+def digest_listing(layout: Layout, folder: Path) -> str:
+    """Digest of path, size and time of every raw file: says whether to look again, not what changed."""
+    del layout
+    lines = [f"{name}\0{s.st_size}\0{s.st_mtime_ns}" for name, s in list_names(folder) if is_raw_file(name)]
+    return hash_bytes("\n".join([folder.parent.name, *sorted(lines)]).encode())
+
+
+def find_plate_workbook(layout: Layout, experiment: str) -> Path | None:
+    """Plate workbook by the search order of the spec (science 2)."""
+    from morphseq_dagster.plate.workbook_search import find_workbook
+
+    return find_workbook(layout.workbook_folders, experiment=experiment).path
+
+
+def find_perturbation_key(layout: Layout, experiment: str) -> Path | None:
+    """Perturbation names of the lab, the same for all experiments."""
+    del experiment
+    return layout.perturbation_key
+
+
+def find_curation(layout: Layout, experiment: str) -> Path | None:
+    """Overrides by hand."""
+    return layout.curation(experiment)
+
+
+def find_area_reference(layout: Layout, experiment: str) -> Path | None:
+    """Percentiles of embryo area against stage, the same for all experiments."""
+    del experiment
+    return layout.area_reference
+
+
+def find_stage_reference(layout: Layout, experiment: str) -> Path | None:
+    """Embryo area against stage, the same for all experiments."""
+    del experiment
+    return layout.stage_reference

@@ -1,0 +1,222 @@
+"""Step `ff_images`: one focused, stitched 8-bit frame per well and time, well by well.
+
+Holds the reading of raw sources into the published frames and their manifest. Focus and stitching are `imaging`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+from morphseq_dagster.engine.contract.context import Account, StepContext
+from morphseq_dagster.engine.contract.step import StepRequest, StepResult
+from morphseq_dagster.engine.contract.wells import WellTask, map_wells
+from morphseq_dagster.engine.storage.checkpoints import WellPayload
+from morphseq_dagster.engine.storage.hashing import hash_file
+from morphseq_dagster.engine.tables.document import parse_document
+from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.imaging.frames_folder import TABLE_NAME
+from morphseq_dagster.imaging.microscopes import open_source
+from morphseq_dagster.imaging.pictures import encode_jpeg
+from morphseq_dagster.imaging.sources import FocusedFrame, Microscope, RawFrame, RawProblem, RawScan
+from morphseq_dagster.morphseq.contracts.ff_images import FfImages, FrameEntry, TilePlacement
+from morphseq_dagster.morphseq.contracts.raw_manifest import RawFile, RawManifest
+from morphseq_dagster.morphseq.recipes import FfImagesRecipe
+from morphseq_dagster.morphseq.steps.image_sets import link_entries
+from morphseq_dagster.morphseq.steps.previews import contact_sheet
+
+
+def run(request: StepRequest) -> StepResult:
+    """Make the frames of an experiment."""
+    context = StepContext(request)
+    recipe = context.recipe(FfImagesRecipe)
+    raw = context.document("raw_manifest", RawManifest)
+    folder = context.layout.raw_folder(raw.microscope, experiment=context.experiment)
+    source = open_source(folder, microscope=cast("Microscope", raw.microscope), settings=recipe.focus)
+    listed = {file.path: file for file in raw.files}
+    # Before the scan reads it: a table edited in between is then found changed, not taken for the one that was read.
+    tables = _hash_unread(folder, [listed[TABLE_NAME]] if TABLE_NAME in listed else [])
+    scan = _make_portable(source.scan(), context=context)
+    _refuse_channels(scan, folder=folder)
+    problems = {well: scan.problems_of(well) for well in {p.well for p in scan.problems if p.well is not None}}
+    wells = sorted({*scan.wells, *problems})
+    tasks = [WellTask(well, _inputs(scan.frames_of(well), listed, problems.get(well, ()))) for well in wells]
+    target = context.layout.folders("ff_images", experiment=context.experiment)[0]
+
+    def compute(task: WellTask) -> WellPayload:
+        frames = scan.frames_of(task.well)
+        if not frames:
+            raise _lost(problems[task.well])
+        entries, files = [], {}
+        for frame in frames:
+            name = frame_name(frame, microscope=raw.microscope)
+            focused = source.full_focus(frame, settings=recipe.focus)
+            files[name] = focused.encoded or encode_jpeg(focused.pixels, quality=recipe.jpeg_quality)
+            entries.append(_entry(frame, focused, path=context.layout.relative(target / name)).model_dump(mode="json"))
+        _refuse_unequal(entries, well=task.well)
+        return WellPayload({"frames": entries}, dict(files))
+
+    published = _published_frames(context)
+
+    def restore(task: WellTask) -> WellPayload | None:
+        entries = published.get(task.well)
+        if entries is None:
+            return None
+        files: dict[str, bytes | Path] = {Path(e["path"]).name: context.layout.absolute(e["path"]) for e in entries}
+        return WellPayload({"frames": entries}, files)
+
+    done = map_wells(context, tasks=tasks, compute=compute, restore=restore, max_failed_share=recipe.max_failed_share)
+    frames = tuple(FrameEntry.model_validate(e) for payload in done.payloads.values() for e in payload.data["frames"])
+    files = {target / n: Path(str(p)) for payload in done.payloads.values() for n, p in payload.files.items()}
+    failed = {well: state.reason for well, state in done.states.items() if state.status == "failed"}
+    unread = [listed[path] for well in failed for frame in scan.frames_of(well) for path in frame.files]
+    manifest = FfImages(
+        experiment_id=context.experiment,
+        files=link_entries(context.layout, files),
+        microscope=raw.microscope,
+        polarity=source.polarity,
+        frames=tuple(sorted(frames, key=lambda f: (f.well, f.channel, f.time_int))),
+        failed_wells=failed,
+        also_read=tables | _hash_unread(folder, unread),
+        problems=tuple(str(problem) for problem in scan.problems),
+    )
+    account = Account(
+        # A frame that is lost to the scan is no failed well, and yet the result is not whole.
+        status="degraded" if scan.problems else "ok",
+        wells=done.states,
+        counts={"frames": len(frames), "wells": len(done.payloads), "wells_computed": done.computed},
+        warnings=manifest.problems,
+        preview=contact_sheet([files[p] for p in sorted(files)]),
+    )
+    return context.stage_images(files, manifest=manifest, folders=(target,), account=account)
+
+
+def frame_name(frame: RawFrame, *, microscope: str) -> str:
+    """File name of a frame: the channel token is absent for Keyence (spec, orchestration 1.4)."""
+    channel = "" if microscope == "Keyence" else f"_ch{frame.channel:02d}"
+    return f"{frame.well}_t{frame.time_int:04d}{channel}_stitch.jpg"
+
+
+def _make_portable(scan: RawScan, *, context: StepContext) -> RawScan:
+    problems = (
+        replace(problem, where=context.portable(problem.where), found=context.portable(problem.found))
+        for problem in scan.problems
+    )
+    return replace(scan, problems=tuple(problems))
+
+
+def _hash_unread(folder: Path, files: Sequence[RawFile]) -> dict[str, str]:
+    """Hash raw files that no frame's entry speaks of; blank where a file is not the listed one any more."""
+    hashes = {}
+    for file in files:
+        path = folder / file.path
+        try:
+            status = path.stat()
+            same = (status.st_size, status.st_mtime_ns) == (file.size, file.mtime_ns)
+            hashes[file.path] = hash_file(path) if same else ""
+        except OSError:
+            hashes[file.path] = ""
+    return dict(sorted(hashes.items()))
+
+
+def _refuse_channels(scan: RawScan, *, folder: Path) -> None:
+    """Refuse several channels: images, embryos and rows are told apart by well and time alone."""
+    channels = sorted({frame.channel for frame in scan.frames})
+    if len(channels) > 1:
+        raise PermanentError(
+            expected="frames of one channel",
+            found=f"channels {', '.join(map(str, channels))}",
+            where=str(folder),
+            remedy=f"keep the brightfield rows of {TABLE_NAME} alone; other channels may stay in the folder",
+        )
+
+
+def _inputs(
+    frames: Sequence[RawFrame], listed: Mapping[str, RawFile], problems: Sequence[RawProblem]
+) -> list[dict[str, Any]]:
+    """Everything that a well's frames depend on: files by hash, and what a table beside them says."""
+    values: list[dict[str, Any]] = []
+    for frame in frames:
+        files = []
+        for path in frame.files:
+            file = listed.get(path)
+            if file is None:
+                raise PermanentError(
+                    expected="every file that the raw manifest lists and no other",
+                    found=f"{path} appeared since the manifest was made",
+                    where="raw folder",
+                    remedy="run the experiment again; raw_manifest looks anew",
+                )
+            files.append([path, file.size, file.ends_sha256, file.whole_sha256])
+        values.append(
+            {
+                "time_int": frame.time_int,
+                "channel": frame.channel,
+                "time_s": frame.time_s,
+                "um_per_px": frame.um_per_px,
+                "files": files,
+            }
+        )
+    return [*values, *({"problem": str(problem)} for problem in problems)]
+
+
+def _entry(frame: RawFrame, focused: FocusedFrame, *, path: str) -> FrameEntry:
+    height, width = focused.pixels.shape
+    return FrameEntry(
+        well=frame.well,
+        time_int=frame.time_int,
+        channel=frame.channel,
+        path=path,
+        height_px=height,
+        width_px=width,
+        raw_height_px=focused.height_px,
+        raw_width_px=focused.width_px,
+        um_per_px=focused.um_per_px,
+        time_s=focused.time_s,
+        objective=focused.objective,
+        channel_name=focused.channel_name,
+        sources=dict(focused.sources),
+        tiles=tuple(
+            TilePlacement(row_px=t.row_px, column_px=t.column_px, source=t.source, ncc=t.ncc)
+            for t in focused.tile_offsets
+        ),
+    )
+
+
+def _refuse_unequal(entries: Sequence[Mapping[str, Any]], *, well: str) -> None:
+    """Refuse a well whose frames differ in size or scale: tracking and tables assume one geometry per well."""
+    forms = {(e["height_px"], e["width_px"], e["um_per_px"]): e["path"] for e in reversed(entries)}
+    if len(forms) > 1:
+        told = ", ".join(
+            f"{h} x {w} px at {'unknown' if scale is None else scale} um/px (first {p})"
+            for (h, w, scale), p in forms.items()
+        )
+        raise PermanentError(
+            expected="frames of equal size and pixel size",
+            found=told,
+            where=f"well {well}",
+            remedy="acquire or crop to one size; correct um_per_px where it is written by hand",
+        )
+
+
+def _lost(problems: Sequence[RawProblem]) -> PermanentError:
+    return PermanentError(
+        expected="at least one usable frame",
+        found="; ".join(f"{p.where}: {p.found}" for p in problems),
+        where=f"well {problems[0].well}",
+        remedy="; ".join(dict.fromkeys(p.remedy for p in problems)),
+    )
+
+
+def _published_frames(context: StepContext) -> dict[str, list[dict[str, Any]]]:
+    """Frames of the published version by well."""
+    data = context.published()
+    if data is None:
+        return {}
+    manifest = parse_document(FfImages, data, where=context.request.output)
+    wells: dict[str, list[dict[str, Any]]] = {}
+    for frame in manifest.frames:
+        wells.setdefault(frame.well, []).append(frame.model_dump(mode="json"))
+    return wells

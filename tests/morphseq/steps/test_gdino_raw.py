@@ -1,0 +1,109 @@
+"""All detections: every picture has its annotation, also where nothing was found; nothing in it tells the time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from morphseq_dagster.morphseq.contracts.detections import DetectionDocument
+from morphseq_dagster.testing.documents import lay_frames
+from morphseq_dagster.testing.experiments import FRAMES_EXPERIMENT, open_data_root
+from morphseq_dagster.testing.step_bench import StepBench, read_document
+
+EXPERIMENT = "20250529_ctrl"
+
+
+def draw_disc(*, row: int, column: int) -> NDArray[np.uint8]:
+    """Field of 300 x 400 px with a dark disc of 600 um in it at 6 um per pixel."""
+    rng = np.random.default_rng(7)
+    picture = np.full((300, 400), 190.0) + rng.normal(0, 1.5, (300, 400))
+    disc = np.zeros((300, 400), np.float32)
+    cv2.circle(disc, (column, row), 50, 1.0, -1)
+    grain = cv2.GaussianBlur(rng.normal(0, 25, (300, 400)).astype(np.float32), (0, 0), 2)
+    picture += cv2.GaussianBlur(disc, (0, 0), 1.5) * (-70 + grain)
+    return picture.clip(0, 255).astype(np.uint8)
+
+
+EMPTY = (np.full((300, 400), 190.0) + np.random.default_rng(3).normal(0, 1.5, (300, 400))).astype(np.uint8)
+
+
+def test_embryo_is_boxed_and_an_empty_picture_is_said_to_hold_none(bench: StepBench) -> None:
+    lay_frames(bench, {"A01": {0: draw_disc(row=120, column=150)}, "A02": {0: EMPTY}}, um_per_px=6.0)
+    result = bench.run("gdino_raw")
+    document = read_document(result, DetectionDocument)
+    (annotation,) = document.images[f"{EXPERIMENT}_A01_ch00_t0000"].annotations
+    assert annotation.num_detections == len(annotation.detections) == 1
+    box = annotation.detections[0].box_xyxy
+    # the disc: columns 100..200 of 400, rows 70..170 of 300
+    assert box == pytest.approx((100 / 400, 70 / 300, 200 / 400, 170 / 300), abs=0.03)
+    (nothing,) = document.images[f"{EXPERIMENT}_A02_ch00_t0000"].annotations
+    assert (nothing.num_detections, nothing.detections) == (0, ())
+    assert result.staged.counts == {"images": 2, "detections": 1, "wells_computed": 2}
+
+
+def test_inverted_pictures_give_the_boxes_of_their_positives(bench: StepBench, tmp_path: Path) -> None:
+    picture = draw_disc(row=140, column=220)
+    boxes = []
+    for number, (pixels, polarity) in enumerate(((picture, "as_acquired"), (255 - picture, "inverted"))):
+        other = StepBench(tmp_path / f"bench{number}", experiment=EXPERIMENT)
+        lay_frames(other, {"A01": {0: pixels}}, um_per_px=6.0, polarity=polarity)
+        document = read_document(other.run("gdino_raw"), DetectionDocument)
+        boxes.append(document.images[f"{EXPERIMENT}_A01_ch00_t0000"].annotations[0].detections[0].box_xyxy)
+    # JPEG at quality 100 may move an edge by a pixel.
+    assert boxes[1] == pytest.approx(boxes[0], abs=2 / 300)
+
+
+def test_annotation_names_the_backend_and_its_thresholds(bench: StepBench) -> None:
+    lay_frames(bench, {"A01": {0: EMPTY}}, um_per_px=6.0)
+    result = bench.run("gdino_raw")
+    (image,) = read_document(result, DetectionDocument).images.values()
+    annotation = image.annotations[0]
+    assert annotation.prompt == "individual embryo"
+    assert annotation.inference_params == {"box_threshold": 0.35, "text_threshold": 0.25}
+    assert annotation.model_metadata.model_architecture == "classical"
+    assert annotation.model_metadata.weights_sha256 is None
+    backend = result.staged.backend
+    assert backend is not None
+    assert (backend.name, backend.weights_sha256) == ("classical", None)
+
+
+def test_annotation_ids_come_from_content_and_differ_between_pictures_and_recipes(bench: StepBench) -> None:
+    lay_frames(bench, {"A01": {0: EMPTY, 1: EMPTY}}, um_per_px=6.0)
+
+    def ids(**recipe: object) -> list[str]:
+        document = read_document(bench.run("gdino_raw", recipe=recipe), DetectionDocument)
+        return [image.annotations[0].annotation_id for image in document.images.values()]
+
+    first = ids()
+    assert first == ids()
+    assert len(set(first)) == 2
+    assert not set(first) & set(ids(prompt="embryo"))
+
+
+def test_document_of_a_run_carries_no_time_host_or_place(finished_frames: Path) -> None:
+    workspace = open_data_root(finished_frames)
+    data = json.loads(workspace.output("gdino_raw", experiment=FRAMES_EXPERIMENT).read_bytes())
+    assert data["file_info"] == {"creation_time": None, "last_updated": None, "script_version": "morphseq_dagster"}
+    assert all(
+        a["timestamp"] is None and a["model_metadata"]["loading_timestamp"] is None
+        for image in data["images"].values()
+        for a in image["annotations"]
+    )
+    assert data["high_quality_annotations"] == {}
+    assert str(finished_frames) not in json.dumps(data)
+
+
+def test_failed_well_is_named_and_the_others_are_detected(bench: StepBench) -> None:
+    manifest = lay_frames(bench, {"A01": {0: EMPTY}, "A02": {0: EMPTY}}, um_per_px=6.0)
+    path = manifest.images[f"{EXPERIMENT}_A02_ch00_t0000"].path
+    bench.layout.absolute(path).unlink()
+    result = bench.run("gdino_raw")
+    document = read_document(result, DetectionDocument)
+    assert list(document.images) == [f"{EXPERIMENT}_A01_ch00_t0000"]
+    assert path in document.failed_wells["A02"]
+    assert result.staged.status == "degraded"
