@@ -1,4 +1,4 @@
-"""The asset graph as SVG, drawn from the registry: equal registries give equal bytes.
+"""The asset graph as SVG, drawn from the pipeline: equal pipelines give equal bytes.
 
 Holds layout and drawing. Rows are the longest way from the start, columns the groups of the web page. An edge that
 follows from others is left out; the full list of inputs stands in docs/outputs.md.
@@ -73,7 +73,7 @@ class _Drawing:
 
 
 def draw_asset_graph(steps: Sequence[StepSpec], *, last: StepSpec, last_reads: str) -> str:
-    """Draw the steps of a registry and one more that reads all experiments.
+    """Draw the steps of a pipeline and one more that reads all experiments.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Write docs/outputs.md from layout, registry and contracts.
+"""Write docs/outputs.md from layout, pipeline and contracts.
 
 Holds the composition and the few sentences that no contract can say: names of pictures, columns that a model brings.
 """
@@ -24,7 +24,7 @@ from morphseq_dagster.engine.planner.status import COLUMNS
 from morphseq_dagster.engine.storage.records import Record
 from morphseq_dagster.engine.tables.image_set import ImageSetManifest
 from morphseq_dagster.engine.tables.table import Column, TableContract
-from morphseq_dagster.morphseq.pipeline import REGISTRY
+from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 from morphseq_dagster.morphseq.steps.cohort_final import SPEC as COHORT_SPEC
 
 _HEAD: Final = """\
@@ -112,7 +112,7 @@ def main() -> int:
 
 def make_page() -> str:
     """Compose the page."""
-    steps = [*REGISTRY.steps, COHORT_SPEC]
+    steps = [*MORPHSEQ.steps, COHORT_SPEC]
     told: dict[type[BaseModel], str] = {}
     parts = [_HEAD, _overview(steps), _inputs(), _BESIDE]
     parts += ["### The record", "", *_describe_models(Record, place="the-record", told=told)]
@@ -145,7 +145,7 @@ def _inputs() -> str:
     """Files that a microscope, a lab or a person supplies, by the steps that read them."""
     readers: dict[str, list[str]] = {}
     required: dict[str, str] = {}
-    for spec in REGISTRY.steps:
+    for spec in MORPHSEQ.steps:
         for external in spec.externals:
             readers.setdefault(external.name, []).append(f"`{spec.name}`")
             required[external.name] = "yes" if external.required else "no, then unknown"

@@ -15,7 +15,6 @@ from pydantic import BaseModel, ValidationError
 
 from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.engine.storage.records import Backend
-from morphseq_dagster.engine.tables.check import ContractFinder, find_contract
 from morphseq_dagster.engine.tables.document import parse_document
 from morphseq_dagster.errors import PermanentError
 
@@ -65,15 +64,12 @@ class Context:
         Name.
     ready
         Content of artifacts that are recorded or converted, by step.
-    find
-        Looks contracts up.
     """
 
     layout: Layout
     root: Path
     experiment: str
     ready: dict[str, bytes] = field(default_factory=dict)
-    find: ContractFinder = find_contract
 
     def document(self, step: str, model: type[_Model]) -> _Model | None:
         """Document of an artifact that is recorded or converted already; None when there is none."""

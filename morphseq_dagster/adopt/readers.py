@@ -18,13 +18,14 @@ from morphseq_dagster.adopt.pictures import convert_masks, convert_organized, co
 from morphseq_dagster.adopt.segmentations import convert_segmentations
 from morphseq_dagster.adopt.splitting import read_piece
 from morphseq_dagster.adopt.tables import convert_table
-from morphseq_dagster.engine.layout import MICROSCOPES
 from morphseq_dagster.engine.storage.hashing import hash_file
 from morphseq_dagster.engine.storage.records import Backend
+from morphseq_dagster.engine.tables.check import load_contract
 from morphseq_dagster.engine.tables.document import encode_document
 from morphseq_dagster.engine.tables.table import TableContract
 from morphseq_dagster.errors import ContractError, PermanentError
 from morphseq_dagster.morphseq.contracts.organized_frames import OrganizedFrames
+from morphseq_dagster.morphseq.paths import MICROSCOPES, raw_folder
 
 _ADOPTED = "adopted"
 
@@ -56,7 +57,7 @@ def convert(context: Context, *, step: str, source: Source, sha256: str = "") ->
     if step in pictures:
         return pictures[step](context, source)
     digest = sha256 or hash_file(source.path)
-    if isinstance(context.find(step), TableContract):
+    if isinstance(load_contract(context.layout.artifact(step)), TableContract):
         return _convert_table(context, step=step, source=source, sha256=digest)
     return _convert_document(context, step=step, source=source, sha256=digest)
 
@@ -112,7 +113,7 @@ def _read_json(context: Context, source: Source) -> dict[str, Any]:
 
 
 def _convert_table(context: Context, *, step: str, source: Source, sha256: str) -> Converted:
-    contract = context.find(step)
+    contract = load_contract(context.layout.artifact(step))
     if not isinstance(contract, TableContract):
         raise TypeError(f"{step} is no table")
     path = source.path if source.piece is None else source.piece / f"{context.experiment}.csv"
@@ -135,7 +136,7 @@ def _convert_table(context: Context, *, step: str, source: Source, sha256: str) 
 
 
 def _microscope(context: Context) -> str | None:
-    folders = [m for m in MICROSCOPES if context.layout.raw_folder(m, experiment=context.experiment).is_dir()]
+    folders = [m for m in MICROSCOPES if raw_folder(context.layout, m, experiment=context.experiment).is_dir()]
     return folders[0] if folders else None
 
 

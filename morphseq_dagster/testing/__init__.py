@@ -1,1 +1,1 @@
-"""Public fakes and builders that tests and users share: a toy registry and small experiments. Holds no tests."""
+"""Public fakes and builders that tests and users share: a toy pipeline and small experiments. Holds no tests."""

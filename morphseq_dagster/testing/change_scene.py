@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from morphseq_dagster.engine.contract.step import Registry, StepSpec
-from morphseq_dagster.engine.executors.local import LocalExecutor
+from morphseq_dagster.engine.contract.step import StepSpec
 from morphseq_dagster.engine.layout import COHORT
-from morphseq_dagster.engine.locked_step import finish, lock_step, run_locked
+from morphseq_dagster.engine.locked_step import finish, lock_step
+from morphseq_dagster.engine.pipeline import Pipeline
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.morphseq.pipeline import REGISTRY
-from morphseq_dagster.morphseq.steps.cohort_final import SPEC, build_cohort_request
+from morphseq_dagster.morphseq.paths import raw_folder
+from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 from morphseq_dagster.testing.experiments import FRAMES_EXPERIMENT
 
 EXPERIMENT: Final = FRAMES_EXPERIMENT
@@ -28,7 +27,7 @@ class Scene:
     """A data root on which one change is made, and which experiment is looked at then."""
 
     root: Path
-    registry: Registry = REGISTRY
+    pipeline: Pipeline = MORPHSEQ
     experiment: str = EXPERIMENT
     left_out: tuple[str, ...] = ()
     weights: dict[str, Path] = field(default_factory=dict)
@@ -36,7 +35,7 @@ class Scene:
     @property
     def workspace(self) -> Workspace:
         """The data root as it is seen now."""
-        return Workspace(self.root, self.registry, self.weights)
+        return Workspace(self.root, self.pipeline, self.weights)
 
     def output(self, step: str) -> Path:
         """Primary file of an artifact of the experiment that was made first."""
@@ -45,7 +44,7 @@ class Scene:
     @property
     def raw(self) -> Path:
         """Raw folder of the experiment that is looked at."""
-        return self.workspace.layout.raw_folder("Frames", experiment=self.experiment)
+        return raw_folder(self.workspace.layout, "Frames", experiment=self.experiment)
 
     def picture(self) -> Path:
         """First raw picture, free to be changed in place."""
@@ -53,8 +52,8 @@ class Scene:
 
     def replace_step(self, name: str, **values: Any) -> None:  # noqa: ANN401 - fields of a step
         """Exchange fields of a step, as another release of the code does."""
-        steps = tuple(replace(spec, **values) if spec.name == name else spec for spec in self.registry.steps)
-        self.registry = Registry(steps, self.registry.artifacts)
+        steps = tuple(replace(spec, **values) if spec.name == name else spec for spec in self.pipeline.steps)
+        self.pipeline = replace(self.pipeline, steps=steps)
 
     def write_recipe(self, text: str, *, name: str = EXPERIMENT) -> None:
         """Write the recipe of an experiment, or of the lab (`default`)."""
@@ -64,10 +63,10 @@ class Scene:
 
     def run(self) -> list[str]:
         """Run every step and the cohort; return what computed."""
-        specs = [spec for spec in self.registry.steps if spec.name not in self.left_out]
+        specs = [spec for spec in self.pipeline.steps if spec.name not in self.left_out]
         computed = [spec.name for spec in specs if run_step(self.workspace, spec, self.experiment)]
-        request = partial(build_cohort_request, self.workspace.layout, run_id="table")
-        return computed + [SPEC.name] * run_step(self.workspace, SPEC, COHORT, make_request=request)
+        cohort = self.pipeline.cohort
+        return computed if cohort is None else computed + [cohort.name] * run_step(self.workspace, cohort, COHORT)
 
 
 def run_step(workspace: Workspace, spec: StepSpec, experiment: str, **options: Any) -> bool:  # noqa: ANN401
@@ -75,7 +74,7 @@ def run_step(workspace: Workspace, spec: StepSpec, experiment: str, **options: A
     with lock_step(spec, workspace=workspace, experiment=experiment, run_id="table", **options) as session:
         if session.cached is not None:
             return False
-        finish(workspace.layout, outcome=run_locked(session, spec=spec, place=LocalExecutor()))
+        finish(workspace.layout, outcome=session.run())
     return True
 
 

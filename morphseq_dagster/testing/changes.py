@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from morphseq_dagster.morphseq.pipeline import REGISTRY
+from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 
 COHORT_STEP: Final = "cohort_final"
-ALL_STEPS: Final = (*(spec.name for spec in REGISTRY.steps), COHORT_STEP)
-"""Every step of the registry in its order, and the cohort."""
+ALL_STEPS: Final = (*(spec.name for spec in MORPHSEQ.steps), COHORT_STEP)
+"""Every step of the pipeline in its order, and the cohort."""
 _END: Final = ("embryo_latents_final", COHORT_STEP)
 _STAGED: Final = ("qc_staged", *_END)
 _EMBRYOS: Final = ("embryo_metadata", *_STAGED)

@@ -1,6 +1,6 @@
 """Crashes: what must hold of a data root after a run was killed or refused by the disk.
 
-Holds two inputs of the toy registry with their known good outputs, the rules of survival, and children made by fork.
+Holds two inputs of the toy pipeline with their known good outputs, the rules of survival, and children made by fork.
 Not how a run is broken: tests kill it, trace it or fill its disk.
 """
 
@@ -39,7 +39,7 @@ class CrashSite:
     Parameters
     ----------
     workspace
-        The data root under test, of the toy registry.
+        The data root under test, of the toy pipeline.
     good
         Published bytes per step, as runs that nothing disturbed make them of each input.
     """
@@ -89,7 +89,7 @@ class CrashSite:
             When something good was lost.
         """
         layout = self.workspace.layout
-        for spec in self.workspace.registry.steps:
+        for spec in self.workspace.pipeline.steps:
             files = read_published(self.workspace)[spec.name]
             pending = is_interrupted(layout, step=spec.name, experiment=EXPERIMENT)
             aside = may_be_aside and pending and not files
@@ -119,7 +119,7 @@ class CrashSite:
         _demand(self.run(), f"{told}: the run after that computes again")
         files = [path for path in layout.private.rglob("*") if path.is_file() and path.name != ".breaking.lock"]
         _demand(not files, f"{told}: working files are left: {sorted(map(str, files))}")
-        for spec in self.workspace.registry.steps:
+        for spec in self.workspace.pipeline.steps:
             failure = layout.failure(self.workspace.output(spec, experiment=EXPERIMENT))
             _demand(not failure.exists(), f"{told}: {spec.name} still shows a failure")
 
@@ -191,7 +191,7 @@ def read_published(workspace: Workspace) -> dict[str, Published]:
     """Read the published bytes of every step by path; of an image set all files of its folders, records never."""
     found: dict[str, Published] = {}
     layout = workspace.layout
-    for spec in workspace.registry.steps:
+    for spec in workspace.pipeline.steps:
         folders = layout.folders(spec.name, experiment=EXPERIMENT)
         files = [path for folder in folders for path in folder.rglob("*")]
         files += [] if folders else [workspace.output(spec, experiment=EXPERIMENT)]

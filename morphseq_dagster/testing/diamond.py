@@ -1,4 +1,4 @@
-"""Diamond registry: the toy steps, and what they lack of the real ones' shapes.
+"""Diamond pipeline: the toy steps, and what they lack of the real ones' shapes.
 
 `letters` feeds `lengths` and `mirrors`, which meet again in `sentence`; `summary` hangs on `lengths` alone. `mirrors`
 publishes two folders as one unit and reads a file of the whole lab that may be absent, as weights are. Used where every
@@ -7,31 +7,39 @@ way of becoming stale must be walked many times.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from morphseq_dagster.engine.contract.context import Account, StepContext
-from morphseq_dagster.engine.contract.step import ExternalInput, Registry, StepRequest, StepResult, StepSpec
+from morphseq_dagster.engine.contract.step import ExternalInput, StepResult, StepSpec
 from morphseq_dagster.engine.contract.wells import WellTask, map_wells
 from morphseq_dagster.engine.layout import Artifact, Layout
+from morphseq_dagster.engine.pipeline import Pipeline
 from morphseq_dagster.engine.storage.checkpoints import WellPayload
 from morphseq_dagster.engine.storage.hashing import hash_bytes
 from morphseq_dagster.engine.tables.document import DocumentPart
 from morphseq_dagster.engine.tables.image_set import FileEntry, ImageSetManifest
-from morphseq_dagster.testing.toy import LENGTHS, TOY_REGISTRY, Summary
+from morphseq_dagster.testing.toy import LENGTHS, TOY_PIPELINE
 
-DIAMOND: Final = "morphseq_dagster.testing.diamond:DIAMOND_REGISTRY"
-"""Name of the registry as runner and settings want it."""
+DIAMOND: Final = "morphseq_dagster.testing.diamond:DIAMOND_PIPELINE"
+"""Name of the pipeline as runner and settings want it."""
 _ARTIFACTS: Final = (
-    *TOY_REGISTRY.artifacts,
+    *TOY_PIPELINE.artifacts,
     Artifact(
         "mirrors",
         "image_set",
         "mirrors/forward/{exp}/mirrors_manifest_{exp}.json",
-        ("mirrors/forward/{exp}", "mirrors/backward/{exp}"),
+        "Words forwards and backwards.",
+        contract="morphseq_dagster.engine.tables.image_set:ImageSetManifest",
+        folders=("mirrors/forward/{exp}", "mirrors/backward/{exp}"),
     ),
-    Artifact("sentence", "document", "tables/sentence_{exp}.json"),
+    Artifact(
+        "sentence",
+        "document",
+        "tables/sentence_{exp}.json",
+        "What came by both ways.",
+        contract="morphseq_dagster.testing.diamond:Sentence",
+    ),
 )
 
 
@@ -42,25 +50,14 @@ class Sentence(DocumentPart):
     letters: int
 
 
-CONTRACTS: Final[Mapping[str, Any]] = {
-    "letters": ImageSetManifest,
-    "lengths": LENGTHS,
-    "mirrors": ImageSetManifest,
-    "summary": Summary,
-    "sentence": Sentence,
-}
-"""Contracts by artifact, as who checks files from outside wants them."""
-
-
 def weights_file(layout: Layout, experiment: str) -> Path:
     """Registered input of the whole lab: what `mirrors` adds to every word; absent, it adds nothing."""
     del experiment
     return layout.data_root / "mirror_weights.txt"
 
 
-def run_mirrors(request: StepRequest) -> StepResult:
+def run_mirrors(context: StepContext) -> StepResult:
     """Write every word forwards into one folder and backwards into another."""
-    context = StepContext(request, artifacts=_ARTIFACTS)
     manifest = context.document("letters", ImageSetManifest)
     path = context.external("mirror_weights")
     added = path.read_text() if path is not None else ""
@@ -92,9 +89,8 @@ def run_mirrors(request: StepRequest) -> StepResult:
     return context.stage_images(files, manifest=made, folders=folders, account=account)
 
 
-def run_sentence(request: StepRequest) -> StepResult:
+def run_sentence(context: StepContext) -> StepResult:
     """Join what came by both ways."""
-    context = StepContext(request, artifacts=_ARTIFACTS)
     table = context.table("lengths", LENGTHS)
     manifest = context.document("mirrors", ImageSetManifest)
     texts = {name: context.picture(name, entry=entry).decode() for name, entry in manifest.files.items()}
@@ -104,8 +100,9 @@ def run_sentence(request: StepRequest) -> StepResult:
 
 _NAMES: Final = ("forward.txt", "backward.txt")
 _HERE: Final = "morphseq_dagster.testing.diamond"
-_LETTERS, _LENGTHS, _SUMMARY = TOY_REGISTRY.steps
-DIAMOND_REGISTRY: Final = Registry(
+_LETTERS, _LENGTHS, _SUMMARY = TOY_PIPELINE.steps
+DIAMOND_PIPELINE: Final = Pipeline(
+    name="diamond",
     steps=(
         _LETTERS,
         _LENGTHS,
@@ -114,12 +111,13 @@ DIAMOND_REGISTRY: Final = Registry(
             1,
             f"{_HERE}:run_mirrors",
             ("letters",),
-            "Words forwards and backwards.",
-            "toy",
+            group="toy",
             externals=(ExternalInput("mirror_weights", weights_file),),
         ),
         _SUMMARY,
-        StepSpec("sentence", 1, f"{_HERE}:run_sentence", ("lengths", "mirrors"), "What came by both ways.", "toy"),
+        StepSpec("sentence", 1, f"{_HERE}:run_sentence", ("lengths", "mirrors"), group="toy"),
     ),
     artifacts=_ARTIFACTS,
+    keys=TOY_PIPELINE.keys,
+    sources=TOY_PIPELINE.sources,
 )

@@ -1,4 +1,4 @@
-"""Diamond root: a data root of the diamond registry as tests look at it and harm it.
+"""Diamond root: a data root of the diamond pipeline as tests look at it and harm it.
 
 Holds reading of what lies on the disk in the ledger's values, plans by a clock of one's own, damage, and a death at any
 change of the disk. What happens in which order is the tests' choice.
@@ -15,14 +15,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from morphseq_dagster.engine.contract.step import Registry
 from morphseq_dagster.engine.planner.facts import read_facts
 from morphseq_dagster.engine.planner.rules import ExperimentPlan, plan_experiment
 from morphseq_dagster.engine.planner.scans import Scans
 from morphseq_dagster.engine.storage.atomic_io import host_name
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.testing.clock import JumpingClock
-from morphseq_dagster.testing.diamond import DIAMOND_REGISTRY, Sentence
+from morphseq_dagster.testing.diamond import DIAMOND_PIPELINE, Sentence
 from morphseq_dagster.testing.ledger import Lab
 from morphseq_dagster.testing.toy import LENGTHS, Summary
 
@@ -45,8 +44,8 @@ class DiamondRoot:
 
     def open(self, root: Path) -> Workspace:
         """Open a data root with steps of the lab's versions."""
-        steps = tuple(replace(spec, version=self.lab.versions[spec.name]) for spec in DIAMOND_REGISTRY.steps)
-        return Workspace(root, Registry(steps, DIAMOND_REGISTRY.artifacts))
+        steps = tuple(replace(spec, version=self.lab.versions[spec.name]) for spec in DIAMOND_PIPELINE.steps)
+        return Workspace(root, replace(DIAMOND_PIPELINE, steps=steps))
 
     def plan(self, experiment: str, **options: Any) -> ExperimentPlan:  # noqa: ANN401 - of the scans
         """Plan as `morphseq stale` does, and keep what was looked at; with options of the scans, keep nothing."""
@@ -54,7 +53,7 @@ class DiamondRoot:
         (facts,) = read_facts(self.workspace, experiments=[experiment], scans=scans)
         if not options:
             scans.save()
-        return plan_experiment(facts, registry=self.workspace.registry)
+        return plan_experiment(facts, pipeline=self.workspace.pipeline)
 
     def output(self, experiment: str, step: str) -> Path:
         """Primary file of an artifact."""

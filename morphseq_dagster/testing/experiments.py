@@ -1,7 +1,7 @@
 """Experiments for tests: small plates with known truth, the whole chain run on them, and what it published.
 
 Holds makers, one run of the chain with an account of what was computed, the bytes of all artifacts, and the edits that
-people and disks make to inputs. `chain` holds the same for the toy registry.
+people and disks make to inputs. `chain` holds the same for the toy pipeline.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from morphseq_dagster.demo.frames import make_frames_plate
 from morphseq_dagster.demo.plan import FRAMES_PLATE, TINY_PLATE, FramesPlan, WellPlan
 from morphseq_dagster.demo.plate import make_plate
 from morphseq_dagster.demo.truth import PlateTruth
-from morphseq_dagster.engine.executors.local import Executor, LocalExecutor
-from morphseq_dagster.engine.locked_step import finish, lock_step, run_locked
+from morphseq_dagster.engine.executors.protocol import Executor
+from morphseq_dagster.engine.locked_step import finish, lock_step
 from morphseq_dagster.engine.storage.records import Record, list_tree
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.morphseq.pipeline import REGISTRY
+from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 
 FRAMES_EXPERIMENT = "20250529_ctrl"
 """Name of the small experiment of single pictures."""
 KEYENCE_EXPERIMENT = "20240418_tiny"
 """Name of the small Keyence experiment."""
-REGISTRY_NAME = "morphseq_dagster.morphseq.pipeline:REGISTRY"
-"""Name of the project's registry as the commands want it."""
-STEPS = tuple(spec.name for spec in REGISTRY.steps)
+REGISTRY_NAME = "morphseq_dagster.morphseq.pipeline:MORPHSEQ"
+"""Name of the project's pipeline as the commands want it."""
+STEPS = tuple(spec.name for spec in MORPHSEQ.steps)
 """Names of all steps in their order."""
 FRAMES_WELLS: tuple[WellPlan, ...] = FRAMES_PLATE.wells
 """Wells of the small experiment: A01 in a chorion, A02 without one, A03 empty."""
@@ -60,8 +60,8 @@ class ChainRun:
 
 
 def open_data_root(data_root: Path) -> Workspace:
-    """Open a data root of the project's registry."""
-    return Workspace(data_root, REGISTRY)
+    """Open a data root of the project's pipeline."""
+    return Workspace(data_root, MORPHSEQ)
 
 
 def make_small_frames(
@@ -121,25 +121,25 @@ def run_experiment(
     run_id
         Written into the records.
     """
-    place = place or LocalExecutor()
-    wanted = workspace.registry.ancestors({until}) if until is not None else set(STEPS)
+    wanted = workspace.pipeline.ancestors({until}) if until is not None else set(STEPS)
     records: dict[str, Record] = {}
     computed: list[str] = []
     errors: dict[str, Exception] = {}
     blocked: list[str] = []
-    for spec in workspace.registry.steps:
+    for spec in workspace.pipeline.steps:
         if spec.name not in wanted:
             continue
         if set(spec.inputs) & {*errors, *blocked}:
             blocked.append(spec.name)
             continue
         try:
-            with lock_step(spec, workspace=workspace, experiment=experiment, run_id=run_id, force=force) as session:
+            with lock_step(
+                spec, workspace=workspace, experiment=experiment, run_id=run_id, executor=place, force=force
+            ) as session:
                 if session.cached is not None:
                     records[spec.name] = session.cached
                     continue
-                outcome = run_locked(session, spec=spec, place=place)
-                records[spec.name] = finish(workspace.layout, outcome=outcome)
+                records[spec.name] = finish(workspace.layout, outcome=session.run())
                 computed.append(spec.name)
         except Exception as error:
             if not keep_going:
@@ -154,7 +154,7 @@ def read_artifacts(workspace: Workspace, experiment: str) -> dict[str, bytes]:
     Without provenance and without the raw manifest: both carry times, and no comparison of bytes is promised for them.
     """
     found: dict[str, bytes] = {}
-    for spec in workspace.registry.steps:
+    for spec in workspace.pipeline.steps:
         primary = workspace.output(spec, experiment=experiment)
         if spec.name == "raw_manifest" or not primary.exists():
             continue

@@ -14,6 +14,7 @@ from morphseq_dagster.engine.layout import COHORT, Layout
 from morphseq_dagster.engine.storage.hashing import hash_bytes
 from morphseq_dagster.engine.storage.records import Record, WellState, describe_output, encode
 from morphseq_dagster.engine.workspace import Workspace
+from morphseq_dagster.morphseq.paths import raw_folder, workbook_folders
 
 MADE_AT = "2026-01-01T00:00:00.000+00:00"
 """When every fabricated artifact was made."""
@@ -26,12 +27,12 @@ def name_experiments(count: int) -> tuple[str, ...]:
 
 def fabricate_inputs(layout: Layout, experiment: str) -> None:
     """Write a raw folder of two files and a workbook; their content is not what their names say."""
-    folder = layout.raw_folder("Frames", experiment=experiment)
+    folder = raw_folder(layout, "Frames", experiment=experiment)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "frames.csv").write_text("well,time_int,time_s,path,um_per_px\nA01,0,0,a.png,\n")
     (folder / "a.png").write_bytes(b"a")
     (folder / "acquisition_complete").touch()
-    workbook = layout.workbook_folders[0] / f"{experiment}_well_metadata.xlsx"
+    workbook = workbook_folders(layout)[0] / f"{experiment}_well_metadata.xlsx"
     workbook.parent.mkdir(parents=True, exist_ok=True)
     workbook.write_bytes(f"workbook of {experiment}".encode())
 
@@ -44,7 +45,7 @@ def fabricate_experiment(
     Parameters
     ----------
     workspace
-        Data root and registry.
+        Data root and pipeline.
     experiment
         Name.
     steps
@@ -54,20 +55,16 @@ def fabricate_experiment(
     """
     fabricate_inputs(workspace.layout, experiment)
     states = {f"{'ABCDEFGH'[n // 12]}{n % 12 + 1:02d}": WellState(key="0" * 64, status="ok") for n in range(wells)}
-    for spec in workspace.registry.steps:
+    for spec in workspace.pipeline.steps:
         if steps is None or spec.name in steps:
             fabricate_step(workspace, spec, experiment=experiment, wells=states)
 
 
 def fabricate_cohort(workspace: Workspace) -> Record:
     """Write the cohort's table, of whatever content, with a record that answers for the final tables as they are."""
-    from morphseq_dagster.morphseq.steps.cohort_final import (  # pandas, which nothing else here needs
-        SPEC,
-        build_cohort_request,
-    )
-
-    request = build_cohort_request(workspace.layout, run_id="fabricated")
-    return fabricate_step(workspace, SPEC, experiment=COHORT, request=request)
+    spec = workspace.pipeline.spec("cohort_final")
+    request = workspace.request(spec, experiment=COHORT, run_id="fabricated")
+    return fabricate_step(workspace, spec, experiment=COHORT, request=request)
 
 
 def fabricate_step(

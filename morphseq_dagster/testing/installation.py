@@ -1,4 +1,4 @@
-"""Installation: web server, daemon and code server of a registry, as users start them.
+"""Installation: web server, daemon and code server of a pipeline, as users start them.
 
 Holds starting, stopping and asking by GraphQL, as the web page asks; tests and benchmarks use it. Imports no Dagster.
 """
@@ -23,7 +23,7 @@ import yaml
 
 from morphseq_dagster.cluster.attempt_folder import Attempt, JobRoot
 from morphseq_dagster.engine.layout import Layout
-from morphseq_dagster.settings import PlacesSettings
+from morphseq_dagster.settings.machine import PlacesSettings
 from morphseq_dagster.testing.chain import TOY, write_words
 
 _T = TypeVar("_T")
@@ -32,8 +32,8 @@ _ENDS = ("SUCCESS", "FAILURE", "CANCELED")
 _TEMPLATE = Path(__file__).resolve().parents[1] / "templates" / "dagster.yaml"
 _CODE = """
 from morphseq_dagster.build import build_definitions
-from morphseq_dagster.settings import load_settings
-defs = build_definitions(load_settings(), registry="{registry}")
+from morphseq_dagster.settings.machine import load_settings
+defs = build_definitions(load_settings(), pipeline="{pipeline}")
 """
 _LAUNCH = """
 mutation($params: ExecutionParams!) { launchRun(executionParams: $params) { __typename
@@ -87,15 +87,15 @@ class Installation:
         Where single steps run, and the cluster.
     place
         Where all others run.
-    registry
-        Name of the registry.
+    pipeline
+        Name of the pipeline.
     """
 
     folder: Path
     settings: dict[str, Any]
     places: PlacesSettings
     place: str = "process"
-    registry: str = TOY
+    pipeline: str = TOY
     log: Path = field(init=False)
     url: str = field(init=False)
     environment: dict[str, str] = field(init=False)
@@ -107,7 +107,7 @@ class Installation:
         self.home.mkdir(parents=True)
         self.data_root.mkdir()
         (self.home / "dagster.yaml").write_text(yaml.safe_dump(self.settings))
-        (self.folder / "toy_code.py").write_text(_CODE.format(registry=self.registry))
+        (self.folder / "toy_code.py").write_text(_CODE.format(pipeline=self.pipeline))
         workspace = {"load_from": [{"python_file": {"relative_path": "toy_code.py", "location_name": "toy"}}]}
         (self.folder / "workspace.yaml").write_text(yaml.safe_dump(workspace))
         self.log = self.folder / "server.log"

@@ -1,4 +1,4 @@
-"""Ledger: what must be true of a data root of the diamond registry, worked out without the code under test.
+"""Ledger: what must be true of a data root of the diamond pipeline, worked out without the code under test.
 
 Holds a model in values: the steps as plain functions of words, and per step what it was made from, what it gave and
 what became of it since. It tells which steps are stale, which a run computes and what they then hold. It reads no file

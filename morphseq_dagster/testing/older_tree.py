@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import pandas as pd
 
-from morphseq_dagster.engine.layout import MICROSCOPES
 from morphseq_dagster.engine.workspace import Workspace
+from morphseq_dagster.morphseq.paths import MICROSCOPES, raw_folder
 
 _LAB: Final = "/net/trapnell/vol1/home/lab/morphseq_playground"
 """Root that older documents carry in their absolute paths."""
@@ -55,7 +55,7 @@ class OlderForm:
 def copy_inputs(source: Workspace, experiment: str, *, data_root: Path) -> None:
     """Copy raw folder, workbook and references of an experiment into another data root."""
     for microscope in MICROSCOPES:
-        folder = source.layout.raw_folder(microscope, experiment=experiment)
+        folder = raw_folder(source.layout, microscope, experiment=experiment)
         if folder.is_dir():
             shutil.copytree(folder, data_root / folder.relative_to(source.data_root))
     metadata = source.data_root / "metadata"

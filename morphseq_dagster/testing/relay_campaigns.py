@@ -1,6 +1,6 @@
-"""Relay campaigns: experiments of the relay registry at a cluster, and what their jobs leave behind.
+"""Relay campaigns: experiments of the relay pipeline at a cluster, and what their jobs leave behind.
 
-For tests and benchmarks of many experiments at once. The registry is `relay`, the cluster `slurm_cluster`.
+For tests and benchmarks of many experiments at once. The pipeline is `relay`, the cluster `slurm_cluster`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from morphseq_dagster.cluster.attempt_folder import Attempt, JobRoot
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.settings import SlurmSettings
+from morphseq_dagster.settings.slurm import SlurmSettings
 from morphseq_dagster.testing.relay import word_file
 
 _CHILD = """
@@ -21,12 +21,12 @@ import sys
 from pathlib import Path
 from morphseq_dagster.cluster.bulk_run import Campaign
 from morphseq_dagster.cluster.executor import SlurmPlace, termination_raises
-from morphseq_dagster.settings import SlurmSettings
+from morphseq_dagster.settings.slurm import SlurmSettings
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.testing.relay import RELAY, RELAY_REGISTRY
-place = SlurmPlace(SlurmSettings.model_validate_json(sys.argv[2]), registry=RELAY)
+from morphseq_dagster.testing.relay import RELAY, RELAY_PIPELINE
+place = SlurmPlace(SlurmSettings.model_validate_json(sys.argv[2]), pipeline=RELAY)
 chains = {name: tuple(sys.argv[4].split(",")) for name in sys.argv[3].split(",")}
-workspace = Workspace(Path(sys.argv[1]), RELAY_REGISTRY)
+workspace = Workspace(Path(sys.argv[1]), RELAY_PIPELINE)
 with termination_raises(), Campaign(workspace, chains=chains, place_of=lambda *_: place, run_id="child") as campaign:
     for item in campaign.items():
         print(item.experiment, flush=True)
@@ -82,7 +82,7 @@ def count_ends(workspace: Workspace, *, step: str = "first") -> Counter[str]:
 
 def claims_of(workspace: Workspace) -> list[Path]:
     """Claims that are held."""
-    return sorted(workspace.layout.claim("first", experiment="any").parent.glob("*.json"))
+    return sorted(workspace.layout.lock("first", experiment="any").parent.glob("*.json"))
 
 
 def start_child(

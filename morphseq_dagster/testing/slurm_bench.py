@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from morphseq_dagster.cluster.client import Client
-from morphseq_dagster.cluster.job import JobSpec, Resources
+from morphseq_dagster.cluster.job import JobSpec
 from morphseq_dagster.cluster.job_handle import AlreadyDone, JobHandle, JobVerdict
 from morphseq_dagster.cluster.poller import Poller
 from morphseq_dagster.cluster.transports.protocol import Transport
-from morphseq_dagster.settings import SlurmSettings
+from morphseq_dagster.settings.job_values import Resources
+from morphseq_dagster.settings.slurm import SlurmSettings
 from morphseq_dagster.testing.slurm_cluster import LocalCluster
 
 

@@ -22,8 +22,9 @@ from morphseq_dagster.cluster.commands import Scheduler
 from morphseq_dagster.cluster.job_handle import Timeouts
 from morphseq_dagster.cluster.transports.local import LocalTransport
 from morphseq_dagster.cluster.transports.protocol import Transport
-from morphseq_dagster.cluster.transports.ssh import SshAddress, SshTransport
-from morphseq_dagster.settings import SlurmSettings
+from morphseq_dagster.cluster.transports.ssh import SshTransport
+from morphseq_dagster.settings.slurm import SlurmSettings
+from morphseq_dagster.settings.ssh_address import SshAddress
 
 QUICK = Timeouts(grace_s=3.0, lost_s=5.0, settle_s=1.5, files_s=60.0)
 """Waiting times for tests."""

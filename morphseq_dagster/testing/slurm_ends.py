@@ -10,9 +10,10 @@ import shutil
 from dataclasses import dataclass, replace
 from typing import Final
 
-from morphseq_dagster.cluster.job import JobSpec, Resources
+from morphseq_dagster.cluster.job import JobSpec
 from morphseq_dagster.cluster.job_handle import AlreadyDone, JobHandle
 from morphseq_dagster.cluster.outcome import JobOutcome
+from morphseq_dagster.settings.job_values import Resources
 from morphseq_dagster.testing.slurm_bench import Bench, wait_for
 
 _MINUTE: Final = Resources(memory="64M", time="1")

@@ -27,7 +27,7 @@ from morphseq_dagster.cluster.connection import make_transport
 from morphseq_dagster.cluster.errors import UnreachableError
 from morphseq_dagster.cluster.job import JobSpec
 from morphseq_dagster.cluster.transports.protocol import Answer, Transport
-from morphseq_dagster.settings import SlurmSettings
+from morphseq_dagster.settings.slurm import SlurmSettings
 from morphseq_dagster.testing.slurm_cluster import QUICK, LocalCluster
 
 _STEPS: Final = frozenset(("os.mkdir", "os.rename", "os.symlink", "os.remove", "subprocess.Popen"))

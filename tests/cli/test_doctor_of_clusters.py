@@ -14,7 +14,7 @@ from morphseq_dagster.cli.cluster_trial import try_cluster
 from morphseq_dagster.engine.executors.environment import describe_environment
 from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.settings import SlurmSettings
+from morphseq_dagster.settings.slurm import SlurmSettings
 from morphseq_dagster.testing.slurm_cluster import LocalCluster, start_cluster
 from morphseq_dagster.testing.slurm_gate import Gate
 

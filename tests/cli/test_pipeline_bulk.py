@@ -27,8 +27,8 @@ NAMES = [f"202404{day:02d}" for day in range(1, 10)]
 
 @pytest.fixture
 def many(workspace: Workspace, add: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Nine experiments of the relay registry whose first step runs at the cluster; the second refuses one of them."""
-    monkeypatch.setenv("MORPHSEQ_REGISTRY", RELAY)
+    """Nine experiments of the relay pipeline whose first step runs at the cluster; the second refuses one of them."""
+    monkeypatch.setenv("MORPHSEQ_PIPELINE", RELAY)
     for name in NAMES:
         add(name, {"A01": "fail" if name == NAMES[4] else f"word{name}"})
     # The code may be edited while tests run; what a job must find is not what they are about.

@@ -13,12 +13,12 @@ from morphseq_dagster.cluster.bulk_run import BulkRun
 from morphseq_dagster.cluster.connection import connect
 from morphseq_dagster.cluster.events import Event, StepFailed, StepMade, StepUpToDate, following
 from morphseq_dagster.cluster.executor import SlurmExecutor
-from morphseq_dagster.engine.executors.local import Executor, LocalExecutor
+from morphseq_dagster.engine.executors.protocol import Executor, LocalExecutor
 from morphseq_dagster.engine.storage.records import Record, read_failure, read_record
 from morphseq_dagster.engine.storage.step_locks import hold_lock
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.settings import SlurmSettings
+from morphseq_dagster.settings.slurm import SlurmSettings
 from morphseq_dagster.testing.relay import RELAY
 from morphseq_dagster.testing.relay_campaigns import (
     add_experiments,
@@ -42,7 +42,7 @@ def make_settings(**more: object) -> SlurmSettings:
 
 
 def at_cluster(**more: object) -> Callable[[str, str], Executor]:
-    place = SlurmExecutor(make_settings(**more), registry=RELAY)
+    place = SlurmExecutor(make_settings(**more), pipeline=RELAY)
     return lambda step, experiment: place
 
 
@@ -140,7 +140,7 @@ def test_experiment_at_work_elsewhere_is_tried_again_while_others_go_on(
     relay: Workspace, capfd: pytest.CaptureFixture[str]
 ) -> None:
     names = add_experiments(relay, 3)
-    claim = relay.layout.claim("first", experiment=names[0])
+    claim = relay.layout.lock("first", experiment=names[0])
     with start(relay, names, place_of=here) as campaign:
         items = campaign.items()
         with hold_lock(claim, run_id="elsewhere"):
@@ -205,7 +205,7 @@ def test_steps_of_this_machine_and_of_the_cluster_in_one_chain(cluster: LocalClu
 @pytest.mark.slurm
 def test_doubtful_submission_holds_nobody_else_up(cluster: LocalCluster, relay: Workspace) -> None:
     names = add_experiments(relay, 2)
-    spec = relay.registry.spec("first")
+    spec = relay.pipeline.spec("first")
     request = relay.request(spec, experiment=names[0], run_id="dead")
     root = JobRoot(relay.layout.jobs)
     doubtful = root.attempt(("first", names[0]), key=request.key, number=1)

@@ -12,13 +12,13 @@ import pytest
 from morphseq_dagster.cluster.attempt_folder import Attempt, JobRoot
 from morphseq_dagster.cluster.executor import SlurmExecutor
 from morphseq_dagster.cluster.log_relay import LogRelay
-from morphseq_dagster.engine.contract.progress import Progress, listening
-from morphseq_dagster.engine.executors.execution import Committed
-from morphseq_dagster.engine.executors.local import Executor, LocalExecutor
+from morphseq_dagster.engine.contract.progress import Progress
+from morphseq_dagster.engine.executors.protocol import Committed, Executor, LocalExecutor
 from morphseq_dagster.engine.locked_step import finish, lock_step, run_locked
 from morphseq_dagster.engine.storage.records import Record, read_failure
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import MorphseqError, PermanentError, TransientError
+from morphseq_dagster.runs.listeners import listening
 from morphseq_dagster.testing.chain import TOY, open_toy, run_chain, write_words
 from morphseq_dagster.testing.slurm_bench import touching, wait_for
 from morphseq_dagster.testing.slurm_cluster import LocalCluster
@@ -32,11 +32,11 @@ import sys
 from pathlib import Path
 from morphseq_dagster.engine.locked_step import finish, open_session, run_session
 from morphseq_dagster.cluster.executor import SlurmPlace
-from morphseq_dagster.settings import SlurmSettings
+from morphseq_dagster.settings.slurm import SlurmSettings
 from morphseq_dagster.testing.chain import TOY, open_toy
 workspace = open_toy(Path(sys.argv[1]))
-place = SlurmPlace(SlurmSettings.model_validate_json(sys.argv[2]), registry=TOY)
-spec = workspace.registry.steps[0]
+place = SlurmPlace(SlurmSettings.model_validate_json(sys.argv[2]), pipeline=TOY)
+spec = workspace.pipeline.steps[0]
 with open_session(spec, workspace=workspace, experiment=sys.argv[3], run_id=sys.argv[4]) as session:
     assert session.cached is None
     finish(workspace.layout, outcome=run_session(session, spec=spec, place=place))
@@ -44,12 +44,12 @@ with open_session(spec, workspace=workspace, experiment=sys.argv[3], run_id=sys.
 
 
 def make_place(cluster: LocalCluster, transport: str = "local", **more: object) -> SlurmExecutor:
-    return SlurmExecutor(cluster.settings(transport, **more), registry=TOY)
+    return SlurmExecutor(cluster.settings(transport, **more), pipeline=TOY)
 
 
 def run_steps(workspace: Workspace, place: Executor, *, count: int = 3, run_id: str = "run") -> list[Record]:
     records = []
-    for spec in workspace.registry.steps[:count]:
+    for spec in workspace.pipeline.steps[:count]:
         with lock_step(spec, workspace=workspace, experiment=EXPERIMENT, run_id=run_id) as session:
             if session.cached is None:
                 outcome = run_locked(session, spec=spec, place=place)
@@ -88,7 +88,7 @@ def test_chain_gives_the_same_bytes_as_in_this_process(
 @pytest.mark.slurm
 def test_result_tells_what_the_job_used(cluster: LocalCluster, workspace: Workspace) -> None:
     place = make_place(cluster, steps={"letters": {"cpus": 2, "gpus": 1}})
-    spec = workspace.registry.steps[0]
+    spec = workspace.pipeline.steps[0]
     with lock_step(spec, workspace=workspace, experiment=EXPERIMENT, run_id="r") as session:
         outcome = run_locked(session, spec=spec, place=place)
         finish(workspace.layout, outcome=outcome)
@@ -204,7 +204,7 @@ def test_interrupted_wait_cancels_the_job_and_frees_the_step(
     assert child.returncode != 0
     assert (attempt.record("closed") or {})["kind"] == "cancelled"
     assert attempt.job not in cluster.ask("squeue", "-h", "-o", "%i").split()
-    assert not workspace.layout.claim("letters", experiment=EXPERIMENT).exists()
+    assert not workspace.layout.lock("letters", experiment=EXPERIMENT).exists()
     assert read_failure(workspace.layout, primary=workspace.output("letters", experiment=EXPERIMENT)) is not None
 
 
@@ -243,7 +243,7 @@ def test_job_of_a_killed_wait_for_what_is_no_longer_asked_is_cancelled(
 
 @pytest.mark.slurm
 def test_forced_step_is_computed_again_by_a_job_of_its_own(cluster: LocalCluster, workspace: Workspace) -> None:
-    place, spec = make_place(cluster), workspace.registry.steps[0]
+    place, spec = make_place(cluster), workspace.pipeline.steps[0]
     run_steps(workspace, place, count=1)
     with lock_step(spec, workspace=workspace, experiment=EXPERIMENT, run_id="again", force=True) as session:
         record = finish(workspace.layout, outcome=run_locked(session, spec=spec, place=place))

@@ -15,12 +15,13 @@ from morphseq_dagster.cluster.attempt_folder import VOID
 from morphseq_dagster.cluster.client import Client
 from morphseq_dagster.cluster.commands import Scheduler
 from morphseq_dagster.cluster.errors import UnreachableError
-from morphseq_dagster.cluster.job import JobSpec, Resources
+from morphseq_dagster.cluster.job import JobSpec
 from morphseq_dagster.cluster.job_handle import JobHandle
 from morphseq_dagster.cluster.outcome import JobOutcome
 from morphseq_dagster.cluster.poller import Poller
 from morphseq_dagster.cluster.transports.local import LocalTransport
 from morphseq_dagster.cluster.transports.protocol import Answer
+from morphseq_dagster.settings.job_values import Resources
 from morphseq_dagster.testing.slurm_bench import Bench, wait_for
 from morphseq_dagster.testing.slurm_cluster import QUICK
 from morphseq_dagster.testing.slurm_faults import DoomedClients
@@ -35,7 +36,7 @@ from morphseq_dagster.cluster.job_handle import Live
 from morphseq_dagster.cluster.commands import Scheduler
 from morphseq_dagster.cluster.attempt_folder import JobRoot
 from morphseq_dagster.cluster.connection import make_transport
-from morphseq_dagster.settings import SlurmSettings
+from morphseq_dagster.settings.slurm import SlurmSettings
 from morphseq_dagster.testing.slurm_cluster import UNHURRIED
 from morphseq_dagster.testing.slurm_faults import Interrupted
 from pathlib import Path

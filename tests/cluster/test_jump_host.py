@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from morphseq_dagster.cluster.connection import make_transport
-from morphseq_dagster.cluster.transports.ssh import SshAddress, SshTransport
+from morphseq_dagster.cluster.transports.ssh import SshTransport
 from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.settings.ssh_address import SshAddress
 from morphseq_dagster.testing.slurm_bench import wait_for
 from morphseq_dagster.testing.slurm_cluster import LocalCluster
 

@@ -15,15 +15,15 @@ import pytest
 
 from morphseq_dagster.cluster.attempt_folder import Attempt, JobRoot
 from morphseq_dagster.cluster.executor import SlurmExecutor
-from morphseq_dagster.engine.executors.local import Executor, LocalExecutor
+from morphseq_dagster.engine.executors.protocol import Executor, LocalExecutor
 from morphseq_dagster.engine.locked_step import finish, lock_step, run_locked
 from morphseq_dagster.engine.storage.atomic_io import host_name
 from morphseq_dagster.engine.storage.records import Record
 from morphseq_dagster.engine.storage.step_locks import SILENT_S, StepLock, read_lock
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import TransientError
-from morphseq_dagster.settings import SlurmSettings
-from morphseq_dagster.testing.relay import RELAY, RELAY_REGISTRY, word_file
+from morphseq_dagster.settings.slurm import SlurmSettings
+from morphseq_dagster.testing.relay import RELAY, RELAY_PIPELINE, word_file
 from morphseq_dagster.testing.slurm_bench import touching, wait_for
 from morphseq_dagster.testing.slurm_cluster import LocalCluster
 
@@ -36,12 +36,12 @@ socket.gethostname = lambda: "elsewhere"
 from pathlib import Path
 from morphseq_dagster.engine.locked_step import finish, open_session, run_session
 from morphseq_dagster.cluster.executor import SlurmPlace
-from morphseq_dagster.settings import SlurmSettings
+from morphseq_dagster.settings.slurm import SlurmSettings
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.testing.relay import RELAY, RELAY_REGISTRY
-workspace = Workspace(Path(sys.argv[1]), RELAY_REGISTRY)
-place = SlurmPlace(SlurmSettings.model_validate_json(sys.argv[2]), registry=RELAY)
-spec = workspace.registry.steps[0]
+from morphseq_dagster.testing.relay import RELAY, RELAY_PIPELINE
+workspace = Workspace(Path(sys.argv[1]), RELAY_PIPELINE)
+place = SlurmPlace(SlurmSettings.model_validate_json(sys.argv[2]), pipeline=RELAY)
+spec = workspace.pipeline.steps[0]
 with open_session(spec, workspace=workspace, experiment=sys.argv[3], run_id="far") as session:
     assert session.cached is None
     print(finish(workspace.layout, outcome=run_session(session, spec=spec, place=place)).run_id)
@@ -50,7 +50,7 @@ with open_session(spec, workspace=workspace, experiment=sys.argv[3], run_id="far
 
 @pytest.fixture
 def relay(tmp_path: Path) -> Workspace:
-    workspace = Workspace(tmp_path / "root", RELAY_REGISTRY)
+    workspace = Workspace(tmp_path / "root", RELAY_PIPELINE)
     word_file(workspace.layout, EXP).parent.mkdir(parents=True)
     word_file(workspace.layout, EXP).write_text("word\n")
     return workspace
@@ -58,7 +58,7 @@ def relay(tmp_path: Path) -> Workspace:
 
 @pytest.fixture
 def place(slurm: SlurmSettings) -> Executor:
-    return SlurmExecutor(slurm, registry=RELAY)
+    return SlurmExecutor(slurm, pipeline=RELAY)
 
 
 def slow(workspace: Workspace, seconds: float) -> None:
@@ -79,7 +79,7 @@ def set_recipe(workspace: Workspace, line: str) -> None:
 
 
 def claim_path(workspace: Workspace) -> Path:
-    return workspace.layout.claim("first", experiment=EXP)
+    return workspace.layout.lock("first", experiment=EXP)
 
 
 def silence(workspace: Workspace) -> None:
@@ -100,7 +100,7 @@ def kinds(workspace: Workspace) -> list[str | None]:
 
 def run_first(workspace: Workspace, place: Executor, **more: Callable[[StepLock], None]) -> Record | None:
     """Run the first step, unless nothing changed."""
-    spec = workspace.registry.steps[0]
+    spec = workspace.pipeline.steps[0]
     with lock_step(spec, workspace=workspace, experiment=EXP, run_id="near", **more) as session:
         if session.cached is not None:
             return None

@@ -385,7 +385,7 @@ def test_what_has_an_input_or_several_lines_has_a_session_of_its_own(transport: 
 CLIENT = """
 import sys
 from morphseq_dagster.cluster.connection import make_transport
-from morphseq_dagster.settings import SlurmSettings
+from morphseq_dagster.settings.slurm import SlurmSettings
 transport = make_transport(SlurmSettings.model_validate_json(sys.argv[1]))
 print(transport.run(["sh", "-c", "echo $PPID"], timeout_s=30).out, end="", flush=True)
 sys.stdin.read()

@@ -39,7 +39,7 @@ Published = dict[str, dict[str, Files]]
 
 def read_published(workspace: Workspace) -> Published:
     layout, found = workspace.layout, {}
-    for spec in workspace.registry.steps:
+    for spec in workspace.pipeline.steps:
         primary = workspace.output(spec, experiment=FRAMES_EXPERIMENT)
         units: dict[str, Files] = {}
         for folder in layout.folders(spec.name, experiment=FRAMES_EXPERIMENT):

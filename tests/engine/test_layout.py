@@ -104,7 +104,7 @@ def test_publication_folders_cover_wherever_something_is_published(tmp_path: Pat
     for folder in (
         layout.requests("20240418"),
         layout.preview("a", experiment="20240418").parent,
-        layout.claim("a", experiment="b").parent,
+        layout.lock("a", experiment="b").parent,
     ):
         folder.mkdir(parents=True)
     found = [layout.relative(folder) for folder in layout.publication_folders() if folder.is_dir()]

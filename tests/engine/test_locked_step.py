@@ -37,13 +37,13 @@ def ran(workspace: Workspace, **options: bool) -> list[str]:
 
 def failure(workspace: Workspace, step: str) -> Failure | None:
     return read_failure(
-        workspace.layout, primary=workspace.output(workspace.registry.spec(step), experiment=EXPERIMENT)
+        workspace.layout, primary=workspace.output(workspace.pipeline.spec(step), experiment=EXPERIMENT)
     )
 
 
 def record(workspace: Workspace, step: str) -> Record:
     found = read_record(
-        workspace.layout, primary=workspace.output(workspace.registry.spec(step), experiment=EXPERIMENT)
+        workspace.layout, primary=workspace.output(workspace.pipeline.spec(step), experiment=EXPERIMENT)
     )
     assert found is not None
     return found
@@ -153,8 +153,8 @@ def test_missing_input_is_recorded_as_the_failure_of_the_step(workspace: Workspa
 
 
 def test_claim_is_released_after_success_failure_and_break(workspace: Workspace) -> None:
-    spec = workspace.registry.spec("letters")
-    claim = workspace.layout.claim("letters", experiment=EXPERIMENT)
+    spec = workspace.pipeline.spec("letters")
+    claim = workspace.layout.lock("letters", experiment=EXPERIMENT)
     ran(workspace)
     assert read_lock(claim) is None
     seen = []
@@ -175,7 +175,7 @@ def test_name_that_is_no_experiment_touches_no_file(workspace: Workspace, name: 
     before = sorted(workspace.data_root.parent.rglob("*"))
     with (
         pytest.raises(PermanentError, match="experiment"),
-        lock_step(workspace.registry.spec("letters"), workspace=workspace, experiment=name, run_id="r"),
+        lock_step(workspace.pipeline.spec("letters"), workspace=workspace, experiment=name, run_id="r"),
     ):
         pytest.fail("the session was opened")
     assert sorted(workspace.data_root.parent.rglob("*")) == before
@@ -206,7 +206,7 @@ def test_transient_well_keeps_the_step_stale_for_a_stated_number_of_tries(worksp
 @pytest.mark.parametrize("words", [{"A01": "fish"}, {"A01": "fish", "A02": "fin", "A03": "busy"}])
 def test_run_that_comes_to_a_finished_step_again_takes_it_as_it_is(workspace: Workspace, words: dict[str, str]) -> None:
     write_words(workspace.layout, EXPERIMENT, words=words)
-    spec = workspace.registry.spec("letters")
+    spec = workspace.pipeline.spec("letters")
     for repeated, stands in ((False, False), (False, False), (True, True)):
         with lock_step(
             spec, workspace=workspace, experiment=EXPERIMENT, run_id="run", force=True, repeated=repeated
@@ -288,7 +288,7 @@ def test_interrupted_publication_is_finished_by_the_next_session(
 
 
 def execute(workspace: Workspace) -> Executed:
-    spec = workspace.registry.spec("letters")
+    spec = workspace.pipeline.spec("letters")
     with lock_step(spec, workspace=workspace, experiment=EXPERIMENT, run_id="r") as session:
         outcome = run_locked(session, spec=spec, place=LocalExecutor())
     assert isinstance(outcome, Executed)
@@ -326,7 +326,7 @@ def test_result_of_another_place_is_verified(workspace: Workspace) -> None:
 def test_other_version_of_the_code_is_refused(workspace: Workspace) -> None:
     from dataclasses import replace
 
-    spec = workspace.registry.spec("letters")
+    spec = workspace.pipeline.spec("letters")
     newer = replace(spec, version=2)
     with (
         lock_step(spec, workspace=workspace, experiment=EXPERIMENT, run_id="r") as session,

@@ -20,12 +20,12 @@ EXPERIMENT = "20240418"
 
 
 def key(workspace: Workspace, step: str) -> str:
-    return workspace.request(workspace.registry.spec(step), experiment=EXPERIMENT).key
+    return workspace.request(workspace.pipeline.spec(step), experiment=EXPERIMENT).key
 
 
 def test_request_names_the_registered_file_with_its_hash(workspace: Workspace) -> None:
     write_words(workspace.layout, EXPERIMENT, words={"A01": "fish"})
-    request = workspace.request(workspace.registry.spec("letters"), experiment=EXPERIMENT, run_id="r", force=True)
+    request = workspace.request(workspace.pipeline.spec("letters"), experiment=EXPERIMENT, run_id="r", force=True)
     assert [(e.name, e.path, e.sha256) for e in request.inputs] == [
         ("words", f"words/{EXPERIMENT}.txt", hash_bytes(b"A01 fish\n"))
     ]
@@ -39,7 +39,7 @@ def test_request_names_an_upstream_artifact_with_the_version_of_its_record(works
     run_chain(workspace, EXPERIMENT)
     record = read_record(workspace.layout, primary=workspace.output("letters", experiment=EXPERIMENT))
     assert record is not None
-    (entry,) = workspace.request(workspace.registry.spec("lengths"), experiment=EXPERIMENT).inputs
+    (entry,) = workspace.request(workspace.pipeline.spec("lengths"), experiment=EXPERIMENT).inputs
     assert (entry.name, entry.path, entry.sha256) == ("letters", record.output.path, record.data_version)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from morphseq_dagster.engine.storage.records import read_record
 from morphseq_dagster.partitions import BULK_JOB, bulk_config
-from morphseq_dagster.settings import PlacesSettings
+from morphseq_dagster.settings.machine import PlacesSettings
 from morphseq_dagster.testing.chain import open_toy
 from morphseq_dagster.testing.installation import Installation, shipped_settings
 from morphseq_dagster.testing.slurm_cluster import LocalCluster

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from morphseq_dagster.engine.executors.local import Executor, make_executor
+from morphseq_dagster.engine.executors.protocol import Executor, make_executor
 from morphseq_dagster.engine.tables.document import parse_document
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.morphseq.contracts.detections import DetectionDocument

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from morphseq_dagster.engine.contract.context import Account, StepContext
-from morphseq_dagster.engine.contract.step import StepRequest, StepResult
+from morphseq_dagster.engine.contract.step import StepResult
 from morphseq_dagster.engine.contract.wells import WellTask, map_wells
 from morphseq_dagster.engine.storage.checkpoints import WellPayload
 from morphseq_dagster.engine.storage.hashing import hash_file
@@ -23,17 +23,17 @@ from morphseq_dagster.imaging.pictures import encode_jpeg
 from morphseq_dagster.imaging.sources import FocusedFrame, Microscope, RawFrame, RawProblem, RawScan
 from morphseq_dagster.morphseq.contracts.ff_images import FfImages, FrameEntry, TilePlacement
 from morphseq_dagster.morphseq.contracts.raw_manifest import RawFile, RawManifest
+from morphseq_dagster.morphseq.paths import raw_folder
 from morphseq_dagster.morphseq.recipes import FfImagesRecipe
 from morphseq_dagster.morphseq.steps.image_sets import link_entries
 from morphseq_dagster.morphseq.steps.previews import contact_sheet
 
 
-def run(request: StepRequest) -> StepResult:
+def run(context: StepContext) -> StepResult:
     """Make the frames of an experiment."""
-    context = StepContext(request)
     recipe = context.recipe(FfImagesRecipe)
     raw = context.document("raw_manifest", RawManifest)
-    folder = context.layout.raw_folder(raw.microscope, experiment=context.experiment)
+    folder = raw_folder(context.layout, raw.microscope, experiment=context.experiment)
     source = open_source(folder, microscope=cast("Microscope", raw.microscope), settings=recipe.focus)
     listed = {file.path: file for file in raw.files}
     # Before the scan reads it: a table edited in between is then found changed, not taken for the one that was read.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from morphseq_dagster.detection.filtering import filter_detections
 from morphseq_dagster.detection.model import Detection
 from morphseq_dagster.engine.contract.context import Account, StepContext
-from morphseq_dagster.engine.contract.step import StepRequest, StepResult
+from morphseq_dagster.engine.contract.step import StepResult
 from morphseq_dagster.morphseq.contracts.detections import (
     DetectionDocument,
     DetectionEntry,
@@ -19,9 +19,8 @@ from morphseq_dagster.morphseq.contracts.detections import (
 from morphseq_dagster.morphseq.recipes import GdinoDetectionsRecipe
 
 
-def run(request: StepRequest) -> StepResult:
+def run(context: StepContext) -> StepResult:
     """Filter the detections of an experiment."""
-    context = StepContext(request)
     recipe = context.recipe(GdinoDetectionsRecipe)
     raw = context.document("gdino_raw", DetectionDocument)
     images, filtered, prompts = {}, {}, set()

@@ -11,7 +11,7 @@ from typing import Any
 from morphseq_dagster.detection.backends import load_detector
 from morphseq_dagster.detection.model import BackendIdentity, Detection
 from morphseq_dagster.engine.contract.context import Account, StepContext
-from morphseq_dagster.engine.contract.step import StepRequest, StepResult
+from morphseq_dagster.engine.contract.step import StepResult
 from morphseq_dagster.engine.contract.wells import WellTask, map_wells
 from morphseq_dagster.engine.storage.checkpoints import WellPayload
 from morphseq_dagster.engine.storage.hashing import hash_json
@@ -32,9 +32,8 @@ from morphseq_dagster.morphseq.steps.image_sets import FrameReader
 from morphseq_dagster.morphseq.steps.previews import choose, draw_masks, sheet
 
 
-def run(request: StepRequest) -> StepResult:
+def run(context: StepContext) -> StepResult:
     """Detect embryos in every frame of an experiment."""
-    context = StepContext(request)
     recipe = context.recipe(GdinoRawRecipe)
     frames = context.document("organized_frames", OrganizedFrames)
     detector = load_detector(recipe.backend, settings=recipe.classical)

@@ -6,16 +6,15 @@ Holds the honest statement. Consumers treat every flag that needs such a mask as
 from __future__ import annotations
 
 from morphseq_dagster.engine.contract.context import Account, StepContext
-from morphseq_dagster.engine.contract.step import StepRequest, StepResult
+from morphseq_dagster.engine.contract.step import StepResult
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.morphseq.contracts.ff_images import FfImages
 from morphseq_dagster.morphseq.contracts.qc_masks import MODELS, ModelState, QcMasks
 from morphseq_dagster.morphseq.recipes import QcMasksRecipe
 
 
-def run(request: StepRequest) -> StepResult:
+def run(context: StepContext) -> StepResult:
     """Say which QC masks there are."""
-    context = StepContext(request)
     recipe = context.recipe(QcMasksRecipe)
     if recipe.backend != "unavailable":
         raise PermanentError(

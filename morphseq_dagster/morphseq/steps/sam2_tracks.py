@@ -10,7 +10,7 @@ from typing import Any
 
 from morphseq_dagster.detection.model import Detection
 from morphseq_dagster.engine.contract.context import Account, StepContext
-from morphseq_dagster.engine.contract.step import StepRequest, StepResult
+from morphseq_dagster.engine.contract.step import StepResult
 from morphseq_dagster.engine.contract.wells import WellTask, map_wells
 from morphseq_dagster.engine.storage.checkpoints import WellPayload
 from morphseq_dagster.engine.storage.hashing import hash_json
@@ -39,9 +39,8 @@ from morphseq_dagster.segmentation.rle import Rle, decode
 from morphseq_dagster.segmentation.seed import choose_seed
 
 
-def run(request: StepRequest) -> StepResult:
+def run(context: StepContext) -> StepResult:
     """Segment and track the embryos of an experiment."""
-    context = StepContext(request)
     recipe = context.recipe(Sam2TracksRecipe)
     frames = context.document("organized_frames", OrganizedFrames)
     detected = context.document("gdino_detections", DetectionDocument)

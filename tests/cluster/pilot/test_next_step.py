@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.cluster.pilot.test_sharing import make_place, submissions, walk
 
 from morphseq_dagster.cluster.attempt_folder import JobRoot
 from morphseq_dagster.cluster.bulk_run import BulkRun
@@ -19,11 +18,12 @@ from morphseq_dagster.cluster.pilot.next_step import begin_next, can_follow
 from morphseq_dagster.engine.executors.local import LocalExecutor
 from morphseq_dagster.engine.storage.step_locks import hold_lock
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.morphseq.pipeline import REGISTRY
-from morphseq_dagster.testing.relay import RELAY_REGISTRY
+from morphseq_dagster.morphseq.pipeline import MORPHSEQ
+from morphseq_dagster.testing.relay import RELAY_PIPELINE
 from morphseq_dagster.testing.relay_campaigns import add_experiments, attempts_of, start_child, write_recipe
 from morphseq_dagster.testing.slurm_bench import touching, wait_for
 from morphseq_dagster.testing.slurm_cluster import LocalCluster
+from tests.cluster.pilot.test_sharing import make_place, submissions, walk
 
 STEPS = ("first", "second", "third")
 ROOMY = {"resources": {"memory": "200M", "time": 5}}
@@ -60,11 +60,11 @@ class Heard:
 def followers_of(workspace: Workspace, name: str, *then: str) -> list[tuple[str, tuple[str, ...]]]:
     """Steps that follow on the first one, with what may follow on them."""
     heard = Heard()
-    request = workspace.request(workspace.registry.spec("first"), experiment=name, run_id="run")
+    request = workspace.request(workspace.pipeline.spec("first"), experiment=name, run_id="run")
     begin_next(workspace, request=request, then=then, begin=heard)
     assert heard.free == [True] * len(heard.followers)
     assert [one.key for one in heard.followers] == [
-        workspace.request(workspace.registry.spec(one.group[0]), experiment=name).key for one in heard.followers
+        workspace.request(workspace.pipeline.spec(one.group[0]), experiment=name).key for one in heard.followers
     ]
     return [(one.group[0], one.then) for one in heard.followers]
 
@@ -82,7 +82,7 @@ def test_next_step_is_the_first_that_does_not_stand(relay: Workspace) -> None:
 def test_where_anything_is_in_doubt_the_node_goes_no_further(relay: Workspace) -> None:
     (name,) = add_experiments(relay, 1)
     walk_here(relay, name, "first")
-    claim = relay.layout.claim("second", experiment=name)
+    claim = relay.layout.lock("second", experiment=name)
     with hold_lock(claim, run_id="another"):
         assert followers_of(relay, name, "second") == [], "somebody else is at it"
     with hold_lock(claim, run_id="run"):
@@ -104,16 +104,16 @@ def test_claim_taken_while_the_folder_was_made_is_seen(relay: Workspace) -> None
 
     def begin(follower: Follower, *, is_free: Callable[[], bool]) -> None:
         assert follower.group == ("second", name)
-        with hold_lock(relay.layout.claim("second", experiment=name), run_id="another"):
+        with hold_lock(relay.layout.lock("second", experiment=name), run_id="another"):
             said.append(is_free())
 
-    request = relay.request(relay.registry.spec("first"), experiment=name, run_id="run")
+    request = relay.request(relay.pipeline.spec("first"), experiment=name, run_id="run")
     begin_next(relay, request=request, then=("second",), begin=begin)
     assert said == [False]
 
 
 def test_steps_that_read_weights_of_the_asking_machine_are_asked_for_there(tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path, REGISTRY)
+    workspace = Workspace(tmp_path, MORPHSEQ)
     assert can_follow(workspace, step="gdino_raw", experiment="20240418"), "by default it reads none"
     recipe = workspace.layout.recipes("20240418")[0]
     recipe.parent.mkdir()
@@ -139,8 +139,8 @@ def test_one_job_makes_all_steps_and_each_is_told_as_if_alone(cluster: LocalClus
     assert attempts[0].pack is not None
     assert attempts[0].pack.is_closed
     assert list((relay.layout.jobs / "_ended").iterdir()) == []
-    assert list(relay.layout.claim("first", experiment=name).parent.glob("*.json")) == []
-    elsewhere = Workspace(relay.data_root.with_name("other"), RELAY_REGISTRY)
+    assert list(relay.layout.lock("first", experiment=name).parent.glob("*.json")) == []
+    elsewhere = Workspace(relay.data_root.with_name("other"), RELAY_PIPELINE)
     add_experiments(elsewhere, 1)
     walk_here(elsewhere, name, *STEPS)
     assert outputs(relay, name) == outputs(elsewhere, name)

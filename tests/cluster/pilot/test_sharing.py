@@ -12,12 +12,12 @@ from morphseq_dagster.cluster.bulk_run import BulkRun
 from morphseq_dagster.cluster.connection import connect
 from morphseq_dagster.cluster.events import Event, StepFailed, StepMade
 from morphseq_dagster.cluster.executor import SlurmExecutor
-from morphseq_dagster.cluster.job import Resources
 from morphseq_dagster.cluster.pilot.sharing import Ready, Sharing
 from morphseq_dagster.engine.executors.local import LocalExecutor
 from morphseq_dagster.engine.storage.records import read_record
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.settings import SlurmSettings
+from morphseq_dagster.settings.job_values import Resources
+from morphseq_dagster.settings.slurm import SlurmSettings
 from morphseq_dagster.testing.relay import RELAY
 from morphseq_dagster.testing.relay_campaigns import (
     add_experiments,
@@ -38,7 +38,7 @@ TIMES = {"environment": "any", "grace_s": 3, "lost_s": 10, "settle_s": 3}
 def make_place(**more: object) -> SlurmExecutor:
     small = {step: {"small": True} for step in ("first", "second")}
     values = {"resources": {"memory": "60M", "time": 5}, "steps": small, "pack_above": 3, **TIMES, **more}
-    return SlurmExecutor(SlurmSettings.model_validate(values), registry=RELAY)
+    return SlurmExecutor(SlurmSettings.model_validate(values), pipeline=RELAY)
 
 
 def walk(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from morphseq_dagster.cluster.attempt_folder import Attempt
-from morphseq_dagster.settings import PlacesSettings
+from morphseq_dagster.settings.machine import PlacesSettings
 from morphseq_dagster.testing.installation import Installation, parking_settings
 from morphseq_dagster.testing.slurm_gate import Gate
 

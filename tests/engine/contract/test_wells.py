@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from morphseq_dagster.engine.contract.context import Account, StepContext
-from morphseq_dagster.engine.contract.progress import Progress, listening
+from morphseq_dagster.engine.contract.progress import Progress
 from morphseq_dagster.engine.contract.step import StepRequest, StepResult
 from morphseq_dagster.engine.contract.wells import WellRun, WellTask, map_wells
 from morphseq_dagster.engine.executors.execution import execute_body, publish
@@ -20,7 +20,8 @@ from morphseq_dagster.engine.storage.records import Record
 from morphseq_dagster.engine.tables.image_set import FileEntry, ImageSetManifest
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import MorphseqError, PermanentError, TransientError
-from morphseq_dagster.testing.toy import TOY_REGISTRY
+from morphseq_dagster.runs.listeners import listening
+from morphseq_dagster.testing.toy import TOY_PIPELINE
 
 EXPERIMENT = "20240418"
 WELLS = ("A01", "A02", "A03", "A04")
@@ -54,7 +55,7 @@ class Letters:
         return base.model_copy(update=changes)
 
     def context(self, request: StepRequest) -> StepContext:
-        return StepContext(request, artifacts=TOY_REGISTRY.artifacts)
+        return StepContext(request, artifacts=TOY_PIPELINE.artifacts)
 
     def run(self, *, share: float = 0.5, request: StepRequest | None = None) -> WellRun:
         self.computed, self.restored = [], []
@@ -90,7 +91,9 @@ class Letters:
             run = self.run(request=request)
             files = {folder / n: Path(str(p)) for payload in run.payloads.values() for n, p in payload.files.items()}
             entries = {
-                context.layout.relative(target): FileEntry(sha256=hash_bytes(path.read_bytes()), size=path.stat().st_size)
+                context.layout.relative(target): FileEntry(
+                    sha256=hash_bytes(path.read_bytes()), size=path.stat().st_size
+                )
                 for target, path in sorted(files.items())
             }
             manifest = ImageSetManifest(experiment_id=EXPERIMENT, files=entries)

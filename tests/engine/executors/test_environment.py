@@ -26,7 +26,7 @@ from morphseq_dagster.engine.executors.environment import (
     refuse_difference,
     store_description,
 )
-from morphseq_dagster.engine.executors.execution import Committed
+from morphseq_dagster.engine.executors.protocol import Committed
 from morphseq_dagster.engine.executors.runner_outcome import read_outcome
 from morphseq_dagster.engine.locked_step import finish, lock_step, run_locked
 from morphseq_dagster.engine.storage.atomic_io import write_durably
@@ -129,8 +129,8 @@ def test_no_job_imports_what_the_hash_of_the_code_leaves_out() -> None:
         "import sys, json\n"
         "from morphseq_dagster.places import runner\n"
         "from morphseq_dagster.morphseq.steps import worker, workspace\n"
-        "registry = workspace.load_registry('morphseq_dagster.morphseq.pipeline:REGISTRY')\n"
-        "[spec.load() for spec in registry.steps]\n"
+        "pipeline = workspace.load_pipeline('morphseq_dagster.morphseq.pipeline:MORPHSEQ')\n"
+        "[spec.load() for spec in pipeline.steps]\n"
         "print(json.dumps([name.split('.')[1] for name in sys.modules if name.startswith('morphseq_dagster.')]))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
@@ -169,11 +169,11 @@ def test_policy_chooses_the_description_that_jobs_must_meet(workspace: Workspace
 
 
 def test_runner_refuses_another_environment_before_any_work(workspace: Workspace, tmp_path: Path) -> None:
-    request = workspace.request(workspace.registry.spec("letters"), experiment=EXPERIMENT, run_id="hand")
+    request = workspace.request(workspace.pipeline.spec("letters"), experiment=EXPERIMENT, run_id="hand")
     write_durably(tmp_path / "request.json", encode(request))
     command = [sys.executable, "-m", "morphseq_dagster.engine.executors.runner", str(tmp_path / "request.json")]
-    # A registry that cannot be imported: nothing of the step is touched before.
-    command += ["--registry", "no_such_module:REGISTRY", "--outcome", str(tmp_path / "outcome.json")]
+    # A pipeline that cannot be imported: nothing of the step is touched before.
+    command += ["--pipeline", "no_such_module:MORPHSEQ", "--outcome", str(tmp_path / "outcome.json")]
     command += ["--environment", str(other_numpy(workspace))]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 1
@@ -206,8 +206,8 @@ def test_verb_shows_records_and_compares(workspace: Workspace, capsys: pytest.Ca
 
 
 def run_first(workspace: Workspace, cluster: LocalCluster, **settings: object) -> tuple[Committed, Record]:
-    spec = workspace.registry.steps[0]
-    place = SlurmExecutor(cluster.settings(**settings), registry=TOY)
+    spec = workspace.pipeline.steps[0]
+    place = SlurmExecutor(cluster.settings(**settings), pipeline=TOY)
     with lock_step(spec, workspace=workspace, experiment=EXPERIMENT, run_id="run") as session:
         outcome = run_locked(session, spec=spec, place=place)
         assert isinstance(outcome, Committed)

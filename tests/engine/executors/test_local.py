@@ -9,22 +9,28 @@ from pathlib import Path
 
 import pytest
 
-from morphseq_dagster.engine.contract.progress import Progress, listening
-from morphseq_dagster.engine.executors.execution import Committed
-from morphseq_dagster.engine.executors.local import Executor, LocalExecutor, SubprocessExecutor, make_executor
+from morphseq_dagster.engine.contract.progress import Progress
+from morphseq_dagster.engine.executors.protocol import (
+    Committed,
+    Executor,
+    LocalExecutor,
+    SubprocessExecutor,
+    make_executor,
+)
 from morphseq_dagster.engine.executors.runner_outcome import RunnerOutcome
 from morphseq_dagster.engine.locked_step import finish, lock_step, run_locked
 from morphseq_dagster.engine.storage.atomic_io import write_durably
 from morphseq_dagster.engine.storage.records import Record, encode, read_failure, read_record
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import PermanentError, TransientError
+from morphseq_dagster.runs.listeners import listening
 from morphseq_dagster.testing.chain import TOY, open_toy, write_words
 
 EXPERIMENT = "20240418"
 
 
 def run(workspace: Workspace, step: str, *, place: Executor, force: bool = False) -> Record:
-    spec = workspace.registry.spec(step)
+    spec = workspace.pipeline.spec(step)
     with lock_step(spec, workspace=workspace, experiment=EXPERIMENT, run_id="r", force=force) as session:
         assert session.cached is None
         return finish(workspace.layout, outcome=run_locked(session, spec=spec, place=place))
@@ -49,7 +55,7 @@ def test_process_and_subprocess_give_the_same_bytes_and_versions(workspace: Work
     for step in ("letters", "lengths", "summary"):
         here = run(workspace, step, place=LocalExecutor())
         with listening(heard.append):
-            there = run(other, step, place=SubprocessExecutor(registry=TOY))
+            there = run(other, step, place=SubprocessExecutor(pipeline=TOY))
         assert (here.data_version, here.request_key) == (there.data_version, there.request_key)
         assert (here.place, there.place) == ("process", "subprocess")
         assert there.pid != os.getpid()
@@ -61,11 +67,11 @@ def test_process_and_subprocess_give_the_same_bytes_and_versions(workspace: Work
 def test_child_killed_at_work_is_transient_names_the_signal_and_is_recorded(workspace: Workspace) -> None:
     write_words(workspace.layout, EXPERIMENT, words={"A01": "fish", "A02": "kill"})
     with pytest.raises(TransientError, match="SIGKILL") as caught:
-        run(workspace, "letters", place=SubprocessExecutor(registry=TOY))
+        run(workspace, "letters", place=SubprocessExecutor(pipeline=TOY))
     assert "memory" in caught.value.found
     assert EXPERIMENT in caught.value.where
     told = read_failure(
-        workspace.layout, primary=workspace.output(workspace.registry.spec("letters"), experiment=EXPERIMENT)
+        workspace.layout, primary=workspace.output(workspace.pipeline.spec("letters"), experiment=EXPERIMENT)
     )
     assert told is not None
     assert (told.error.kind, told.tries) == ("transient", 1)
@@ -78,11 +84,11 @@ def test_child_killed_at_work_is_transient_names_the_signal_and_is_recorded(work
 def test_error_of_the_child_comes_back_whole_and_is_recorded_once(workspace: Workspace) -> None:
     write_words(workspace.layout, EXPERIMENT, words={"A01": "fail", "A02": "fail"})
     with pytest.raises(PermanentError) as caught:
-        run(workspace, "letters", place=SubprocessExecutor(registry=TOY))
+        run(workspace, "letters", place=SubprocessExecutor(pipeline=TOY))
     assert "A01" in caught.value.found
     assert caught.value.remedy
     told = read_failure(
-        workspace.layout, primary=workspace.output(workspace.registry.spec("letters"), experiment=EXPERIMENT)
+        workspace.layout, primary=workspace.output(workspace.pipeline.spec("letters"), experiment=EXPERIMENT)
     )
     assert told is not None
     assert told.tries == 1
@@ -91,7 +97,7 @@ def test_error_of_the_child_comes_back_whole_and_is_recorded_once(workspace: Wor
 
 def test_child_that_cannot_start_is_told_with_its_exit_code(workspace: Workspace) -> None:
     with pytest.raises(TransientError, match="ended with code 1 and left no outcome"):
-        run(workspace, "letters", place=SubprocessExecutor(registry="morphseq_dagster.testing.toy:NOTHING"))
+        run(workspace, "letters", place=SubprocessExecutor(pipeline="morphseq_dagster.testing.toy:NOTHING"))
     assert working_files(workspace) == []
 
 
@@ -104,7 +110,7 @@ def test_child_that_published_and_died_before_it_could_say_so_has_succeeded(
     if force:
         before = run(workspace, "letters", place=LocalExecutor())
     monkeypatch.setattr(module, "read_outcome", lambda path: RunnerOutcome())
-    made = run(workspace, "letters", place=SubprocessExecutor(registry=TOY), force=force)
+    made = run(workspace, "letters", place=SubprocessExecutor(pipeline=TOY), force=force)
     assert made.place == "subprocess"
     if force:
         assert made != before
@@ -116,7 +122,7 @@ def test_record_of_an_earlier_run_is_no_success_of_a_child_that_died(
     run(workspace, "letters", place=LocalExecutor())
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(TransientError, match="ended with code 1"):
-        run(workspace, "letters", place=SubprocessExecutor(registry=TOY), force=True)
+        run(workspace, "letters", place=SubprocessExecutor(pipeline=TOY), force=True)
 
 
 def test_publication_that_the_child_had_begun_is_finished(
@@ -135,16 +141,16 @@ def test_publication_that_the_child_had_begun_is_finished(
     starter.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{program}" "$@"\n')
     starter.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(starter))
-    made = run(workspace, "letters", place=SubprocessExecutor(registry=TOY))
+    made = run(workspace, "letters", place=SubprocessExecutor(pipeline=TOY))
     assert made.place == "subprocess"
     assert sorted(workspace.data_root.rglob("*.tmp")) == []
 
 
 def test_runner_runs_a_request_by_itself_and_leaves_the_outcome(workspace: Workspace, tmp_path: Path) -> None:
-    request = workspace.request(workspace.registry.spec("letters"), experiment=EXPERIMENT, run_id="hand")
+    request = workspace.request(workspace.pipeline.spec("letters"), experiment=EXPERIMENT, run_id="hand")
     write_durably(tmp_path / "request.json", encode(request))
     command = [sys.executable, "-m", "morphseq_dagster.engine.executors.runner", str(tmp_path / "request.json")]
-    options = ["--registry", TOY, "--outcome", str(tmp_path / "outcome.json")]
+    options = ["--pipeline", TOY, "--outcome", str(tmp_path / "outcome.json")]
     done = subprocess.run([*command, *options], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     outcome = RunnerOutcome.model_validate_json((tmp_path / "outcome.json").read_bytes())
@@ -176,9 +182,9 @@ def test_place_is_made_by_name() -> None:
 
 
 def test_verified_result_of_the_child_is_refused_when_somebody_changed_it_meanwhile(workspace: Workspace) -> None:
-    spec = workspace.registry.spec("letters")
+    spec = workspace.pipeline.spec("letters")
     with lock_step(spec, workspace=workspace, experiment=EXPERIMENT, run_id="r") as session:
-        outcome = run_locked(session, spec=spec, place=SubprocessExecutor(registry=TOY))
+        outcome = run_locked(session, spec=spec, place=SubprocessExecutor(pipeline=TOY))
         assert isinstance(outcome, Committed)
         workspace.layout.absolute(outcome.record.output.path).write_text("{}")
         with pytest.raises(PermanentError, match="an output that is changed"):

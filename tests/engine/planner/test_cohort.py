@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from morphseq_dagster.engine.layout import COHORT, Layout
-from morphseq_dagster.engine.planner.cohort import (
+from morphseq_dagster.engine.cohort import (
     MEMBER,
     CohortManifest,
     compare_manifest,
     encode_manifest,
     read_manifest,
 )
+from morphseq_dagster.engine.layout import COHORT, Layout
 from morphseq_dagster.engine.storage.hashing import hash_bytes
 from morphseq_dagster.engine.storage.records import InputRead, OutputState, Record, encode, read_record
 from morphseq_dagster.morphseq.steps.cohort_final import SPEC, build_cohort_request

@@ -151,7 +151,7 @@ def test_a_record_copied_from_another_experiment_is_an_orphan(toy: Workspace) ->
 def test_what_is_at_work_is_left_out_and_named(toy: Workspace) -> None:
     path = toy.output("lengths", experiment=TOY)
     path.write_bytes(b"half")
-    with hold_lock(toy.layout.claim("lengths", experiment=TOY), run_id="busy"):
+    with hold_lock(toy.layout.lock("lengths", experiment=TOY), run_id="busy"):
         found = reconcile(toy)
         assert found.findings == ()
         assert [p for p, _ in found.busy] == [toy.layout.relative(path)]
@@ -339,7 +339,7 @@ def test_a_live_holder_is_not_disturbed(toy: Workspace, monkeypatch: pytest.Monk
     monkeypatch.setattr("morphseq_dagster.engine.planner.reconcile_actions._PATIENCE_S", 0.0)
     path = toy.output("lengths", experiment=TOY)
     path.write_bytes(b"edited\n")
-    with hold_lock(toy.layout.claim("lengths", experiment=TOY), run_id="busy"), pytest.raises(TransientError):
+    with hold_lock(toy.layout.lock("lengths", experiment=TOY), run_id="busy"), pytest.raises(TransientError):
         discard(toy, path)
 
 

@@ -162,7 +162,7 @@ class DataRoot(DiamondRoot, RuleBasedStateMachine):
         before, known, ledger = self.plan(experiment), experiment not in self.unsure, self.ledgers[experiment]
         held = copy.deepcopy(ledger)
         give_up = not force and self.refuses_foreign(experiment, ORDER)
-        done = run_chain(self.workspace, experiment, force=force, replace_foreign=give_up)
+        done = run_chain(self.workspace, experiment, force=force, replace_untracked=give_up)
         computed = [step for step, (_, hit) in done.items() if not hit]
         expected = ledger.run(force=force)
         if not force:
@@ -184,7 +184,7 @@ class DataRoot(DiamondRoot, RuleBasedStateMachine):
     def run_part(self, experiment: str, steps: tuple[str, ...]) -> None:
         self.settle(experiment)
         give_up = self.refuses_foreign(experiment, steps)
-        done = run_chain(self.workspace, experiment, steps=steps, replace_foreign=give_up)
+        done = run_chain(self.workspace, experiment, steps=steps, replace_untracked=give_up)
         assert [step for step, (_, hit) in done.items() if not hit] == self.ledgers[experiment].run(steps)
         self.tampered -= {(experiment, step) for step in steps}
 
@@ -199,7 +199,7 @@ class DataRoot(DiamondRoot, RuleBasedStateMachine):
             return
         try:
             die_at(after)
-            run_chain(self.workspace, experiment, replace_foreign=give_up)
+            run_chain(self.workspace, experiment, replace_untracked=give_up)
             os._exit(0)
         finally:
             os._exit(1)
@@ -436,12 +436,12 @@ class DataRoot(DiamondRoot, RuleBasedStateMachine):
 
     @rule(experiment=experiments, step=STEPS)
     def leave_dead_claim(self, experiment: str, step: str) -> None:
-        leave_claim(self.workspace.layout.claim(step, experiment=experiment))
+        leave_claim(self.workspace.layout.lock(step, experiment=experiment))
 
     @rule(experiment=experiments, step=STEPS)
     def work_meanwhile(self, experiment: str, step: str) -> None:
         """Who is at work is told, and changes nothing about what is stale."""
-        with hold_lock(self.workspace.layout.claim(step, experiment=experiment), run_id="elsewhere"):
+        with hold_lock(self.workspace.layout.lock(step, experiment=experiment), run_id="elsewhere"):
             plan = self.plan(experiment)
             assert "elsewhere" in plan.busy
             assert experiment in self.unsure or plan.closure == self.ledgers[experiment].closure()

@@ -15,6 +15,7 @@ from morphseq_dagster.engine.tables.document import parse_document
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.morphseq.contracts.raw_manifest import RawFile, RawManifest
+from morphseq_dagster.morphseq.paths import raw_folder
 from morphseq_dagster.testing.experiments import (
     KEYENCE_EXPERIMENT,
     ChainRun,
@@ -53,7 +54,7 @@ def find_line(manifest: RawManifest, path: str) -> RawFile:
 
 
 def raw_folder(workspace: Workspace) -> Path:
-    return workspace.layout.raw_folder("Keyence", experiment=KEYENCE_EXPERIMENT)
+    return raw_folder(workspace.layout, "Keyence", experiment=KEYENCE_EXPERIMENT)
 
 
 def run_imaging(workspace: Workspace) -> ChainRun:
@@ -176,7 +177,7 @@ def test_unfinished_copies_are_not_listed(workspace: Workspace) -> None:
 
 
 def test_two_raw_folders_of_one_name_are_refused_naming_both(workspace: Workspace) -> None:
-    (workspace.layout.raw_folder("YX1", experiment=KEYENCE_EXPERIMENT)).mkdir(parents=True)
+    (raw_folder(workspace.layout, "YX1", experiment=KEYENCE_EXPERIMENT)).mkdir(parents=True)
     with pytest.raises(PermanentError) as caught:
         run_imaging(workspace)
     assert f"raw_image_data/Keyence/{KEYENCE_EXPERIMENT}" in caught.value.found
@@ -198,7 +199,7 @@ def write_noisy_tiff(path: Path, *, seed: int) -> None:
 def test_repaired_file_of_a_failed_well_is_found_although_size_and_ends_are_the_same(tmp_path: Path) -> None:
     experiment = "20250529_repair"
     workspace = open_data_root(tmp_path / "root")
-    folder = workspace.layout.raw_folder("Frames", experiment=experiment)
+    folder = raw_folder(workspace.layout, "Frames", experiment=experiment)
     folder.mkdir(parents=True)
     rows = ["well,time_int,time_s,path,um_per_px"]
     for well in ("A01", "A02"):
@@ -222,7 +223,7 @@ def test_repaired_file_of_a_failed_well_is_found_although_size_and_ends_are_the_
 def test_touching_a_file_of_a_failed_well_leaves_the_version(tmp_path: Path) -> None:
     experiment = "20250529_touch"
     workspace = open_data_root(tmp_path / "root")
-    folder = workspace.layout.raw_folder("Frames", experiment=experiment)
+    folder = raw_folder(workspace.layout, "Frames", experiment=experiment)
     folder.mkdir(parents=True)
     for well in ("A01", "A02"):
         write_noisy_tiff(folder / f"{well}.tif", seed=1)
@@ -241,7 +242,7 @@ def test_one_changed_number_in_the_middle_of_a_long_table_of_frames_is_found(tmp
     data_root = tmp_path / "root"
     make_small_frames(data_root, experiment=experiment)
     workspace = open_data_root(data_root)
-    table = workspace.layout.raw_folder("Frames", experiment=experiment) / "frames.csv"
+    table = raw_folder(workspace.layout, "Frames", experiment=experiment) / "frames.csv"
     header, first, *rest = table.read_text().splitlines()
     # Blank lines are passed over; they make the table long without further pictures.
     padding = [" " * 1000] * 100
@@ -270,7 +271,7 @@ def test_touching_a_long_table_of_frames_leaves_the_version(tmp_path: Path) -> N
     data_root = tmp_path / "root"
     make_small_frames(data_root, experiment=experiment)
     workspace = open_data_root(data_root)
-    folder = workspace.layout.raw_folder("Frames", experiment=experiment)
+    folder = raw_folder(workspace.layout, "Frames", experiment=experiment)
     (folder / "frames.csv").write_text((folder / "frames.csv").read_text() + (" " * 1000 + "\n") * 200)
     run_experiment(workspace, experiment, until="ff_images")
     before = read_manifest(workspace, experiment).version

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from morphseq_dagster.cluster.run_mode import MOST_SINGLE_RUNS, wants_bulk
+from morphseq_dagster.runs.run_mode import MOST_SINGLE_RUNS, wants_bulk
 
 NAMES = [f"202404{day:02d}" for day in range(1, 12)]
 

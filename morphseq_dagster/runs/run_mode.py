@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from morphseq_dagster.engine.executors.runner_outcome import SLURM
+from morphseq_dagster.settings.slurm import SLURM
 
 MOST_SINGLE_RUNS: Final = 8
 """Experiments with steps at the cluster up to which each has a run of its own."""

@@ -1,7 +1,7 @@
-"""Cohort manifest: which experiments are in the cohort's table, at which version, and which are left out and why.
+"""Cohort: which keys are members of the artifact that joins all, at which version, and which are left out and why.
 
-Holds the one reading of the members, from which the cohort's request is made and its staleness is judged, at 99
-experiments as at 1,000. Does not merge tables (`steps.cohort_final`).
+One reading of the members gives the cohort's request (`requests.py`) and tells whether it is stale, at 99 members as at
+1,000. A member is a key whose final artifact stands as recorded.
 """
 
 from __future__ import annotations
@@ -12,13 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from morphseq_dagster.engine.layout import RECORD_SUFFIX, Layout
+from morphseq_dagster.engine.pipeline import Pipeline
 from morphseq_dagster.engine.storage.hashing import hash_json
 from morphseq_dagster.engine.storage.records import InputRead, OutputVerdict, Record, compare_output, read_record
 from morphseq_dagster.errors import MorphseqError
-from morphseq_dagster.identifiers import refuse_experiment
-
-MEMBER: Final = "embryo_latents_final"
-"""Artifact that makes an experiment a member."""
 
 
 @dataclass(frozen=True)
@@ -98,18 +95,19 @@ class CohortChange:
 _FEW: Final = 5
 
 
-def read_manifest(layout: Layout) -> CohortManifest:
+def read_manifest(pipeline: Pipeline, *, layout: Layout) -> CohortManifest:
     """Read the manifest from the records as they are now; every table is compared with its record."""
-    return CohortManifest(tuple(_read_member(layout, experiment=name) for name in find_members(layout)))
+    members = find_members(pipeline, layout=layout)
+    return CohortManifest(tuple(_read_member(layout, final=pipeline.final, experiment=name) for name in members))
 
 
-def find_members(layout: Layout) -> list[str]:
+def find_members(pipeline: Pipeline, *, layout: Layout) -> list[str]:
     """Experiments that have a final table or a record of one, sorted."""
-    pattern = layout.primary(MEMBER, experiment="*")
+    pattern = layout.primary(pipeline.final, experiment="*")
     name = re.compile(re.escape(pattern.name).replace(r"\*", "(.+?)") + rf"(?:{re.escape(RECORD_SUFFIX)})?")
     names = [path.name for path in pattern.parent.iterdir()] if pattern.parent.is_dir() else []
     found = {match[1] for match in map(name.fullmatch, names) if match is not None}
-    return sorted(experiment for experiment in found if refuse_experiment(experiment) is None)
+    return sorted(experiment for experiment in found if pipeline.keys.refuse(experiment) is None)
 
 
 def compare_manifest(manifest: CohortManifest, *, record: Record) -> CohortChange:
@@ -146,8 +144,8 @@ def encode_manifest(manifest: CohortManifest) -> dict[str, Any]:
     }
 
 
-def _read_member(layout: Layout, *, experiment: str) -> CohortMember:
-    primary = layout.primary(MEMBER, experiment=experiment)
+def _read_member(layout: Layout, *, final: str, experiment: str) -> CohortMember:
+    primary = layout.primary(final, experiment=experiment)
     path = layout.relative(primary)
     try:
         record = read_record(layout, primary=primary)
