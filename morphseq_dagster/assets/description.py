@@ -6,15 +6,16 @@ Holds the translation of records and staged results to Dagster's metadata and ta
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
 from morphseq_dagster.engine.contract.step import StepRequest
 from morphseq_dagster.engine.executors.protocol import Committed, Executed
-from morphseq_dagster.engine.layout import Layout
-from morphseq_dagster.engine.storage.records import Record, WellState
+from morphseq_dagster.engine.layout import COHORT, Layout
+from morphseq_dagster.engine.storage.hashing import hash_json
+from morphseq_dagster.engine.storage.records import InputRead, Record, WellState
 from morphseq_dagster.engine.tables.check import load_contract
 from morphseq_dagster.engine.tables.table import TableContract
 from morphseq_dagster.engine.workspace import Workspace
@@ -29,16 +30,12 @@ _PREVIEW_LIMIT = 200_000
 
 def output_tags(request: StepRequest) -> dict[str, str]:
     """Tags of a materialisation: recipe and the hashes actually read."""
-    tags = {"morphseq/recipe": request.recipe_hash[:_TAG_LENGTH]}
-    for entry in request.inputs:
-        tags[f"morphseq/in.{entry.name}"] = (entry.sha256 or "absent")[:_TAG_LENGTH]
-    return tags
+    return _tags(request.recipe_hash, inputs=request.inputs, experiment=request.experiment)
 
 
 def describe_hit(record: Record, *, workspace: Workspace) -> dg.MaterializeResult[Any]:
     """Describe an artifact that stands as it is: same version, nothing computed, nothing handed to the IO manager."""
-    tags = {MEMO_TAG: "hit", "morphseq/recipe": record.recipe_hash[:_TAG_LENGTH]}
-    tags |= {f"morphseq/in.{e.name}": (e.sha256 or "absent")[:_TAG_LENGTH] for e in record.inputs}
+    tags = {MEMO_TAG: "hit", **_tags(record.recipe_hash, inputs=record.inputs, experiment=record.experiment)}
     metadata = {"nothing changed": True, **_of_record(record, layout=workspace.layout)}
     return dg.MaterializeResult(data_version=dg.DataVersion(record.data_version), tags=tags, metadata=metadata)
 
@@ -87,6 +84,14 @@ def failure_of(error: MorphseqError) -> dg.Failure:
         metadata={name: dg.MetadataValue.text(text) for name, text in parts.items()},
         allow_retries=isinstance(error, TransientError),
     )
+
+
+def _tags(recipe_hash: str, *, inputs: Sequence[InputRead], experiment: str) -> dict[str, str]:
+    """Tags of recipe and inputs; the cohort's inputs are named by keys, which may be no names of tags."""
+    tags = {"morphseq/recipe": recipe_hash[:_TAG_LENGTH]}
+    if experiment == COHORT:
+        return tags | {"morphseq/members": hash_json([[e.name, e.sha256] for e in inputs])[:_TAG_LENGTH]}
+    return tags | {f"morphseq/in.{e.name}": (e.sha256 or "absent")[:_TAG_LENGTH] for e in inputs}
 
 
 def _of_record(record: Record, *, layout: Layout) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def lock_step(
     TransientError
         When the operating system refuses something inside the block, with its remedy.
     """
-    if experiment != COHORT:
+    if not workspace.pipeline.is_cohort(spec):
         workspace.pipeline.keys.check(experiment)
     layout = workspace.layout
     executor = executor or LocalExecutor(workspace.pipeline)

@@ -204,9 +204,11 @@ class Pipeline:
 
     def spec(self, name: str) -> StepSpec:
         """Look a step up by name, the cohort's included."""
-        if self.cohort is not None and name == self.cohort.name:
-            return self.cohort
-        return self._by_name[name]
+        return self.cohort if self.cohort is not None and name == self.cohort.name else self._by_name[name]
+
+    def is_cohort(self, spec: StepSpec) -> bool:
+        """Whether a step is the one that joins the final artifacts of all keys."""
+        return self.cohort is not None and spec.name == self.cohort.name
 
     @property
     def step_names(self) -> tuple[str, ...]:

@@ -47,7 +47,7 @@ def build_request(
     PermanentError
         When an input artifact has no record, or a required registered file or a named weights file is absent.
     """
-    if spec is pipeline.cohort:
+    if pipeline.is_cohort(spec):
         return _build_cohort_request(spec, pipeline=pipeline, layout=layout, run_id=run_id, force=force)
     inputs = []
     for name in spec.inputs:

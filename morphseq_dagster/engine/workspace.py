@@ -48,7 +48,7 @@ class Workspace:
             pipeline=self.pipeline,
             layout=self.layout,
             experiment=experiment,
-            recipe=Recipe({}) if spec is self.pipeline.cohort else self.recipe(experiment),
+            recipe=Recipe({}) if self.pipeline.is_cohort(spec) else self.recipe(experiment),
             run_id=run_id,
             force=force,
             weights=self.weights,
