@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from morphseq_dagster.demo.frames import make_frames_plate
 from morphseq_dagster.demo.plan import DEMO_PLATE, FRAMES_PLATE, FramesPlan
-from morphseq_dagster.demo.truth import PlateTruth, read_mask
+from morphseq_dagster.demo.truth import PlateTruth
 from morphseq_dagster.detection.classical import ClassicalDetector
 from morphseq_dagster.detection.filtering import filter_detections, measure_box_iou
 from morphseq_dagster.detection.model import Detection
@@ -20,6 +20,7 @@ from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.segmentation.classical import ClassicalSegmenter
 from morphseq_dagster.segmentation.geometry import measure_mask_box, measure_mask_iou
 from morphseq_dagster.segmentation.model import ArrayFrame, WellTracks
+from tests.support.plate_truth import read_mask
 
 DETECTOR, SEGMENTER = ClassicalDetector(), ClassicalSegmenter()
 UM_PER_PX = 8.0

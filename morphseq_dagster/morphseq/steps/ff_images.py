@@ -85,7 +85,7 @@ def run(request: StepRequest) -> StepResult:
         left = recipe.max_failed_share * len(tasks) - (len(tasks) - len(found))
         # A worker runs the body up to its first loop only, so these few wells are computed here.
         with employing(None):
-            done = _replace_wells(done, work(again, max_failed_share=left / len(again)))
+            done = _replace_wells(done, work(again, max_failed_share=left / len(again)), folder=target)
     frames = tuple(FrameEntry.model_validate(e) for payload in done.payloads.values() for e in payload.data["frames"])
     files = {target / n: Path(str(p)) for payload in done.payloads.values() for n, p in payload.files.items()}
     failed = {well: state.reason for well, state in done.states.items() if state.status == "failed"}
@@ -111,14 +111,15 @@ def run(request: StepRequest) -> StepResult:
     return context.stage_images(files, manifest=manifest, folders=(target,), account=account)
 
 
-def _replace_wells(first: WellRun, second: WellRun) -> WellRun:
-    """Put the wells of a second run in the place of the first run's."""
+def _replace_wells(first: WellRun, second: WellRun, *, folder: Path) -> WellRun:
+    """Put the wells of a second run in the place of the first run's; `folder` holds the published pictures."""
     payloads = {well: payload for well, payload in first.payloads.items() if well not in second.states}
     payloads |= second.payloads
     states = {**first.states, **second.states}
-    return WellRun(
-        {well: payloads[well] for well in states if well in payloads}, states, first.computed + second.computed
-    )
+    payloads = {well: payloads[well] for well in states if well in payloads}
+    reused = sum(all(Path(str(path)).parent == folder for path in made.files.values()) for made in payloads.values())
+    # A well that was made twice counts once.
+    return WellRun(payloads, states, min(first.computed + second.computed, len(states) - reused))
 
 
 def _add_plate_steps(
