@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from morphseq_dagster.demo.truth import (
     TRUTH_FILE,
     FrameTruth,
+    Orientation,
     PlateTruth,
     WellTruth,
     read_truth,

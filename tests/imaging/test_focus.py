@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -10,14 +11,21 @@ import pytest
 from scipy import ndimage
 
 from morphseq_dagster.imaging.focus import (
+    FocusStack,
     FocusStacker,
     filter_size,
     gather_planes,
     measure_focus,
     median_filter_index,
-    stack_planes,
 )
 from morphseq_dagster.imaging.pictures import read_grey
+
+
+def stack_planes(planes: Iterable[np.ndarray], *, size: int, score_sigma_px: float) -> FocusStack:
+    stacker = FocusStacker(size=size, score_sigma_px=score_sigma_px)
+    for plane in planes:
+        stacker.add(plane)
+    return stacker.result()
 
 
 def dome_stack(*, noise: float, texture_px: float) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
