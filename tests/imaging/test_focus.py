@@ -112,6 +112,13 @@ def test_median_filter_removes_single_pixels_and_gathering_follows_the_map() -> 
         gather_planes(planes[:2], plane_index=index)
 
 
+def test_of_planes_that_are_equally_sharp_the_first_is_taken() -> None:
+    flat = [np.full((8, 8), grey, np.uint8) for grey in (100, 50, 200)]
+    stack = stack_planes(flat, size=3, score_sigma_px=1.5)
+    np.testing.assert_array_equal(stack.plane_index, np.zeros((8, 8)))
+    np.testing.assert_array_equal(stack.pixels, np.full((8, 8), 100))
+
+
 def test_planes_of_other_size_or_depth_are_refused() -> None:
     stacker = FocusStacker(size=3, score_sigma_px=0)
     with pytest.raises(ValueError, match="at least one"):
