@@ -1,7 +1,6 @@
 """What is true about a demo plate: masks, identity, tile offsets, sharpest planes, deaths.
 
-Holds the typed records, their JSON and PNG form, and the map from the mosaic to the stitched picture. Does not hold
-any judgement of a result: tests and benchmarks compare.
+Holds the typed records and their JSON and PNG form. Does not hold any judgement of a result: tests compare.
 
 Coordinates
 -----------
@@ -14,7 +13,7 @@ All are (row, column), pixels, before inversion (which moves nothing).
   acquired: neither transposed nor cropped.
 - *Canvas frame*: the stitched picture. Mosaics of orientation `horizontal` are transposed (rows and columns
   swapped), then cut or zero-padded about the centre to the canvas (spec 3.5); what is cut from (added to) the
-  front of an axis is the smaller half when the difference is odd. `truth_mask_on_canvas` does both.
+  front of an axis is the smaller half when the difference is odd.
 
 For `Frames` experiments there is one tile without offset and the three frames are the same.
 """
@@ -149,20 +148,6 @@ class PlateTruth:
     planes: int
     wells: tuple[WellTruth, ...]
 
-    def well(self, name: str) -> WellTruth:
-        """Truth of the well `name`; KeyError when the plate has none."""
-        for well in self.wells:
-            if well.well == name:
-                return well
-        raise KeyError(name)
-
-    def frame(self, name: str, *, time_int: int) -> FrameTruth:
-        """Truth of the well `name` at `time_int`; KeyError when there is none."""
-        for frame in self.well(name).frames:
-            if frame.time_int == time_int:
-                return frame
-        raise KeyError((name, time_int))
-
 
 def write_truth(folder: Path, *, truth: PlateTruth) -> None:
     """Write the records beside the masks that the maker already laid there."""
@@ -192,87 +177,9 @@ def read_truth(folder: Path) -> PlateTruth:
 
 def write_map(folder: Path, *, kind: Literal["masks", "planes"], well: str, time_int: int, labels: Labels) -> None:
     """Store a label image as PNG."""
-    path = _map_path(folder, kind=kind, well=well, time_int=time_int)
+    path = folder / kind / f"{well}_t{time_int:04d}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     done, data = cv2.imencode(".png", labels)
     if not done:
         raise ValueError(f"no PNG could be made of an array of shape {labels.shape}")
     path.write_bytes(data.tobytes())
-
-
-def read_mask(folder: Path, *, well: str, time_int: int) -> Labels:
-    """Body mask in the mosaic frame: `(H, W)` uint8, 1 on body and yolk (not chorion), else 0."""
-    return _read_map(_map_path(folder, kind="masks", well=well, time_int=time_int))
-
-
-def read_planes(folder: Path, *, well: str, time_int: int) -> Labels:
-    """Sharpest plane in the mosaic frame: `(H, W)` uint8, plane number from 0, 255 outside the embryo."""
-    return _read_map(_map_path(folder, kind="planes", well=well, time_int=time_int))
-
-
-def truth_mask_on_canvas(
-    labels: Labels,
-    *,
-    orientation: Orientation,
-    canvas_shape: tuple[int, int],
-    fill: int = 0,
-) -> Labels:
-    """Bring a mask or plane map from the mosaic frame onto the stitched picture.
-
-    Parameters
-    ----------
-    labels
-        `(H, W)` in the mosaic frame.
-    orientation
-        `PlateTruth.orientation`; `horizontal` is transposed.
-    canvas_shape
-        (rows, columns) of the stitched picture.
-    fill
-        Value where the canvas is larger than the mosaic: 0 for masks, 255 for plane maps.
-
-    Returns
-    -------
-    numpy.ndarray
-        `canvas_shape` uint8.
-    """
-    turned = labels.T if orientation == "horizontal" else labels
-    canvas = np.full(canvas_shape, fill, np.uint8)
-    target, source = [], []
-    for have, want in zip(turned.shape, canvas_shape, strict=True):
-        cut, pad = max(have - want, 0) // 2, max(want - have, 0) // 2
-        size = min(have, want)
-        source.append(slice(cut, cut + size))
-        target.append(slice(pad, pad + size))
-    canvas[target[0], target[1]] = turned[source[0], source[1]]
-    return canvas
-
-
-def canvas_point(
-    point_px: tuple[float, float],
-    *,
-    orientation: Orientation,
-    mosaic_shape: tuple[int, int],
-    canvas_shape: tuple[int, int],
-) -> tuple[float, float]:
-    """Bring one (row, column) from the mosaic frame onto the stitched picture, as `truth_mask_on_canvas` does."""
-    swap = orientation == "horizontal"
-    point = point_px[::-1] if swap else point_px
-    shape = mosaic_shape[::-1] if swap else mosaic_shape
-    moved = [
-        at - max(have - want, 0) // 2 + max(want - have, 0) // 2
-        for at, have, want in zip(point, shape, canvas_shape, strict=True)
-    ]
-    return moved[0], moved[1]
-
-
-def _map_path(folder: Path, *, kind: str, well: str, time_int: int) -> Path:
-    return folder / kind / f"{well}_t{time_int:04d}.png"
-
-
-def _read_map(path: Path) -> Labels:
-    labels = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_GRAYSCALE)
-    if labels is None:
-        raise PermanentError(
-            expected="a PNG label image", found="undecodable bytes", where=str(path), remedy="make the demo plate again"
-        )
-    return labels.astype(np.uint8, copy=False)

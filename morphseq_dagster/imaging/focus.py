@@ -126,14 +126,6 @@ class FocusStacker:
         return FocusStack(self._pixels.copy(), self._index.copy())
 
 
-def stack_planes(planes: Iterable[GreyPixels], *, size: int, score_sigma_px: float) -> FocusStack:
-    """Focus-stack planes that are read one at a time; see `FocusStacker`."""
-    stacker = FocusStacker(size=size, score_sigma_px=score_sigma_px)
-    for plane in planes:
-        stacker.add(plane)
-    return stacker.result()
-
-
 def median_filter_index(plane_index: NDArray[np.uint8], *, size: int) -> NDArray[np.uint8]:
     """Smooth a map of plane numbers by a median over `size` x `size` pixels (odd; 1 changes nothing).
 

@@ -106,10 +106,10 @@ class FramesFolderSource:
         return RawScan("Frames", tuple(frames), tuple(problems))
 
     def full_focus(
-        self, frame: RawFrame, *, settings: FocusSettings, prior: Sequence[TileStep] | None = None
+        self, frame: RawFrame, *, settings: FocusSettings, plate_steps: Sequence[TileStep | None] = ()
     ) -> FocusedFrame:
         """Read one picture; see `RawSource.full_focus`."""
-        del prior
+        del plate_steps
         (path,) = frame.files
         data = read_file_bytes(self._folder / path)
         picture = decode_grey(data, where=str(self._folder / path))

@@ -74,7 +74,7 @@ class KeyenceSource:
         )
 
     def full_focus(
-        self, frame: RawFrame, *, settings: FocusSettings, prior: Sequence[TileStep] | None = None
+        self, frame: RawFrame, *, settings: FocusSettings, plate_steps: Sequence[TileStep | None] = ()
     ) -> FocusedFrame:
         """Stack every tile, stretch the frame, stitch, cut to the canvas and invert; see `RawSource.full_focus`.
 
@@ -89,8 +89,8 @@ class KeyenceSource:
         tiles = [stretch(stack.pixels, limits=limits) for stack in stacks]
         orientation = choose_orientation(settings.orientation, year=int(experiment_date(self._folder.name)[:4]))
         shape = (header.height_px, header.width_px)
-        steps = prior or nominal_steps(shape, count=len(tiles), overlap=settings.tile_overlap, orientation=orientation)
-        offsets = measure_offsets(tiles, prior=steps, settings=settings.match)
+        steps = nominal_steps(shape, count=len(tiles), overlap=settings.tile_overlap, orientation=orientation)
+        offsets = measure_offsets(tiles, prior=steps, settings=settings.match, plate=plate_steps)
         mosaic = stitch(tiles, offsets=offsets)
         planes = stitch_labels([stack.plane_index for stack in stacks], offsets=offsets, fill=NO_PLANE)
         if orientation == "horizontal" and len(tiles) > 1:

@@ -177,7 +177,7 @@ class RawSource(Protocol):
         ...
 
     def full_focus(
-        self, frame: RawFrame, *, settings: FocusSettings, prior: Sequence[TileStep] | None = None
+        self, frame: RawFrame, *, settings: FocusSettings, plate_steps: Sequence[TileStep | None] = ()
     ) -> FocusedFrame:
         """Read one frame and make its picture.
 
@@ -187,9 +187,9 @@ class RawSource(Protocol):
             From `scan`.
         settings
             Parameters; equal files and settings give equal pixels.
-        prior
-            Expected steps between tiles, from `stitching.estimate_plate_offsets`; None takes the nominal
-            overlap.
+        plate_steps
+            Usual steps between tiles of this plate, from `stitching.estimate_plate_steps`: taken where a frame's own
+            tiles do not show theirs.
 
         Raises
         ------

@@ -6,9 +6,9 @@ focused pictures. All offsets are (row, column) in whole pixels.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import cv2
@@ -20,6 +20,7 @@ from morphseq_dagster.imaging.parameters import CanvasRule, MatchSettings, Orien
 from morphseq_dagster.imaging.pictures import GreyPixels
 
 Orientation = Literal["vertical", "horizontal"]
+TileSource = Literal["reference", "measured", "plate", "prior"]
 
 # Detail between these two Gaussian sigmas (px) takes part in the matching: below lies noise, above uneven light.
 _FINE_SIGMA_PX, _COARSE_SIGMA_PX = 1.5, 20.0
@@ -46,7 +47,8 @@ class TileOffset:
     row_px, column_px
         Position of the tile's first pixel.
     source
-        Where the step from the previous tile came from; "reference" for the first tile.
+        Where the step from the previous tile came from: "measured" on this frame, "plate" where the plate's median
+        stands in for it, "prior" where the nominal overlap does; "reference" for the first tile.
     ncc
         Normalised cross-correlation of both tiles on their overlap at the best shift found, -1 to 1; None for the
         first tile and where nothing could be compared.
@@ -54,7 +56,7 @@ class TileOffset:
 
     row_px: int
     column_px: int
-    source: Literal["reference", "measured", "prior"]
+    source: TileSource
     ncc: float | None
 
 
@@ -92,12 +94,14 @@ def measure_offsets(
     *,
     prior: Sequence[TileStep],
     settings: MatchSettings,
+    plate: Sequence[TileStep | None] = (),
 ) -> tuple[TileOffset, ...]:
     """Find the place of each tile relative to the first.
 
     Each step is searched around its prior by phase correlation of the expected overlap; the best peaks and the prior
     itself are judged by the correlation on the overlap they imply, which also refuses shifts that are right only
-    modulo the compared strip. A step that no shift explains well enough keeps its prior, and says so.
+    modulo the compared strip. A step that no shift explains well enough takes the plate's where that is known, else
+    keeps its prior; its `source` says which.
 
     Parameters
     ----------
@@ -107,6 +111,8 @@ def measure_offsets(
         Expected step between neighbours, one fewer than tiles.
     settings
         See `MatchSettings`.
+    plate
+        Steps of the plate, from `estimate_plate_steps`. What is measured does not depend on them.
 
     Returns
     -------
@@ -117,44 +123,42 @@ def measure_offsets(
         raise ValueError(f"{len(tiles)} tiles need {len(tiles) - 1} steps, {len(prior)} were given")
     details = [_detail(tile) for tile in tiles]
     offsets = [TileOffset(0, 0, "reference", None)]
-    for first, second, step in zip(details, details[1:], prior, strict=False):
-        found, ncc = _match(first, second, prior=step, settings=settings)
-        measured = ncc is not None and ncc >= settings.least_ncc
-        used = found if measured else step
+    for i, (first, second) in enumerate(pairwise(details)):
+        found, ncc = _match(first, second, prior=prior[i], settings=settings)
+        usual = plate[i] if i < len(plate) else None
+        source: TileSource
+        if ncc is not None and ncc >= settings.least_ncc:
+            step, source = found, "measured"
+        elif usual is not None:
+            step, source = usual, "plate"
+        else:
+            step, source = prior[i], "prior"
         last = offsets[-1]
-        offsets.append(
-            TileOffset(
-                last.row_px + used.row_px, last.column_px + used.column_px, "measured" if measured else "prior", ncc
-            )
-        )
+        offsets.append(TileOffset(last.row_px + step.row_px, last.column_px + step.column_px, source, ncc))
     return tuple(offsets)
 
 
-def estimate_plate_offsets(frames: Sequence[Sequence[TileOffset]]) -> tuple[TileStep, ...]:
-    """Expected steps of a plate: per step the median over the frames that measured it (spec 3.5).
+def estimate_plate_steps(frames: Iterable[Sequence[TileOffset]]) -> tuple[TileStep | None, ...]:
+    """Find the usual steps of a plate: for each, the median over the frames that measured it (spec 3.5).
 
     Parameters
     ----------
     frames
-        Offsets of all frames, or of an even sample. Frames of a rarer tile count are left out.
+        Offsets of all wells and times.
 
     Returns
     -------
-    tuple of TileStep
-        The prior of those frames stands where no frame measured a step; empty when there is nothing to step over.
+    tuple of TileStep or None
+        None for a step that no frame measured.
     """
-    if not frames:
-        return ()
-    counts = Counter(len(frame) for frame in frames)
-    usual = max(counts, key=lambda count: (counts[count], count))
-    steps = []
-    for i in range(usual - 1):
-        pairs = [(frame[i], frame[i + 1]) for frame in frames if len(frame) == usual]
-        measured = [pair for pair in pairs if pair[1].source == "measured"]
-        found = [(b.row_px - a.row_px, b.column_px - a.column_px) for a, b in measured or pairs]
-        row, column = np.median(np.asarray(found, dtype=np.float64), axis=0)
-        steps.append(TileStep(int(np.floor(row + 0.5)), int(np.floor(column + 0.5))))
-    return tuple(steps)
+    measured: list[list[tuple[int, int]]] = []
+    for frame in frames:
+        for i, (before, tile) in enumerate(pairwise(frame)):
+            if i == len(measured):
+                measured.append([])
+            if tile.source == "measured":
+                measured[i].append((tile.row_px - before.row_px, tile.column_px - before.column_px))
+    return tuple(_median_step(steps) if steps else None for steps in measured)
 
 
 def stitch(tiles: Sequence[NDArray[np.uint8]], *, offsets: Sequence[TileOffset]) -> NDArray[np.uint8]:
@@ -233,6 +237,11 @@ def fit_canvas(picture: NDArray[np.uint8], *, shape: tuple[int, int], fill: int)
         target.append(slice((want - size) // 2, (want - size) // 2 + size))
     result[tuple(target)] = picture[tuple(source)]
     return result
+
+
+def _median_step(steps: Sequence[tuple[int, int]]) -> TileStep:
+    row, column = np.median(np.asarray(steps, dtype=np.float64), axis=0)
+    return TileStep(int(np.floor(row + 0.5)), int(np.floor(column + 0.5)))
 
 
 def _detail(tile: GreyPixels) -> NDArray[np.float32]:

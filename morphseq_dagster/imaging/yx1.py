@@ -65,7 +65,7 @@ class Yx1Source:
         raise _unsupported(self.find_file())
 
     def full_focus(
-        self, frame: RawFrame, *, settings: FocusSettings, prior: Sequence[TileStep] | None = None
+        self, frame: RawFrame, *, settings: FocusSettings, plate_steps: Sequence[TileStep | None] = ()
     ) -> FocusedFrame:
         """Reading ND2 pixels is not supported yet.
 
@@ -74,7 +74,7 @@ class Yx1Source:
         PermanentError
             Always, with the way round.
         """
-        del frame, settings, prior
+        del frame, settings, plate_steps
         raise _unsupported(self.find_file())
 
 

@@ -120,7 +120,5 @@ class DctEmbedder:
             name=self.name,
             version="1",
             latent_dim=self._dim,
-            snip_shape=SNIP_SHAPE,
             weights_sha256=None,
-            has_sigma=False,
         )

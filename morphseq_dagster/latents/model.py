@@ -23,12 +23,8 @@ class EmbedderIdentity(BaseModel):
         Version of the algorithm; raised when numbers change.
     latent_dim
         Length of a vector.
-    snip_shape
-        `(rows, cols)` of the snips it takes.
     weights_sha256
         Hash of the weights file; None for a model without weights.
-    has_sigma
-        Whether `z_sigma_*` columns exist; False for a model that is no distribution.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,9 +32,7 @@ class EmbedderIdentity(BaseModel):
     name: str
     version: str
     latent_dim: int
-    snip_shape: tuple[int, int]
     weights_sha256: str | None
-    has_sigma: bool
 
 
 @runtime_checkable

@@ -37,10 +37,6 @@ class BackgroundStatistics:
     pixels: int = 0
 
 
-#: Fixed numbers of the legacy build, nearest to what the lab's model was trained on (spec 5.5 step 10).
-LEGACY_BACKGROUND = BackgroundStatistics(mean=10.0, sd=5.0)
-
-
 def as_dark_background(image: NDArray[np.uint8], *, polarity: Polarity) -> NDArray[np.uint8]:
     """Return the picture with a dark background and a bright embryo, as the lab's model expects.
 

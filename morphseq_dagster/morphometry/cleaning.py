@@ -39,16 +39,12 @@ class CleanedMask:
         `(H, W)` bool, one component without holes; the input itself, copied, when `problem` is set.
     actions
         Steps that changed pixels, in order.
-    area_before_px, area_after_px
-        Pixel counts.
     problem
         Why no cleaned mask could be made ("empty mask", "opening removed everything"), else None.
     """
 
     mask: NDArray[np.bool_]
     actions: tuple[str, ...]
-    area_before_px: int
-    area_after_px: int
     problem: str | None
 
 
@@ -70,10 +66,9 @@ def clean_mask(mask: NDArray[np.bool_], *, settings: CleaningSettings = DEFAULT_
     require_mask(mask, where="mask cleaning")
     box = occupied_box(mask)
     if box is None:
-        return CleanedMask(mask.copy(), (), 0, 0, "empty mask")
+        return CleanedMask(mask.copy(), (), "empty mask")
     # A closing may not grow a mask past its convex hull, so its own box plus one pixel holds every result.
     work = padded_crop(mask, box=box, pad=1)
-    before = int(work.sum())
     actions: list[str] = []
 
     work = _note(actions, "small components dropped", work, _drop_small(work, settings=settings))
@@ -85,12 +80,10 @@ def clean_mask(mask: NDArray[np.bool_], *, settings: CleaningSettings = DEFAULT_
         opened = opening(work, radius_px=radius)
         if not opened.any():
             problem = f"opening with radius {radius} px removed the whole mask"
-            return CleanedMask(mask.copy(), tuple(actions), before, before, problem)
+            return CleanedMask(mask.copy(), tuple(actions), problem)
         work = _note(actions, f"opened with radius {radius} px", work, opened)
     work = _note(actions, "largest component kept", work, largest_component(work))
-    return CleanedMask(
-        _paste(work[1:-1, 1:-1], box=box, shape=mask.shape), tuple(actions), before, int(work.sum()), None
-    )
+    return CleanedMask(_paste(work[1:-1, 1:-1], box=box, shape=mask.shape), tuple(actions), None)
 
 
 def _note(actions: list[str], name: str, before: NDArray[np.bool_], after: NDArray[np.bool_]) -> NDArray[np.bool_]:

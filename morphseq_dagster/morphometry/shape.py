@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.morphometry.morphology import component_areas, occupied_box, require_mask, solidity
+from morphseq_dagster.morphometry.morphology import occupied_box, require_mask, solidity
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,6 @@ class EmbryoShape:
         Share of the convex hull covered, (0, 1].
     equivalent_diameter_px
         Diameter of the disk of equal area.
-    components
-        Number of 8-connected pieces.
     um_per_px
         Pixel size used; None = unknown, then every `_um` value is None.
     area_um2, perimeter_um, length_um, width_um, centroid_x_um, centroid_y_um
@@ -58,7 +56,6 @@ class EmbryoShape:
     orientation_rad: float | None
     solidity: float | None
     equivalent_diameter_px: float | None
-    components: int
     um_per_px: float | None
     area_um2: float | None
     perimeter_um: float | None
@@ -94,7 +91,7 @@ def measure_shape(mask: NDArray[np.bool_], *, um_per_px: float | None) -> Embryo
     box = occupied_box(mask)
     if box is None:
         nothing = dict.fromkeys(_MEASURED)
-        return EmbryoShape(area_px=0, components=0, um_per_px=um_per_px, problem="empty mask", **nothing)
+        return EmbryoShape(area_px=0, um_per_px=um_per_px, problem="empty mask", **nothing)
     crop = np.ascontiguousarray(mask[box.slices])
     rows, cols = np.nonzero(crop)
     area = int(rows.size)
@@ -117,7 +114,6 @@ def measure_shape(mask: NDArray[np.bool_], *, um_per_px: float | None) -> Embryo
         orientation_rad=principal_angle(rows, cols),
         solidity=solidity(crop),
         equivalent_diameter_px=math.sqrt(4.0 * area / math.pi),
-        components=int(component_areas(crop)[1].size),
         um_per_px=um_per_px,
         area_um2=None if um_per_px is None else area * um_per_px**2,
         perimeter_um=um(perimeter),

@@ -6,8 +6,8 @@ listed, not added (spec 6.5).
 
 from __future__ import annotations
 
-import hashlib
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -47,14 +47,6 @@ class KeyEntry:
 
 
 @dataclass(frozen=True)
-class PerturbationKey:
-    """The whole key, in the order of the file, and the hash of its bytes."""
-
-    entries: tuple[KeyEntry, ...]
-    sha256: str
-
-
-@dataclass(frozen=True)
 class PerturbationJoin:
     """Result of a join.
 
@@ -73,8 +65,8 @@ class PerturbationJoin:
     conflicts: tuple[str, ...]
 
 
-def read_perturbation_key(path: Path) -> PerturbationKey:
-    """Read the key from a comma-separated table.
+def read_perturbation_key(path: Path) -> tuple[KeyEntry, ...]:
+    """Read the key from a comma-separated table, in the order of the file.
 
     Raises
     ------
@@ -120,11 +112,11 @@ def read_perturbation_key(path: Path) -> PerturbationKey:
         )
     if faults:
         raise _refuse(path, "; ".join(faults))
-    return PerturbationKey(tuple(entries), hashlib.sha256(data).hexdigest())
+    return tuple(entries)
 
 
 def join_perturbations(
-    wells: pd.DataFrame, *, key: PerturbationKey | None, naming: NamingRule = "exact"
+    wells: pd.DataFrame, *, key: Sequence[KeyEntry] | None, naming: NamingRule = "exact"
 ) -> PerturbationJoin:
     """Add master perturbation and the key's columns to a table of wells.
 
@@ -147,7 +139,7 @@ def join_perturbations(
         found by the naming rule takes the key's spelling.
     """
     table = wells.copy()
-    entries = {entry.master_perturbation: entry for entry in key.entries} if key is not None else {}
+    entries = {entry.master_perturbation: entry for entry in key or ()}
     masters: list[str | None] = []
     found: list[KeyEntry | None] = []
     unmatched: set[str] = set()

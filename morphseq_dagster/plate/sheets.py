@@ -22,7 +22,7 @@ WELLS = tuple(f"{row}{column:02d}" for row in ROWS for column in COLUMNS)
 Grid = dict[str, Cell]
 
 
-def read_sheets(path: Path) -> tuple[bytes, dict[str, Grid], tuple[CellProblem, ...], tuple[str, ...]]:
+def read_sheets(path: Path) -> tuple[dict[str, Grid], tuple[CellProblem, ...], tuple[str, ...]]:
     """Read every grid of a workbook.
 
     Parameters
@@ -32,8 +32,6 @@ def read_sheets(path: Path) -> tuple[bytes, dict[str, Grid], tuple[CellProblem, 
 
     Returns
     -------
-    data
-        The bytes that were read.
     sheets
         Sheet name (trimmed, lower case) to a cell per well. A sheet with headings in doubt is left out.
     problems
@@ -67,7 +65,7 @@ def read_sheets(path: Path) -> tuple[bytes, dict[str, Grid], tuple[CellProblem, 
             problems.append(CellProblem(name, None, "a second sheet of this name", "remove or rename one of them"))
         elif grid is not None:
             sheets[name] = grid
-    return data, sheets, tuple(problems), tuple(ignored)
+    return sheets, tuple(problems), tuple(ignored)
 
 
 # The stored value of a cell and its type letter ("e" is an error value, "f" a formula).

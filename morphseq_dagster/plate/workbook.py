@@ -1,22 +1,19 @@
 """The plate workbook: one 8 x 12 sheet per variable to one row per well.
 
-Holds the table type, its reader and the check against wells that have pictures. Does not hold where the workbook lies
+Holds the table type and its reader. Does not hold where the workbook lies
 (`workbook_search`), nor the perturbation key. Cells that cannot be used become null and a named problem; nothing is
 guessed.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import pandas as pd
 
-from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.identifiers import parse_well
 from morphseq_dagster.plate.cells import Cell, CellProblem, as_number, as_number_or_text, as_stored, as_text
 from morphseq_dagster.plate.sheets import WELLS, read_sheets
 
@@ -65,21 +62,6 @@ class PlateWell:
     pair: str | None = None
     extra: tuple[tuple[str, str | float | None], ...] = ()
 
-    @property
-    def blank(self) -> bool:
-        """True when no sheet says anything about the well."""
-        said = (
-            self.medium,
-            self.genotype,
-            self.chem_perturbation,
-            self.start_age_hpf,
-            self.start_age_label,
-            self.embryos_per_well,
-            self.pair,
-            *(value for _, value in self.extra),
-        )
-        return all(value is None for value in said) and self.temperature_source != "workbook"
-
 
 @dataclass(frozen=True)
 class PlateTable:
@@ -95,24 +77,17 @@ class PlateTable:
         Sheets that are no 8 x 12 grid of wells.
     problems
         Cells and sheets that could not be used.
-    sha256
-        Hash of the workbook's bytes as read.
     """
 
     rows: tuple[PlateWell, ...]
     missing_sheets: tuple[str, ...]
     ignored_sheets: tuple[str, ...]
     problems: tuple[CellProblem, ...]
-    sha256: str
 
     @property
     def extra_sheets(self) -> tuple[str, ...]:
         """Names of the further sheets that were carried through."""
         return tuple(name for name, _ in self.rows[0].extra)
-
-    def row(self, well: str) -> PlateWell:
-        """Row of one well."""
-        return self.rows[WELLS.index(parse_well(well))]
 
     def to_frame(self) -> pd.DataFrame:
         """Table of 96 rows: well, the known columns, temperature_source, start_age_label, then further sheets.
@@ -132,44 +107,6 @@ class PlateTable:
         return pd.DataFrame(columns)
 
 
-@dataclass(frozen=True)
-class WellCheck:
-    """Wells that have pictures but lack what later stages need; each list is in plate order.
-
-    Attributes
-    ----------
-    without_row
-        No sheet says anything about them.
-    without_start_age
-        No age as a number.
-    without_temperature
-        No temperature.
-    """
-
-    without_row: tuple[str, ...]
-    without_start_age: tuple[str, ...]
-    without_temperature: tuple[str, ...]
-
-    @property
-    def complete(self) -> bool:
-        """True when nothing is missing."""
-        return not (self.without_row or self.without_start_age or self.without_temperature)
-
-    def as_error(self, *, where: str) -> PermanentError:
-        """Make the error that names all wells at once."""
-        lists = (
-            ("no entry at all", self.without_row),
-            ("no start_age_hpf", self.without_start_age),
-            ("no temperature", self.without_temperature),
-        )
-        return PermanentError(
-            expected="start_age_hpf and temperature for every well with pictures",
-            found="; ".join(f"{what}: {', '.join(wells)}" for what, wells in lists if wells) or "nothing missing",
-            where=where,
-            remedy="fill the cells of these wells in the workbook",
-        )
-
-
 def read_plate_workbook(path: Path, *, default_temperature_c: float | None = None) -> PlateTable:
     """Read a plate workbook (spec 2).
 
@@ -185,7 +122,7 @@ def read_plate_workbook(path: Path, *, default_temperature_c: float | None = Non
     PermanentError
         When the file is missing or is no workbook.
     """
-    data, sheets, doubtful, ignored = read_sheets(path)
+    sheets, doubtful, ignored = read_sheets(path)
     problems = list(doubtful)
     for name in sorted(_RESERVED & sheets.keys()):
         problems.append(CellProblem(name, None, f"a sheet name other than {name!r}", "rename the sheet"))
@@ -216,25 +153,7 @@ def read_plate_workbook(path: Path, *, default_temperature_c: float | None = Non
         )
     named = {problem.sheet for problem in problems}
     missing = tuple(name for name in KNOWN_SHEETS if name not in sheets and name not in named)
-    return PlateTable(tuple(rows), missing, ignored, tuple(problems), hashlib.sha256(data).hexdigest())
-
-
-def check_wells(plate: PlateTable, wells_with_images: Iterable[str]) -> WellCheck:
-    """Compare the plate with the wells that have pictures.
-
-    Parameters
-    ----------
-    plate
-        From `read_plate_workbook`.
-    wells_with_images
-        Well names; order and repetition do not matter.
-    """
-    rows = [plate.row(well) for well in sorted({parse_well(well) for well in wells_with_images})]
-    return WellCheck(
-        without_row=tuple(row.well for row in rows if row.blank),
-        without_start_age=tuple(row.well for row in rows if row.start_age_hpf is None),
-        without_temperature=tuple(row.well for row in rows if row.temperature is None),
-    )
+    return PlateTable(tuple(rows), missing, ignored, tuple(problems))
 
 
 def _column(

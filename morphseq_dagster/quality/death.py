@@ -90,38 +90,19 @@ def infer_death(table: pd.DataFrame, *, settings: DeathSettings = DEFAULT_DEATH)
     return columns[["dead_inflection_time_int", "dead_flag2", "dead_flag2_reason"]]
 
 
-def find_decline_isotonic(
-    time_h: Floats, time_int: Floats, fraction_alive: Floats, *, settings: DeathSettings = DEFAULT_DEATH
-) -> int | None:
-    """Last frame before an embryo's fatal decline, by a monotone fit in hours.
+def _isotonic_start(
+    time_h: Floats, time_int: Floats, fraction_alive: Floats, *, settings: DeathSettings
+) -> tuple[float | None, int | None]:
+    """Hour and frame before an embryo's fatal decline, by a monotone fit in hours; None when it lived.
 
     Frames are split into living and dead ones where the fewest frames contradict (living after, dead before);
     the embryo died if at least `persistence_share` of the frames after the split are dead and the falling
     fit drops there by `decline_per_h`. The split then moves back to where that fall began.
-
-    Parameters
-    ----------
-    time_h, time_int, fraction_alive
-        `(N,)` hours, frame numbers, 0..1; any order, repeats allowed, missing ones left out.
-
-    Returns
-    -------
-    int or None
-        `time_int` at the start of the decline; None when the embryo lived.
     """
-    known = np.isfinite(time_h) & np.isfinite(time_int) & np.isfinite(fraction_alive)
-    return _isotonic_start(time_h[known], time_int[known], fraction_alive[known], settings=settings)[1]
-
-
-def _isotonic_start(
-    time_h: Floats, time_int: Floats, fraction_alive: Floats, *, settings: DeathSettings
-) -> tuple[float | None, int | None]:
     hours, first, inverse = np.unique(time_h, return_index=True, return_inverse=True)
     weight = np.bincount(inverse)
     alive = np.bincount(inverse, weights=fraction_alive) / weight
     frames = time_int[first]
-    if hours.size < settings.rows_min:
-        return None, None
     fit = np.asarray(isotonic_regression(alive, weights=weight, increasing=False).x)
     dead = alive < settings.dead_below - 1e-12
     split = _split(dead)

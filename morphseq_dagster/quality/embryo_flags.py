@@ -101,20 +101,6 @@ def judge_dead(fraction_alive: float | None, *, settings: EmbryoFlagSettings = D
     return TriStateFlag(fraction_alive < settings.dead_below)
 
 
-def living_share(mask: NDArray[np.bool_], *, dead_tissue: NDArray[np.bool_] | None) -> float | None:
-    """`fraction_alive` from a viability mask: 1 - |embryo and dead| / |embryo| (spec 5.2).
-
-    Returns
-    -------
-    float or None
-        None without a viability mask or with an empty embryo.
-    """
-    if dead_tissue is None or not mask.any():
-        return None
-    _require_same_shape(mask, dead_tissue, name="dead tissue")
-    return 1.0 - float(np.count_nonzero(mask & dead_tissue) / np.count_nonzero(mask))
-
-
 def _frame_flag(mask: NDArray[np.bool_], *, border_px: int | None, settings: EmbryoFlagSettings) -> TriStateFlag:
     if border_px is None:
         return unknown("unknown pixel size")

@@ -137,4 +137,3 @@ class MissingFrame(_Instance):
 
 SnipFlag = HighVariance | MaskOnEdge | LargeMask | SmallMask | DiscontinuousMask | EmptyMask
 ImageFlag = OverlappingMasks | DetectionFailure | MissingFrame
-MaskFlag = SnipFlag | ImageFlag

@@ -57,16 +57,6 @@ class MaskFlags:
     images: tuple[ImageFlag, ...]
     checked_snips: tuple[str, ...]
 
-    def text_by_snip(self) -> dict[str, str]:
-        """`sam2_qc_flags` of every checked snip: names in fixed order, joined by commas, or empty."""
-        names: dict[str, set[str]] = defaultdict(set)
-        for instance in self.snips:
-            names[instance.snip_id].add(instance.flag)
-        return {
-            snip_id: ",".join(flag for flag in SNIP_FLAG_ORDER if flag in names[snip_id])
-            for snip_id in self.checked_snips
-        }
-
     def counts(self) -> dict[str, int]:
         """Count the instances per flag name: all nine names, in fixed order."""
         found: list[str] = [instance.flag for instance in (*self.snips, *self.images)]

@@ -16,6 +16,7 @@ from morphseq_dagster.detection.classical import ClassicalDetector
 from morphseq_dagster.detection.model import BackendIdentity, Box, Detection
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.segmentation.cutout import FoundMask, FramePicture, find_mask, prepare_frame
+from morphseq_dagster.segmentation.geometry import measure_mask_box
 from morphseq_dagster.segmentation.model import FrameSource, TrackedMask, WellTracks
 from morphseq_dagster.segmentation.parameters import ClassicalSegmenterSettings
 from morphseq_dagster.segmentation.rle import encode_crop
@@ -138,23 +139,13 @@ def _displacement(before: Position, after: Position) -> tuple[float, float]:
 
 def _store(followed: dict[int, _Followed], *, shape: tuple[int, int]) -> tuple[TrackedMask, ...]:
     stored = []
-    height, width = shape
     for number in sorted(followed):
         found = followed[number].mask
-        rows, columns = np.flatnonzero(found.crop.any(axis=1)), np.flatnonzero(found.crop.any(axis=0))
-        box = (0.0, 0.0, 0.0, 0.0)
-        if len(rows):
-            box = (
-                float((found.left + columns[0]) / width),
-                float((found.top + rows[0]) / height),
-                float((found.left + columns[-1]) / width),
-                float((found.top + rows[-1]) / height),
-            )
         stored.append(
             TrackedMask(
                 embryo_number=number,
                 rle=encode_crop(found.crop, top=found.top, left=found.left, size=shape),
-                box_xyxy=box,
+                box_xyxy=measure_mask_box(found.crop, top=found.top, left=found.left, size=shape),
                 area_px=int(np.count_nonzero(found.crop)),
                 mask_target=found.target,
                 confidence=found.confidence,

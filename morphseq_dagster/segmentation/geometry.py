@@ -1,25 +1,32 @@
-"""Boxes and overlaps of masks (spec 3.3).
-
-Holds the measures that documents store. Does not hold shape measures of embryos (morphometry room).
-"""
+"""Boxes of masks as the documents store them (spec 3.3); shape measures of embryos are `morphometry.shape`."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
+from morphseq_dagster.detection.model import Box
+
 Mask = NDArray[np.bool_]
-Box = tuple[float, float, float, float]
 
 
-def measure_mask_box(mask: Mask) -> Box:
+def measure_mask_box(mask: Mask, *, top: int = 0, left: int = 0, size: tuple[int, int] | None = None) -> Box:
     """Normalised box x_min/W, y_min/H, x_max/W, y_max/H with inclusive maxima; zeros for an empty mask.
 
     Inclusive maxima make the box of a single pixel have no width: it spans pixel indices, not pixel areas
     (spec 3.3).
+
+    Parameters
+    ----------
+    mask
+        (h, w) bool: the whole frame, or a part of it.
+    top, left
+        Place of the part's first pixel in the frame.
+    size
+        (H, W) of the frame when the mask is a part.
     """
-    height, width = mask.shape
-    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    height, width = size or mask.shape
+    columns, rows = np.flatnonzero(mask.any(axis=0)) + left, np.flatnonzero(mask.any(axis=1)) + top
     if len(columns) == 0:
         return 0.0, 0.0, 0.0, 0.0
     return (
@@ -28,9 +35,3 @@ def measure_mask_box(mask: Mask) -> Box:
         float(columns[-1] / width),
         float(rows[-1] / height),
     )
-
-
-def measure_mask_iou(a: Mask, b: Mask) -> float:
-    """Intersection over union of two (H, W) masks; 0 when both are empty."""
-    union = int(np.count_nonzero(a | b))
-    return int(np.count_nonzero(a & b)) / union if union else 0.0

@@ -28,17 +28,6 @@ class FrameSource(Protocol):
 
 
 @dataclass(frozen=True)
-class ArrayFrame:
-    """A frame that is in memory already."""
-
-    pixels: NDArray[np.uint8]
-
-    def read(self) -> NDArray[np.uint8]:
-        """Return the picture."""
-        return self.pixels
-
-
-@dataclass(frozen=True)
 class TrackedMask:
     """One embryo in one frame.
 

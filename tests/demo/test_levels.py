@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from morphseq_dagster.demo.frames import make_frames_plate
-from morphseq_dagster.demo.levels import Difficulty, Visibility, measure_in_chorion, measure_visibility
+from morphseq_dagster.demo.levels import Difficulty
 from morphseq_dagster.demo.plan import FRAMES_PLATE, WellPlan
+from tests.support.visibility import Visibility, measure_in_chorion, measure_visibility
 
 
 def test_contrast_is_the_share_of_the_background_that_is_missing() -> None:

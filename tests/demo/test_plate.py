@@ -19,10 +19,11 @@ from openpyxl import load_workbook
 from morphseq_dagster.demo.frames import make_frames_plate
 from morphseq_dagster.demo.plan import DEMO_PLATE, FRAMES_PLATE, TINY_PLATE, PlatePlan, WellPlan
 from morphseq_dagster.demo.plate import make_plate
-from morphseq_dagster.demo.truth import PlateTruth, read_mask, read_planes, read_truth, truth_mask_on_canvas
+from morphseq_dagster.demo.truth import PlateTruth, read_truth
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.imaging.keyence import KeyenceSource
 from morphseq_dagster.imaging.sources import FocusSettings
+from tests.support.plate_truth import find_frame, find_well, read_mask, read_planes, truth_mask_on_canvas
 
 DYING_PLATE = replace(
     TINY_PLATE,
@@ -100,18 +101,18 @@ def test_truth_on_disk_is_the_truth_returned(made: tuple[Path, Path, PlateTruth]
 
 def test_empty_well_holds_nothing_and_names_nobody(made: tuple[Path, Path, PlateTruth]) -> None:
     _, _, truth = made
-    empty = truth.well("A02")
+    empty = find_well(truth, "A02")
     assert (empty.kind, empty.embryo_id, empty.death_time_int) == ("empty", None, None)
     assert all(f.body_area_px == 0 and f.body_box_px is None and f.age_hpf is None for f in empty.frames)
 
 
 def test_death_is_recorded_where_the_animal_turns_opaque(made: tuple[Path, Path, PlateTruth]) -> None:
     _, _, truth = made
-    dying = truth.well("A01")
+    dying = find_well(truth, "A01")
     assert (dying.death_time_int, dying.death_time_s) == (2, 1800.0)
     assert [f.opacity for f in dying.frames] == [0.0, 0.65, 1.0]
     assert dying.frames[2].age_hpf == dying.frames[0].age_hpf == 20.0
-    living = truth.well("B01")
+    living = find_well(truth, "B01")
     # 28.5 C: 0.055 * 28.5 - 0.57 = 0.9975 hpf per hour.
     assert living.frames[2].age_hpf == pytest.approx(26.0 + 0.9975)
     assert living.death_time_int is None
@@ -205,7 +206,7 @@ def test_plate_reads_through_the_keyence_reader(made: tuple[Path, Path, PlateTru
     for raw in scan.frames:
         if raw.time_int == 3:
             continue
-        frame = truth.frame(raw.well, time_int=raw.time_int)
+        frame = find_frame(truth, raw.well, time_int=raw.time_int)
         seen = source.full_focus(raw, settings=settings)
         start = seen.time_s if start is None else start
         assert seen.time_s is not None
@@ -327,7 +328,7 @@ def test_frames_table_names_every_picture(tmp_path: Path) -> None:
     assert {row["um_per_px"] for row in rows} == {"6.5"}
     assert sorted([row["path"] for row in rows] + ["frames.csv"]) == sorted(p.name for p in raw.iterdir())
     for row in rows:
-        frame = truth.frame(row["well"], time_int=int(row["time_int"]))
+        frame = find_frame(truth, row["well"], time_int=int(row["time_int"]))
         assert float(row["time_s"]) == frame.time_s
         assert frame.mosaic_shape_px == truth.tile_shape_px == (320, 320)
     assert truth.orientation == "none"

@@ -12,17 +12,15 @@ from hypothesis import strategies as st
 from morphseq_dagster.demo.truth import (
     TRUTH_FILE,
     FrameTruth,
+    Orientation,
     PlateTruth,
     WellTruth,
-    canvas_point,
-    read_mask,
-    read_planes,
     read_truth,
-    truth_mask_on_canvas,
     write_map,
     write_truth,
 )
 from morphseq_dagster.errors import PermanentError
+from tests.support.plate_truth import read_mask, read_planes, truth_mask_on_canvas
 
 
 def small_truth() -> PlateTruth:
@@ -56,15 +54,6 @@ def test_missing_or_broken_truth_names_the_file(tmp_path: Path, content: bytes |
     assert caught.value.where == str(tmp_path / TRUTH_FILE)
 
 
-def test_unknown_well_or_time_is_an_error() -> None:
-    truth = small_truth()
-    assert truth.frame("A01", time_int=1).tile_offsets_px[1] == (-2, 336)
-    with pytest.raises(KeyError):
-        truth.well("A02")
-    with pytest.raises(KeyError):
-        truth.frame("A01", time_int=0)
-
-
 def test_maps_are_stored_without_loss(tmp_path: Path) -> None:
     labels = np.arange(12, dtype=np.uint8).reshape(3, 4)
     write_map(tmp_path, kind="masks", well="A01", time_int=3, labels=labels)
@@ -85,6 +74,24 @@ def test_vertical_mosaic_stays_upright() -> None:
     mosaic = np.arange(6, dtype=np.uint8).reshape(3, 2)
     on_canvas = truth_mask_on_canvas(mosaic, orientation="vertical", canvas_shape=(2, 3))
     assert on_canvas.tolist() == [[0, 1, 0], [2, 3, 0]]
+
+
+def canvas_point(
+    point_px: tuple[float, float],
+    *,
+    orientation: Orientation,
+    mosaic_shape: tuple[int, int],
+    canvas_shape: tuple[int, int],
+) -> tuple[float, float]:
+    """Bring one (row, column) from the mosaic frame onto the stitched picture."""
+    swap = orientation == "horizontal"
+    point = point_px[::-1] if swap else point_px
+    shape = mosaic_shape[::-1] if swap else mosaic_shape
+    moved = [
+        at - max(have - want, 0) // 2 + max(want - have, 0) // 2
+        for at, have, want in zip(point, shape, canvas_shape, strict=True)
+    ]
+    return moved[0], moved[1]
 
 
 @given(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -10,14 +11,21 @@ import pytest
 from scipy import ndimage
 
 from morphseq_dagster.imaging.focus import (
+    FocusStack,
     FocusStacker,
     filter_size,
     gather_planes,
     measure_focus,
     median_filter_index,
-    stack_planes,
 )
 from morphseq_dagster.imaging.pictures import read_grey
+
+
+def stack_planes(planes: Iterable[np.ndarray], *, size: int, score_sigma_px: float) -> FocusStack:
+    stacker = FocusStacker(size=size, score_sigma_px=score_sigma_px)
+    for plane in planes:
+        stacker.add(plane)
+    return stacker.result()
 
 
 def dome_stack(*, noise: float, texture_px: float) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
@@ -102,6 +110,13 @@ def test_median_filter_removes_single_pixels_and_gathering_follows_the_map() -> 
     assert index[5, 5] == 2
     with pytest.raises(ValueError, match="plane 2"):
         gather_planes(planes[:2], plane_index=index)
+
+
+def test_of_planes_that_are_equally_sharp_the_first_is_taken() -> None:
+    flat = [np.full((8, 8), grey, np.uint8) for grey in (100, 50, 200)]
+    stack = stack_planes(flat, size=3, score_sigma_px=1.5)
+    np.testing.assert_array_equal(stack.plane_index, np.zeros((8, 8)))
+    np.testing.assert_array_equal(stack.pixels, np.full((8, 8), 100))
 
 
 def test_planes_of_other_size_or_depth_are_refused() -> None:

@@ -199,7 +199,7 @@ def test_equal_files_give_equal_bytes_with_and_without_the_second_reading(tmp_pa
     assert once.sources == first.sources
 
 
-def test_prior_of_the_plate_stands_in_where_tiles_say_nothing(tmp_path: Path) -> None:
+def test_step_of_the_plate_stands_in_where_tiles_say_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "20250520_demo"
     rng = np.random.default_rng(0)
     write(folder / "XY01" / "_A01")
@@ -208,8 +208,8 @@ def test_prior_of_the_plate_stands_in_where_tiles_say_nothing(tmp_path: Path) ->
         write(folder / "XY01" / f"embryo__XY01_{tile:05d}_Z001_CH1.tif", keyence_tiff(pixels))
     source = KeyenceSource(folder, settings=FocusSettings())
     frame = source.scan().frames[0]
-    offsets = source.full_focus(frame, settings=FocusSettings(), prior=(TileStep(2, 110),)).tile_offsets
-    assert (offsets[1].row_px, offsets[1].column_px, offsets[1].source) == (2, 110, "prior")
+    offsets = source.full_focus(frame, settings=FocusSettings(), plate_steps=(TileStep(2, 110),)).tile_offsets
+    assert (offsets[1].row_px, offsets[1].column_px, offsets[1].source) == (2, 110, "plate")
 
 
 @pytest.mark.parametrize("fault", ["truncated", "size", "depth", "header", "gone"])

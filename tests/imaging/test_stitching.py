@@ -19,7 +19,7 @@ from morphseq_dagster.imaging.stitching import (
     TileStep,
     canvas_shape,
     choose_orientation,
-    estimate_plate_offsets,
+    estimate_plate_steps,
     fit_canvas,
     measure_offsets,
     nominal_steps,
@@ -131,9 +131,34 @@ def test_plate_offsets_are_the_median_of_what_was_measured() -> None:
         return (TileOffset(0, 0, "reference", None), TileOffset(row, column, source, 0.9))  # type: ignore[arg-type]
 
     frames = [frame(1, 170, "measured"), frame(2, 171, "measured"), frame(9, 190, "measured"), frame(0, 168, "prior")]
-    assert estimate_plate_offsets(frames) == (TileStep(2, 171),)
-    assert estimate_plate_offsets(frames[3:]) == (TileStep(0, 168),)
-    assert estimate_plate_offsets([]) == ()
+    assert estimate_plate_steps(frames) == (TileStep(2, 171),)
+    assert estimate_plate_steps(frames[:2]) == (TileStep(2, 171),)  # halves go up
+    assert estimate_plate_steps(frames[3:]) == (None,)
+    assert estimate_plate_steps([]) == ()
+
+
+def test_plate_steps_are_counted_between_neighbours_whatever_came_before() -> None:
+    first = TileOffset(0, 0, "reference", None)
+    frames = [
+        (first, TileOffset(0, 168, "prior", None), TileOffset(3, 338, "measured", 0.9)),
+        (first, TileOffset(1, 171, "measured", 0.9)),
+        (first,),
+    ]
+    assert estimate_plate_steps(frames) == (TileStep(1, 171), TileStep(3, 170))
+
+
+def test_only_steps_that_nothing_explains_take_the_plates() -> None:
+    tiles = cut(scene((300, 620), seed=4), [(20, 20), (22, 190), (24, 360)], (180, 240), noise=3.0)
+    tiles[2] = np.full_like(tiles[2], 200)
+    prior = nominal_steps((180, 240), count=3, overlap=0.30, orientation="horizontal")
+
+    def found(*plate: TileStep | None) -> list[tuple[int, int, str]]:
+        offsets = measure_offsets(tiles, prior=prior, settings=MatchSettings(), plate=plate)
+        return [(o.row_px, o.column_px, o.source) for o in offsets[1:]]
+
+    assert found() == [(2, 170, "measured"), (2, 338, "prior")]
+    assert found(TileStep(9, 150), TileStep(1, 171)) == [(2, 170, "measured"), (3, 341, "plate")]
+    assert found(TileStep(9, 150), None) == found(TileStep(9, 150)) == found()
 
 
 def test_seam_is_linear_and_uncovered_pixels_are_black() -> None:

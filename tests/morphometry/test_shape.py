@@ -26,7 +26,6 @@ def test_rectangle_by_hand() -> None:
     assert (shape.length_px, shape.width_px) == pytest.approx((30.0, 10.0))
     assert shape.orientation_rad == pytest.approx(0.0, abs=1e-12)
     assert shape.solidity == 1.0
-    assert shape.components == 1
     assert shape.area_um2 == pytest.approx(1364.0)
     assert shape.perimeter_um == pytest.approx(160.0)
     assert (shape.length_um, shape.width_um) == pytest.approx((60.0, 20.0))
@@ -74,19 +73,11 @@ def test_length_is_the_extent_not_the_moment_axis_on_a_curved_body() -> None:
     assert regionprops(canvas)[0].axis_major_length > 290
 
 
-def test_perimeter_is_that_of_the_piece_with_most_area_and_pieces_are_counted() -> None:
+def test_perimeter_is_that_of_the_piece_with_most_area() -> None:
     mask = _rectangle()
     mask[2:5, 60:63] = True
     shape = measure_shape(mask, um_per_px=None)
     assert shape.perimeter_px == pytest.approx(80.0)
-    assert shape.components == 2
-
-
-def test_a_piece_inside_a_hole_counts_as_a_piece() -> None:
-    mask = _rectangle()
-    mask[15:30, 22:29] = False
-    mask[20:23, 24:26] = True
-    assert measure_shape(mask, um_per_px=None).components == 2
 
 
 def test_empty_mask_has_area_zero_and_says_so() -> None:

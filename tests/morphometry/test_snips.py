@@ -8,10 +8,11 @@ import pytest
 from scipy import ndimage
 
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.morphometry.background import LEGACY_BACKGROUND
+from morphseq_dagster.morphometry.background import BackgroundStatistics
 from morphseq_dagster.morphometry.snips import NoSnip, Snip, SnipSettings, extract_snip
 
 SNIP_ID = "20240418_A01_e01_t0000"
+BACKGROUND = BackgroundStatistics(mean=10.0, sd=5.0)
 
 
 def _embryo(
@@ -45,7 +46,7 @@ def _snip(
         mask=mask,
         um_per_px=um_per_px,
         polarity="bright_background",
-        background=LEGACY_BACKGROUND,
+        background=BACKGROUND,
         snip_id=snip_id,
         yolk=yolk if with_yolk else None,
         settings=settings or SnipSettings(),
@@ -82,7 +83,7 @@ def test_area_is_kept_when_scaling() -> None:
             mask=mask,
             um_per_px=um_per_px,
             polarity="bright_background",
-            background=LEGACY_BACKGROUND,
+            background=BACKGROUND,
             snip_id=SNIP_ID,
             settings=SnipSettings(rows=900, cols=500),
         )
@@ -101,7 +102,7 @@ def test_shrinking_averages_areas_instead_of_picking_pixels() -> None:
         mask=mask,
         um_per_px=6.5 / 4,
         polarity="dark_background",
-        background=LEGACY_BACKGROUND,
+        background=BACKGROUND,
         snip_id=SNIP_ID,
         settings=SnipSettings(clahe_clip=0.01),
     )
@@ -121,7 +122,7 @@ def test_embryo_is_bright_and_surroundings_are_noise_of_the_given_level() -> Non
 
 def test_dark_background_pictures_are_taken_as_they_are() -> None:
     image, mask, yolk = _embryo(35)
-    common = {"mask": mask, "um_per_px": 3.25, "background": LEGACY_BACKGROUND, "snip_id": SNIP_ID, "yolk": yolk}
+    common = {"mask": mask, "um_per_px": 3.25, "background": BACKGROUND, "snip_id": SNIP_ID, "yolk": yolk}
     bright = extract_snip(image, polarity="bright_background", **common)
     dark = extract_snip(255 - image, polarity="dark_background", **common)
     assert isinstance(bright, Snip)
@@ -173,7 +174,7 @@ def test_an_embryo_cut_by_the_frame_still_gives_a_snip_with_black_beyond() -> No
         mask=mask,
         um_per_px=3.25,
         polarity="bright_background",
-        background=LEGACY_BACKGROUND,
+        background=BACKGROUND,
         snip_id=SNIP_ID,
     )
     assert isinstance(made, Snip)
@@ -193,7 +194,7 @@ def test_unknown_pixel_size_and_empty_mask_give_reasons() -> None:
             mask=given,
             um_per_px=um_per_px,
             polarity="bright_background",
-            background=LEGACY_BACKGROUND,
+            background=BACKGROUND,
             snip_id=SNIP_ID,
         )
         assert refused == NoSnip(reason, out)
@@ -207,7 +208,7 @@ def test_mask_of_another_size_is_refused() -> None:
             mask=mask,
             um_per_px=3.25,
             polarity="bright_background",
-            background=LEGACY_BACKGROUND,
+            background=BACKGROUND,
             snip_id=SNIP_ID,
         )
 
@@ -224,7 +225,7 @@ def test_left_and_right_are_not_swapped_in_landscape_or_portrait() -> None:
         mask=mask,
         um_per_px=3.25,
         polarity="bright_background",
-        background=LEGACY_BACKGROUND,
+        background=BACKGROUND,
         snip_id=SNIP_ID,
     )
     turned = extract_snip(
@@ -232,7 +233,7 @@ def test_left_and_right_are_not_swapped_in_landscape_or_portrait() -> None:
         mask=np.ascontiguousarray(np.rot90(mask)),
         um_per_px=3.25,
         polarity="bright_background",
-        background=LEGACY_BACKGROUND,
+        background=BACKGROUND,
         snip_id=SNIP_ID,
     )
     assert isinstance(landscape, Snip)

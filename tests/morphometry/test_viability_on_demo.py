@@ -11,9 +11,9 @@ import pytest
 from morphseq_dagster.demo.frames import make_frames_plate
 from morphseq_dagster.demo.levels import Difficulty
 from morphseq_dagster.demo.plan import FramesPlan, WellPlan
-from morphseq_dagster.demo.truth import read_mask
 from morphseq_dagster.morphometry.viability import infer_viability, measure_optics
 from morphseq_dagster.quality.death import infer_death
+from tests.support.plate_truth import find_well, read_mask
 
 PLAN = FramesPlan(
     wells=(
@@ -45,7 +45,7 @@ def test_death_is_found_within_one_frame_on_the_demo_plate(tmp_path: Path, diffi
     table = table.join(infer_viability(table))
     table = table.join(infer_death(table))
     for well, group in table.groupby("embryo_id"):
-        died = truth.well(str(well)).death_time_int
+        died = find_well(truth, str(well)).death_time_int
         found = group["dead_inflection_time_int"].iloc[0]
         if died is None:
             assert found is pd.NA

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from morphseq_dagster.demo.plate import make_plate
-from morphseq_dagster.demo.truth import OUTSIDE, PlateTruth, read_mask, read_planes, truth_mask_on_canvas
+from morphseq_dagster.demo.truth import OUTSIDE, PlateTruth
 from morphseq_dagster.engine.executors.local import make_executor
 from morphseq_dagster.engine.tables.document import parse_document
 from morphseq_dagster.engine.workspace import Workspace
@@ -24,6 +24,7 @@ from morphseq_dagster.morphseq.paths import raw_folder
 from morphseq_dagster.segmentation.rle import Rle, decode
 from morphseq_dagster.testing.experiments import STEPS, ChainRun, open_data_root, read_artifacts, run_experiment
 from morphseq_dagster.testing.slurm_cluster import start_cluster
+from tests.support.plate_truth import read_mask, read_planes, truth_mask_on_canvas
 
 EXPERIMENT = "20240418_demo"
 

@@ -38,9 +38,9 @@ def test_chemical_wins_over_genotype_unless_blank_or_none(tmp_path: Path) -> Non
 
 def test_blank_background_is_null_and_unknown_stays_text(tmp_path: Path) -> None:
     key = read_perturbation_key(key_file(tmp_path))
-    assert [entry.background for entry in key.entries] == [None, "unknown", "ab"]
-    assert [entry.control_flag for entry in key.entries] == [True, True, False]
-    assert key.entries[2].pert_type is None
+    assert [entry.background for entry in key] == [None, "unknown", "ab"]
+    assert [entry.control_flag for entry in key] == [True, True, False]
+    assert key[2].pert_type is None
 
 
 def test_key_without_background_column_is_read(tmp_path: Path) -> None:
@@ -117,9 +117,9 @@ def test_missing_key_is_an_error(tmp_path: Path) -> None:
 
 def test_real_key_is_read_whole(shared: Path) -> None:
     key = read_perturbation_key(shared / "reference" / "perturbation_name_key.csv")
-    assert len(key.entries) == 51
-    assert sum(entry.control_flag is True for entry in key.entries) == 5
-    typed = [entry for entry in key.entries if entry.pert_type == "CRISPR"]
+    assert len(key) == 51
+    assert sum(entry.control_flag is True for entry in key) == 5
+    typed = [entry for entry in key if entry.pert_type == "CRISPR"]
     assert [(entry.master_perturbation, entry.background) for entry in typed] == [("atf6", "wik")]
     result = join_perturbations(wells(["atf6", "wik", "ab"]), key=key, naming="phenotype_background")
     assert result.table["phenotype"].notna().tolist()[0]

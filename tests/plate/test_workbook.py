@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.plate.cells import Cell, as_number, as_text
 from morphseq_dagster.plate.sheets import WELLS
-from morphseq_dagster.plate.workbook import KNOWN_SHEETS, check_wells, read_plate_workbook
+from morphseq_dagster.plate.workbook import KNOWN_SHEETS, PlateTable, PlateWell, read_plate_workbook
 
 NUMBERS = list(range(1, 13))
 
@@ -53,6 +53,10 @@ def complete(**changes: dict[str, object]) -> dict[str, dict[str, object]]:
     return sheets | changes
 
 
+def row_of(plate: PlateTable, well: str) -> PlateWell:
+    return plate.rows[WELLS.index(well)]
+
+
 def test_cells_land_on_their_wells(tmp_path: Path) -> None:
     path = save(tmp_path / "p.xlsx", complete(genotype={"A01": "wik", "A02": "ab", "B01": "tl", "H12": "lmx1b"}))
     plate = read_plate_workbook(path)
@@ -64,7 +68,7 @@ def test_cells_land_on_their_wells(tmp_path: Path) -> None:
         "B01": "tl",
         "H12": "lmx1b",
     }
-    row = plate.row("h12")
+    row = row_of(plate, "H12")
     assert (row.start_age_hpf, row.temperature, row.temperature_source, row.embryos_per_well) == (
         11.0,
         28.5,
@@ -78,7 +82,7 @@ def test_cells_land_on_their_wells(tmp_path: Path) -> None:
 def test_blank_cell_is_null_not_text_nan(tmp_path: Path) -> None:
     path = save(tmp_path / "p.xlsx", complete(genotype={"A01": "", "A02": "  ", "A03": "nan", "A04": "None"}))
     plate = read_plate_workbook(path)
-    assert [plate.row(w).genotype for w in ("A01", "A02", "A03", "A04", "A05")] == [None, None, None, "None", None]
+    assert [row_of(plate, w).genotype for w in ("A01", "A02", "A03", "A04", "A05")] == [None, None, None, "None", None]
     frame = plate.to_frame()
     assert not (frame.astype("string") == "nan").any(axis=None)
     assert frame["chem_perturbation"].isna().all()
@@ -90,19 +94,19 @@ def test_blank_cell_is_null_not_text_nan(tmp_path: Path) -> None:
 )
 def test_text_headings_are_coerced(tmp_path: Path, headings: list[object]) -> None:
     plate = read_plate_workbook(save(tmp_path / "p.xlsx", complete(), headings=headings, letters="abcdefgh"))
-    assert plate.row("A01").temperature == 28.5
+    assert row_of(plate, "A01").temperature == 28.5
     assert plate.problems == ()
 
 
 def test_columns_follow_their_headings_not_their_place(tmp_path: Path) -> None:
     path = save(tmp_path / "p.xlsx", {"genotype": {"A01": "x"}}, headings=list(reversed(NUMBERS)))
-    assert read_plate_workbook(path).row("A12").genotype == "x"
+    assert row_of(read_plate_workbook(path), "A12").genotype == "x"
 
 
 def test_wrong_heading_leaves_the_sheet_null_and_names_the_cell(tmp_path: Path) -> None:
     headings = [*NUMBERS[:5], "six", *NUMBERS[6:11], 11]
     plate = read_plate_workbook(save(tmp_path / "p.xlsx", {"genotype": {"A01": "x"}}, headings=list(headings)))
-    assert plate.row("A01").genotype is None
+    assert row_of(plate, "A01").genotype is None
     assert [(p.sheet, p.cell) for p in plate.problems] == [("genotype", "G1"), ("genotype", "M1")]
     assert "genotype" not in plate.missing_sheets
 
@@ -120,7 +124,7 @@ def test_sheet_without_headings_is_a_problem_when_half_labelled_and_ignored_when
     assert plate.ignored_sheets == ("notes",)
     assert [p.sheet for p in plate.problems] == ["genotype"] * len(plate.problems)
     assert plate.problems
-    assert plate.row("A01").genotype is None
+    assert row_of(plate, "A01").genotype is None
 
 
 def test_missing_sheets_give_null_columns_and_are_listed(tmp_path: Path) -> None:
@@ -143,15 +147,15 @@ def test_error_value_and_formula_without_result_are_named(tmp_path: Path) -> Non
     assert [(p.sheet, p.cell) for p in plate.problems] == [("genotype", "C3"), ("temperature", "B2")]
     assert "#REF!" in plate.problems[1].found
     assert "=A1&B1" in plate.problems[0].found
-    assert plate.row("A01").temperature is None
-    assert plate.row("B02").genotype is None
+    assert row_of(plate, "A01").temperature is None
+    assert row_of(plate, "B02").genotype is None
 
 
 def test_start_age_may_be_an_identifier(tmp_path: Path) -> None:
     plate = read_plate_workbook(
         save(tmp_path / "p.xlsx", complete(start_age_hpf={"A01": "18ss", "A02": "24", "A03": 6.5}))
     )
-    ages = [(plate.row(w).start_age_hpf, plate.row(w).start_age_label) for w in ("A01", "A02", "A03")]
+    ages = [(row_of(plate, w).start_age_hpf, row_of(plate, w).start_age_label) for w in ("A01", "A02", "A03")]
     assert ages == [(None, "18ss"), (24.0, None), (6.5, None)]
     assert plate.problems == ()
 
@@ -160,7 +164,7 @@ def test_text_in_a_number_sheet_is_null_and_named(tmp_path: Path) -> None:
     plate = read_plate_workbook(
         save(tmp_path / "p.xlsx", complete(temperature={"A01": "warm", "A02": "28,5", "A03": "NA"}))
     )
-    assert [plate.row(w).temperature for w in ("A01", "A02", "A03")] == [None, None, None]
+    assert [row_of(plate, w).temperature for w in ("A01", "A02", "A03")] == [None, None, None]
     assert [p.cell for p in plate.problems] == ["B2", "C2"]
 
 
@@ -170,7 +174,7 @@ def test_names_that_look_like_numbers_keep_their_text(tmp_path: Path) -> None:
         complete(genotype={"A01": "007", "A02": 7, "A03": 7.5, "A04": datetime.date(2025, 3, 1)}),
     )
     plate = read_plate_workbook(path)
-    assert [plate.row(f"A0{i}").genotype for i in range(1, 5)] == ["007", "7", "7.5", None]
+    assert [row_of(plate, f"A0{i}").genotype for i in range(1, 5)] == ["007", "7", "7.5", None]
     assert "date" in plate.problems[0].found
 
 
@@ -192,34 +196,16 @@ def test_sheet_that_would_overwrite_a_column_is_refused(tmp_path: Path) -> None:
 
 def test_two_sheets_of_one_name_are_named(tmp_path: Path) -> None:
     plate = read_plate_workbook(save(tmp_path / "p.xlsx", {"genotype": {"A01": "wik"}, "genotype ": {"A01": "ab"}}))
-    assert plate.row("A01").genotype == "wik"
+    assert row_of(plate, "A01").genotype == "wik"
     assert "second sheet" in plate.problems[0].found
 
 
 def test_default_temperature_fills_blanks_only_and_is_marked(tmp_path: Path) -> None:
     path = save(tmp_path / "p.xlsx", complete(temperature={"A01": 30.0}))
     plate = read_plate_workbook(path, default_temperature_c=28.5)
-    assert (plate.row("A01").temperature, plate.row("A01").temperature_source) == (30.0, "workbook")
-    assert (plate.row("A02").temperature, plate.row("A02").temperature_source) == (28.5, "default")
-    assert read_plate_workbook(path).row("A02").temperature_source is None
-
-
-def test_wells_with_pictures_are_checked(tmp_path: Path) -> None:
-    path = save(
-        tmp_path / "p.xlsx",
-        complete(
-            start_age_hpf={"A01": 11, "A02": "18ss"}, temperature={"A02": 28.5, "A03": 28.5}, genotype={}, medium={}
-        ),
-    )
-    check = check_wells(read_plate_workbook(path, default_temperature_c=None), ["b05", "A01", "A02", "A03", "A01"])
-    assert check.without_row == ("B05",)
-    assert check.without_start_age == ("A02", "A03", "B05")
-    assert check.without_temperature == ("A01", "B05")
-    assert not check.complete
-    error = check.as_error(where="p.xlsx")
-    assert "no start_age_hpf: A02, A03, B05" in error.found
-    # A default temperature does not make a row of a blank well.
-    assert check_wells(read_plate_workbook(path, default_temperature_c=28.0), ["B05"]).without_row == ("B05",)
+    assert (row_of(plate, "A01").temperature, row_of(plate, "A01").temperature_source) == (30.0, "workbook")
+    assert (row_of(plate, "A02").temperature, row_of(plate, "A02").temperature_source) == (28.5, "default")
+    assert row_of(read_plate_workbook(path), "A02").temperature_source is None
 
 
 @pytest.mark.parametrize("content", [b"", b"no workbook", b"PK\x03\x04broken"])
@@ -255,6 +241,6 @@ def test_assembled_real_plates_are_complete(shared: Path, tmp_path: Path) -> Non
         plate = read_plate_workbook(path)
         assert plate.problems == ()
         assert plate.missing_sheets == ("pair",)
-        wells = [row.well for row in plate.rows if not row.blank]
-        assert wells
-        assert check_wells(plate, wells).complete
+        used = [row for row in plate.rows if row.genotype is not None]
+        assert used
+        assert all(row.start_age_hpf is not None and row.temperature is not None for row in used)

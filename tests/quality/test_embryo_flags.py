@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.quality.embryo_flags import AuxiliaryMasks, flag_embryo, judge_dead, living_share
+from morphseq_dagster.quality.embryo_flags import AuxiliaryMasks, flag_embryo, judge_dead
 from morphseq_dagster.quality.tri_state import TriStateFlag, unknown
 
 UM = 10.0  # border strip: 15 px; reach: 30 px
@@ -93,13 +93,6 @@ def test_dead_below_nine_tenths_and_unknown_without_a_number() -> None:
     assert judge_dead(0.9) == TriStateFlag(False)
     assert judge_dead(0.899) == TriStateFlag(True)
     assert judge_dead(math.nan) == judge_dead(None) == unknown("viability not measured")
-
-
-def test_living_share_of_a_viability_mask() -> None:
-    dead = _block(80, 90, 100, 200)
-    assert living_share(BODY, dead_tissue=dead) == pytest.approx(0.75)
-    assert living_share(BODY, dead_tissue=None) is None
-    assert living_share(np.zeros_like(BODY), dead_tissue=dead) is None
 
 
 def test_auxiliary_masks_of_another_size_are_refused() -> None:

@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 
 from morphseq_dagster.demo.frames import make_frames_plate
 from morphseq_dagster.demo.plan import DEMO_PLATE, FRAMES_PLATE, FramesPlan
-from morphseq_dagster.demo.truth import PlateTruth, read_mask
+from morphseq_dagster.demo.truth import PlateTruth
 from morphseq_dagster.detection.classical import ClassicalDetector
 from morphseq_dagster.detection.filtering import filter_detections, measure_box_iou
 from morphseq_dagster.detection.model import Detection
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.segmentation.classical import ClassicalSegmenter
-from morphseq_dagster.segmentation.geometry import measure_mask_box, measure_mask_iou
-from morphseq_dagster.segmentation.model import ArrayFrame, WellTracks
+from morphseq_dagster.segmentation.geometry import measure_mask_box
+from morphseq_dagster.segmentation.model import WellTracks
+from tests.support.plate_truth import read_mask
 
 DETECTOR, SEGMENTER = ClassicalDetector(), ClassicalSegmenter()
 UM_PER_PX = 8.0
@@ -33,6 +34,18 @@ class FileFrame:
     def read(self) -> NDArray[np.uint8]:
         self.reads += 1
         return cv2.imread(str(self.path), cv2.IMREAD_GRAYSCALE).astype(np.uint8, copy=False)
+
+
+@dataclass(frozen=True)
+class ArrayFrame:
+    pixels: NDArray[np.uint8]
+
+    def read(self) -> NDArray[np.uint8]:
+        return self.pixels
+
+
+def measure_mask_iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+    return np.count_nonzero(a & b) / np.count_nonzero(a | b)
 
 
 def draw_bodies(*centres: tuple[int, int]) -> tuple[NDArray[np.uint8], list[NDArray[np.bool_]]]:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from morphseq_dagster.segmentation.geometry import measure_mask_box, measure_mask_iou
+from morphseq_dagster.segmentation.geometry import measure_mask_box
 
 
 def test_box_of_the_specification_has_inclusive_maxima() -> None:
@@ -25,10 +25,8 @@ def test_box_of_nothing_is_zero() -> None:
     assert measure_mask_box(np.zeros((4, 4), np.bool_)) == (0.0, 0.0, 0.0, 0.0)
 
 
-def test_iou_counts_pixels() -> None:
-    a, b = np.zeros((3, 3), np.bool_), np.zeros((3, 3), np.bool_)
-    a[0, :] = True
-    b[:, 0] = True
+def test_box_of_a_part_is_that_of_the_whole_frame() -> None:
+    mask = np.zeros((6, 8), np.bool_)
+    mask[1:4, 2:6] = True
 
-    assert measure_mask_iou(a, b) == pytest.approx(1 / 5)
-    assert measure_mask_iou(np.zeros_like(a), np.zeros_like(a)) == 0.0
+    assert measure_mask_box(mask[1:5, 1:], top=1, left=1, size=(6, 8)) == measure_mask_box(mask)

@@ -20,6 +20,19 @@ def test_cost_by_hand() -> None:
     assert measure_cost(square(0, 0), square(5, 0), diameter=10) == pytest.approx(0.5 + 2 / 3)
 
 
+def test_cost_of_another_size_in_the_same_place_by_hand() -> None:
+    # No distance; 100 of 400 shared: 1 - 1/4; four times the area: half of ln 4, whichever of both is the larger.
+    small, large = square(5, 5), square(0, 0, side=20)
+
+    assert measure_cost(small, large, diameter=10) == pytest.approx(0.75 + 0.693147)
+    assert measure_cost(large, small, diameter=10) == pytest.approx(0.75 + 0.693147)
+
+
+def test_neighbour_of_the_right_size_is_taken_rather_than_a_large_one_around_the_place() -> None:
+    # 0.5 + 2/3 = 1.17 against 0.75 + 0.69 = 1.44; without the sizes it would be 1.17 against 0.75.
+    assert match_places({1: square(5, 5)}, [square(0, 0, side=20), square(10, 5)]) == {1: 1}
+
+
 def test_total_cost_decides_not_the_nearest_neighbour() -> None:
     # Embryo 2 moved onto where 1 was, 1 moved on: greedy matching of 2's box to embryo 1 would lose one.
     matched = match_places({1: square(4, 0), 2: square(0, 0)}, [square(4.5, 0), square(8, 0)])

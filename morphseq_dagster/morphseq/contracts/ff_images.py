@@ -11,7 +11,11 @@ from morphseq_dagster.morphseq.contracts.grey_pictures import GreyPictures
 
 
 class TilePlacement(DocumentPart):
-    """Place of one tile in the raw mosaic in pixels, whether it was measured, and how well the overlap agreed."""
+    """Place of one tile in the raw mosaic in pixels, where it comes from, and how well the overlap agreed.
+
+    `source` is "measured" on the frame itself, "plate" for the median step of the plate's frames that measured it,
+    "prior" for the nominal overlap, "reference" for the first tile.
+    """
 
     row_px: float
     column_px: float

@@ -1,0 +1,1 @@
+"""What tests share and no user needs: the judging of results against what is known to be true."""
