@@ -18,6 +18,7 @@ from morphseq_dagster.engine.storage.records import InputRead
 from morphseq_dagster.engine.tables.document import DocumentPart, encode_document, parse_document
 from morphseq_dagster.engine.tables.image_set import FileEntry
 from morphseq_dagster.engine.tables.table import TableContract
+from morphseq_dagster.engine.pipeline import Pipeline
 from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 
 if TYPE_CHECKING:
@@ -35,10 +36,13 @@ class StepBench:
         Empty folder to work in.
     experiment
         Experiment whose step is run.
+    pipeline
+        The step's.
     """
 
-    def __init__(self, data_root: Path, *, experiment: str) -> None:
-        self.layout: Layout = MORPHSEQ.layout(data_root)
+    def __init__(self, data_root: Path, *, experiment: str, pipeline: Pipeline = MORPHSEQ) -> None:
+        self.pipeline = pipeline
+        self.layout: Layout = pipeline.layout(data_root)
         self.experiment = experiment
         self._inputs: dict[str, InputRead] = {}
 
@@ -65,7 +69,7 @@ class StepBench:
 
     def request(self, step: str, *, recipe: dict[str, Any] | None = None) -> StepRequest:
         """Make the request of a step; registered files that were not given are absent."""
-        spec = MORPHSEQ.spec(step)
+        spec = self.pipeline.spec(step)
         values = spec.recipe.model_validate(recipe or {}).model_dump(mode="json")
         externals = [e.name for e in spec.wanted_externals(values)]
         inputs = [self._inputs[name] for name in spec.inputs]
@@ -84,7 +88,7 @@ class StepBench:
 
     def run(self, step: str, *, recipe: dict[str, Any] | None = None) -> StepResult:
         """Run the body of a step on what was given."""
-        return MORPHSEQ.spec(step).load()(StepContext(self.request(step, recipe=recipe), layout=self.layout))
+        return self.pipeline.spec(step).load()(StepContext(self.request(step, recipe=recipe), layout=self.layout))
 
     def _keep(self, name: str, path: Path, *, data: bytes, version: str | None = None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
