@@ -11,7 +11,6 @@ from morphseq_dagster.engine.planner.plan import plan_experiments
 from morphseq_dagster.engine.planner.reconcile import reconcile
 from morphseq_dagster.engine.planner.reconcile_actions import discard, refresh
 from morphseq_dagster.engine.storage.records import encode, read_record
-from morphseq_dagster.engine.tables.image_set import ImageSetManifest
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.morphseq.paths import raw_folder
 from morphseq_dagster.testing.chain import open_toy, run_chain, write_words
@@ -24,7 +23,6 @@ from morphseq_dagster.testing.experiments import (
     run_experiment,
 )
 from morphseq_dagster.testing.older_tree import OlderForm, copy_inputs, merge_documents, write_older_tree
-from morphseq_dagster.testing.toy import LENGTHS, Summary
 
 TOY = "20240418"
 EXP, SECOND = FRAMES_EXPERIMENT, "20250529_ctrl_extras"
@@ -336,8 +334,7 @@ def test_latents_of_other_snips_are_refused(finished: Workspace, lab: Workspace)
 
 
 def run_toy(workspace: Workspace) -> dict[str, str]:
-    contracts = {"letters": ImageSetManifest, "lengths": LENGTHS, "summary": Summary}
-    return actions(list(Import(workspace, workspace.data_root, apply=True, find=contracts.get).run([TOY])))
+    return actions(list(Import(workspace, workspace.data_root, apply=True).run([TOY])))
 
 
 @pytest.fixture

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from morphseq_dagster.engine.executors.execution import Committed, Executed, verify
+from morphseq_dagster.engine.executors.execution import verify
 from morphseq_dagster.engine.executors.local import LocalExecutor
+from morphseq_dagster.engine.executors.protocol import Committed, Executed
 from morphseq_dagster.engine.locked_step import (
     discard_unpublished,
     find_answer,
     finish,
     lock_step,
-    run_locked,
 )
 from morphseq_dagster.engine.storage import commit as commit_module
 from morphseq_dagster.engine.storage.commit import is_interrupted
@@ -213,7 +213,7 @@ def test_run_that_comes_to_a_finished_step_again_takes_it_as_it_is(workspace: Wo
         ) as session:
             assert (session.cached is not None) is stands
             if session.cached is None:
-                finish(workspace.layout, outcome=run_locked(session, spec=spec, place=LocalExecutor()))
+                finish(workspace.layout, outcome=session.run())
 
 
 def test_permanently_failed_well_does_not_keep_the_step_stale(workspace: Workspace) -> None:
@@ -290,7 +290,7 @@ def test_interrupted_publication_is_finished_by_the_next_session(
 def execute(workspace: Workspace) -> Executed:
     spec = workspace.pipeline.spec("letters")
     with lock_step(spec, workspace=workspace, experiment=EXPERIMENT, run_id="r") as session:
-        outcome = run_locked(session, spec=spec, place=LocalExecutor())
+        outcome = session.run()
     assert isinstance(outcome, Executed)
     return outcome
 
@@ -303,7 +303,8 @@ def test_result_that_is_never_committed_can_be_discarded_and_a_published_one_sta
     outcome = execute(workspace)
     made = finish(workspace.layout, outcome=outcome)
     discard_unpublished(workspace.layout, outcome=outcome)
-    assert find_answer(workspace.layout, request=outcome.request) == made
+    spec = workspace.pipeline.spec("letters")
+    assert find_answer(workspace.layout, spec=spec, request=outcome.request) == made
 
 
 def test_result_of_another_place_is_verified(workspace: Workspace) -> None:
@@ -332,7 +333,7 @@ def test_other_version_of_the_code_is_refused(workspace: Workspace) -> None:
         lock_step(spec, workspace=workspace, experiment=EXPERIMENT, run_id="r") as session,
         pytest.raises(MorphseqError) as caught,
     ):
-        run_locked(session, spec=newer, place=LocalExecutor())
+        LocalExecutor(workspace.pipeline).run(newer, request=session.request)
     assert (caught.value.expected, caught.value.found) == ("version 1 of step letters", "version 2")
 
 

@@ -116,8 +116,8 @@ def test_variant_of_the_recipe_enters_the_path(tmp_path: Path) -> None:
 
         model: str = "dct_100"
 
-    spec = StepSpec("latents", 1, "m:f", (), "", "g", recipe=Model, variant=lambda recipe: str(recipe["model"]))
-    layout = Layout(tmp_path, (Artifact("latents", "table", "latents/{variant}/l_{exp}.csv"),))
+    spec = StepSpec("latents", 1, "m:f", (), "g", recipe=Model, variant=lambda recipe: str(recipe["model"]))
+    layout = Layout(tmp_path, (Artifact("latents", "table", "latents/{variant}/l_{exp}.csv", "Latents.", "m:C"),))
     recipe = Recipe({"latents": Model(model="vae_a")})
     path = output_path(spec, layout=layout, experiment=EXPERIMENT, recipe=recipe)
     assert layout.relative(path) == f"latents/vae_a/l_{EXPERIMENT}.csv"

@@ -12,19 +12,22 @@ from hypothesis import strategies as st
 from openpyxl import Workbook
 
 from morphseq_dagster.engine.layout import Layout
+from morphseq_dagster.engine.pipeline import FoundSource
 from morphseq_dagster.errors import TransientError
 from morphseq_dagster.morphseq.discovery import (
     LONGEST_QUIET_S,
     QUIET_S,
     SETTLE_S,
     WORKBOOK_MISSING,
-    FoundExperiment,
-    discover,
+    inspect_folder,
+    list_folders,
     needed_quiet,
 )
 from morphseq_dagster.morphseq.paths import raw_folder, raw_root, workbook_folders
+from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 
 HOUR = 3600.0
+assert MORPHSEQ.sources is not None
 
 
 @pytest.fixture
@@ -39,18 +42,19 @@ def put(layout: Layout, path: str, content: str = "x") -> Path:
     return target
 
 
-def found(layout: Layout, *, later_s: float = 0.0) -> dict[str, FoundExperiment]:
-    return {entry.name: entry for entry in discover(layout, now=time.time() + later_s)}
+def found(layout: Layout, *, later_s: float = 0.0) -> dict[str, FoundSource]:
+    now = time.time() + later_s
+    return {folder.name: inspect_folder(layout, folder, now=now) for folder in list_folders(layout)}
 
 
 def test_no_raw_folder_means_no_experiments(layout: Layout) -> None:
-    assert discover(layout) == ()
+    assert MORPHSEQ.sources.discover(layout) == ()
 
 
 def test_raw_root_that_is_a_file_is_an_error_not_an_empty_list(layout: Layout) -> None:
     raw_root(layout).write_text("not a folder")
     with pytest.raises(TransientError, match="raw_image_data"):
-        discover(layout)
+        MORPHSEQ.sources.discover(layout)
 
 
 def test_hidden_underscored_and_ignored_folders_are_skipped_at_both_levels(layout: Layout) -> None:
@@ -160,7 +164,7 @@ def test_no_table_of_frames_makes_discovery_raise(tmp_path_factory: pytest.TempP
     root = tmp_path_factory.mktemp("frames")
     table = put(Layout(root), "Frames/20240101/frames.csv")
     table.write_bytes(content)
-    (entry,) = discover(Layout(root))
+    (entry,) = MORPHSEQ.sources.discover(Layout(root))
     assert entry.state in ("refused", "acquiring")
     shutil.rmtree(root)
 
@@ -231,7 +235,7 @@ def test_link_to_a_folder_elsewhere_is_an_experiment(layout: Layout, tmp_path: P
 def test_name_that_is_no_text_is_refused(layout: Layout) -> None:
     folder = bytes(raw_root(layout) / "Keyence") + b"/2024\xff"
     Path(folder.decode(errors="surrogateescape")).mkdir(parents=True)
-    (entry,) = discover(layout)
+    (entry,) = MORPHSEQ.sources.discover(layout)
     assert entry.state == "refused"
 
 

@@ -6,10 +6,8 @@ import inspect
 
 import pytest
 
-from morphseq_dagster.engine.layout import ARTIFACTS
 from morphseq_dagster.morphseq import recipes as slices
 from morphseq_dagster.morphseq.pipeline import MORPHSEQ
-from morphseq_dagster.morphseq.steps.cohort_final import SPEC as COHORT_STEP
 from morphseq_dagster.parameters import Parameters
 
 # The asset names of the issue, in the order of the pipeline.
@@ -24,13 +22,13 @@ def test_steps_are_the_assets_of_the_specification() -> None:
     assert tuple(spec.name for spec in MORPHSEQ.steps) == NAMES
 
 
-@pytest.mark.parametrize("spec", [*MORPHSEQ.steps, COHORT_STEP], ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", [*MORPHSEQ.steps, MORPHSEQ.cohort], ids=lambda spec: spec.name)
 def test_body_of_every_step_can_be_imported(spec) -> None:  # noqa: ANN001 - the type is the pipeline's
     assert callable(spec.load())
 
 
 def test_every_artifact_of_the_layout_is_made_by_a_step() -> None:
-    assert set(ARTIFACTS) == {*NAMES, COHORT_STEP.name}
+    assert {artifact.name for artifact in MORPHSEQ.artifacts} == {*NAMES, "cohort_final"}
 
 
 def test_every_slice_of_the_recipe_belongs_to_exactly_one_step() -> None:

@@ -15,7 +15,7 @@ from morphseq_dagster.engine.tables.image_set import FileEntry, ImageSetManifest
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import ContractError, PermanentError
 from morphseq_dagster.testing.chain import run_chain, write_words
-from morphseq_dagster.testing.toy import LENGTHS, TOY_PIPELINE, LettersRecipe, Summary
+from morphseq_dagster.testing.toy import LENGTHS, LettersRecipe, Summary
 
 EXPERIMENT = "20240418"
 
@@ -36,7 +36,7 @@ def context(workspace: Workspace) -> StepContext:
             "recipe": requests["letters"].recipe,
         }
     )
-    return StepContext(request, artifacts=TOY_PIPELINE.artifacts)
+    return StepContext(request, layout=workspace.layout)
 
 
 def path_of(context: StepContext, name: str) -> Path:
@@ -100,7 +100,7 @@ def test_changed_or_lost_picture_is_refused_by_name(context: StepContext) -> Non
 def test_absent_optional_file_is_none(context: StepContext) -> None:
     absent = context.input("words").model_copy(update={"sha256": None})
     request: StepRequest = context.request.model_copy(update={"inputs": (absent,)})
-    assert StepContext(request, artifacts=TOY_PIPELINE.artifacts).external("words") is None
+    assert StepContext(request, layout=context.layout).external("words") is None
 
 
 def test_bad_table_is_never_staged(context: StepContext) -> None:
@@ -146,7 +146,7 @@ def test_failed_well_makes_the_output_degraded_unless_it_says_more(context: Step
 def test_image_set_whose_source_is_lost_leaves_nothing_staged(context: StepContext, tmp_path: Path) -> None:
     folder = context.layout.folders("letters", experiment=EXPERIMENT)[0]
     request = context.request.model_copy(update={"output": context.input("letters").path})
-    images = StepContext(request, artifacts=TOY_PIPELINE.artifacts)
+    images = StepContext(request, layout=context.layout)
     manifest = ImageSetManifest(experiment_id=EXPERIMENT, files={"a": FileEntry(sha256="0", size=1)})
     with pytest.raises(FileNotFoundError):
         images.stage_images({folder / "x.txt": tmp_path / "lost"}, manifest=manifest, folders=(folder,))

@@ -85,14 +85,19 @@ def test_request_with_an_unknown_field_is_refused() -> None:
 
 
 def spec(name: str, *inputs: str) -> StepSpec:
-    return StepSpec(name, 1, "module:function", tuple(inputs), "A step.", "group")
+    return StepSpec(name, 1, "module:function", tuple(inputs), "group")
 
 
 def artifacts(*names: str) -> tuple[Artifact, ...]:
-    return tuple(Artifact(name, "table", f"{name}_{{exp}}.csv") for name in names)
+    return tuple(Artifact(name, "table", f"{name}_{{exp}}.csv", "A table.", "module:CONTRACT") for name in names)
 
 
-CHAIN = Pipeline((spec("a"), spec("b", "a"), spec("c", "a"), spec("d", "b", "c"), spec("e")), artifacts(*"abcde"))
+CHAIN = Pipeline(
+    "chain",
+    (spec("a"), spec("b", "a"), spec("c", "a"), spec("d", "b", "c"), spec("e")),
+    artifacts(*"abcde"),
+    TOY_PIPELINE.keys,
+)
 
 
 @pytest.mark.parametrize(
@@ -105,9 +110,9 @@ CHAIN = Pipeline((spec("a"), spec("b", "a"), spec("c", "a"), spec("d", "b", "c")
         ((spec("a"), spec("a")), "twice"),
     ],
 )
-def test_registry_that_cannot_run_is_refused(steps: tuple[StepSpec, ...], word: str) -> None:
+def test_pipeline_that_cannot_run_is_refused(steps: tuple[StepSpec, ...], word: str) -> None:
     with pytest.raises(ValueError, match=word):
-        Pipeline(steps, artifacts("a", "b"))
+        Pipeline("broken", steps, artifacts("a", "b"), TOY_PIPELINE.keys)
 
 
 @pytest.mark.parametrize(

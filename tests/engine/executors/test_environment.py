@@ -28,7 +28,7 @@ from morphseq_dagster.engine.executors.environment import (
 )
 from morphseq_dagster.engine.executors.protocol import Committed
 from morphseq_dagster.engine.executors.runner_outcome import read_outcome
-from morphseq_dagster.engine.locked_step import finish, lock_step, run_locked
+from morphseq_dagster.engine.locked_step import finish, lock_step
 from morphseq_dagster.engine.storage.atomic_io import write_durably
 from morphseq_dagster.engine.storage.hashing import hash_bytes
 from morphseq_dagster.engine.storage.records import Record, encode, read_failure
@@ -208,8 +208,8 @@ def test_verb_shows_records_and_compares(workspace: Workspace, capsys: pytest.Ca
 def run_first(workspace: Workspace, cluster: LocalCluster, **settings: object) -> tuple[Committed, Record]:
     spec = workspace.pipeline.steps[0]
     place = SlurmExecutor(cluster.settings(**settings), pipeline=TOY)
-    with lock_step(spec, workspace=workspace, experiment=EXPERIMENT, run_id="run") as session:
-        outcome = run_locked(session, spec=spec, place=place)
+    with lock_step(spec, workspace=workspace, experiment=EXPERIMENT, run_id="run", executor=place) as session:
+        outcome = session.run()
         assert isinstance(outcome, Committed)
         return outcome, finish(workspace.layout, outcome=outcome)
 
@@ -252,8 +252,7 @@ def test_job_knows_environment_and_preamble_but_nothing_of_the_submitters(
         python=str(python),
         variables={"MORPHSEQ_CPUS": "1"},
     )
-    assert outcome.job is not None
-    asked = (Path(outcome.job.log).parent / "job.sh").read_text()
+    asked = (Path(str(outcome.facts["log"])).parent / "job.sh").read_text()
     assert f"--environment {workspace.layout.environments}/{describe_environment().hash}.json" in asked
     variables = dict(line.partition("=")[::2] for line in seen.read_text().splitlines())
     assert not {"SUBMITTERS_SECRET", "PYTHONPATH", "FROM_PREAMBLE"} & variables.keys()
@@ -261,6 +260,6 @@ def test_job_knows_environment_and_preamble_but_nothing_of_the_submitters(
     assert variables["MORPHSEQ_CPUS"] == "1"
     assert "SLURM_JOB_ID" in variables
     assert os.environ["SUBMITTERS_SECRET"] == "leaked", "it was there to be leaked"
-    assert outcome.job.preamble == hash_bytes(preamble.read_bytes())
-    assert outcome.job.environment == record.environment
+    assert outcome.facts["preamble"] == hash_bytes(preamble.read_bytes())
+    assert outcome.facts["environment"] == record.environment
     assert len(record.environment) == 64

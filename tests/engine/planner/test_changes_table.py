@@ -25,7 +25,6 @@ from morphseq_dagster.engine.storage.atomic_io import host_name
 from morphseq_dagster.engine.storage.records import encode, read_record
 from morphseq_dagster.morphseq.paths import area_reference, curation, perturbation_key, raw_folder, stage_reference
 from morphseq_dagster.morphseq.pipeline import MORPHSEQ
-from morphseq_dagster.morphseq.steps.cohort_final import SPEC
 from morphseq_dagster.testing.change_scene import EXPERIMENT, Scene, own, run_step
 from morphseq_dagster.testing.changes import ALL_STEPS, CHANGES, COHORT_STEP, Change, draw_table
 from morphseq_dagster.testing.experiments import (
@@ -451,6 +450,6 @@ def test_what_computes_is_what_the_table_says(scene: Scene, change: Change) -> N
 
 def _cohort_is_stale(scene: Scene) -> bool:
     layout = scene.workspace.layout
-    record = read_record(layout, primary=layout.primary(SPEC.name, experiment=COHORT))
+    record = read_record(layout, primary=layout.primary(COHORT_STEP, experiment=COHORT))
     assert record is not None
-    return compare_manifest(read_manifest(layout), record=record).is_stale
+    return compare_manifest(read_manifest(MORPHSEQ, layout=layout), record=record).is_stale

@@ -15,6 +15,7 @@ from morphseq_dagster.engine.storage.records import encode, read_record
 from morphseq_dagster.engine.storage.step_locks import hold_lock
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import ContractError, MorphseqError, PermanentError, TransientError
+from morphseq_dagster.morphseq.paths import raw_folder
 from morphseq_dagster.testing.chain import open_toy, run_chain, write_words
 from morphseq_dagster.testing.experiments import (
     FRAMES_EXPERIMENT,
@@ -344,8 +345,10 @@ def test_a_live_holder_is_not_disturbed(toy: Workspace, monkeypatch: pytest.Monk
 
 
 def test_departed_experiments_are_counted(toy: Workspace) -> None:
-    assert find_departed(toy, folders=[TOY]) == {}
-    assert find_departed(toy, folders=[]) == {TOY: 3}
+    raw_folder(toy.layout, "Frames", experiment=TOY).mkdir(parents=True)
+    assert find_departed(toy) == {}
+    raw_folder(toy.layout, "Frames", experiment=TOY).rmdir()
+    assert find_departed(toy) == {TOY: 3}
 
 
 def test_reporting_writes_nothing(fish: Workspace) -> None:

@@ -208,7 +208,7 @@ def test_key_is_the_hash_of_its_parts_as_one_document() -> None:
 def _with_version(workspace: Workspace, step: str):  # noqa: ANN202 - the pipeline with that step raised
     pipeline = workspace.pipeline
     steps = tuple(replace(s, version=s.version + 1) if s.name == step else s for s in pipeline.steps)
-    return type(pipeline)(steps, pipeline.artifacts)
+    return replace(pipeline, steps=steps)
 
 
 class TestScans:

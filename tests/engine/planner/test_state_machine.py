@@ -43,7 +43,7 @@ from morphseq_dagster.engine.storage.sweep import sweep
 from morphseq_dagster.errors import MorphseqError, PermanentError
 from morphseq_dagster.testing.chain import run_chain, write_words
 from morphseq_dagster.testing.clock import JumpingClock
-from morphseq_dagster.testing.diamond import CONTRACTS, weights_file
+from morphseq_dagster.testing.diamond import weights_file
 from morphseq_dagster.testing.diamond_root import DiamondRoot, die_at, leave_claim
 from morphseq_dagster.testing.faults import FAULTS
 from morphseq_dagster.testing.ledger import INPUTS, ORDER, Lab, Ledger, Made
@@ -324,7 +324,7 @@ class DataRoot(DiamondRoot, RuleBasedStateMachine):
         if ledger.made[step].kept and ledger.made.keys() >= set(INPUTS[step]):
             with pytest.raises(PermanentError, match="another edit"):
                 run_chain(self.workspace, experiment, steps=[step])
-        keep(self.workspace, path, find=CONTRACTS.get)
+        keep(self.workspace, path)
         ledger.set(step, kept=True, content=self.read(experiment, step))
 
     @rule(experiment=experiments, step=STEPS)
@@ -383,8 +383,7 @@ class DataRoot(DiamondRoot, RuleBasedStateMachine):
         self.settle(experiment)
         ledger = self.ledgers[experiment]
         found = {
-            outcome.step: outcome.action
-            for outcome in Import(self.workspace, self.root, apply=True, find=CONTRACTS.get).run([experiment])
+            outcome.step: outcome.action for outcome in Import(self.workspace, self.root, apply=True).run([experiment])
         }
         ready: set[str] = set()
         for step in ORDER:

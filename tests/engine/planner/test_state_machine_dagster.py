@@ -22,10 +22,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, preco
 
 from morphseq_dagster.assets.reporting import Reported, report_records
 from morphseq_dagster.build import PIPELINE_JOB, build_definitions
-from morphseq_dagster.engine.pipeline import Pipeline
 from morphseq_dagster.engine.planner.plan import plan_experiments
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 from morphseq_dagster.partitions import register_keys
 from morphseq_dagster.settings.machine import load_settings
 from morphseq_dagster.testing import diamond
@@ -69,8 +67,8 @@ class HomeAndRoot(RuleBasedStateMachine):
 
     def release(self) -> None:
         """Load the code anew, as a restarted server does."""
-        steps = tuple(replace(spec, version=self.lab.versions[spec.name]) for spec in MORPHSEQ.steps)
-        pipeline = Pipeline(steps, MORPHSEQ.artifacts)
+        steps = tuple(replace(spec, version=self.lab.versions[spec.name]) for spec in DIAMOND_PIPELINE.steps)
+        pipeline = replace(DIAMOND_PIPELINE, steps=steps)
         self.patch.setattr(diamond, "DIAMOND_PIPELINE", pipeline)
         self.workspace = Workspace(self.root, pipeline)
         self.definitions = build_definitions(load_settings(data_root=self.root), pipeline=diamond.DIAMOND)
@@ -104,7 +102,7 @@ class HomeAndRoot(RuleBasedStateMachine):
 
     @rule(experiment=experiments)
     def run_by_dagster(self, experiment: str) -> None:
-        register_keys(self.instance, [experiment], pipeline=MORPHSEQ)
+        register_keys(self.instance, [experiment], pipeline=DIAMOND_PIPELINE)
         job = self.definitions.resolve_job_def(PIPELINE_JOB)
         result = job.execute_in_process(instance=self.instance, partition_key=experiment)
         made = [event.materialization for event in result.get_asset_materialization_events()]
@@ -193,7 +191,7 @@ class HomeAndRoot(RuleBasedStateMachine):
                 assert status == "STALE" or kinds <= {"recipe", "data", "file_changed", "upstream", "key"}
 
 
-MORPHSEQ = diamond.DIAMOND_PIPELINE
+DIAMOND_PIPELINE = diamond.DIAMOND_PIPELINE  # before a release replaces it
 
 
 class TestHomeAndRoot(HomeAndRoot.TestCase):  # type: ignore[name-defined,misc]

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from morphseq_dagster.engine.planner.status import (
-    COLUMNS,
     SCHEMA,
     SCHEMA_VERSION,
     choose_columns,
@@ -25,9 +24,11 @@ HEAVY = ("dagster", "pandas", "numpy", "scipy", "cv2", "skimage", "pandera", "ri
 
 
 def test_columns_are_those_of_the_lab_in_their_order() -> None:
-    words = "RAW META FF MASKS EXPMETA GDINO SEG QC PNG CSV B03 B04 LAT B06"
-    assert list(choose_columns(MORPHSEQ)) == words.split()
-    assert {step for _, step in COLUMNS} <= {spec.name for spec in MORPHSEQ.steps}
+    words = "RAW META FF QC EXPMETA GDINO SEG SAM2-SEG PNG CSV B03 B04 LAT B06"
+    columns = choose_columns(MORPHSEQ)
+    assert list(columns) == words.split()
+    assert (columns["QC"], columns["SAM2-SEG"]) == ("qc_masks", "sam2_segmentations")
+    assert set(columns.values()) <= {spec.name for spec in MORPHSEQ.steps}
 
 
 def test_rows_are_raw_folders_and_whatever_has_records(workspace: Workspace, add: Callable, run: Callable) -> None:
@@ -37,7 +38,7 @@ def test_rows_are_raw_folders_and_whatever_has_records(workspace: Workspace, add
     raw_folder(workspace.layout, "Frames", experiment="20240101").rename(workspace.data_root / "archived")
     (raw_root(workspace.layout) / "Frames" / "notes here").mkdir()
     status = read_status(workspace)
-    assert [(row.experiment, row.microscope) for row in status.rows] == [("20240101", ""), ("20240102", "Frames")]
+    assert [(row.experiment, row.kind) for row in status.rows] == [("20240101", ""), ("20240102", "Frames")]
     assert [name for name, _ in status.refused] == ["notes here"]
     assert status.total("SUMMARY") == {"ok": 1, "missing": 1}
 

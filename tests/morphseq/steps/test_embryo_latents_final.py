@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from morphseq_dagster.engine.contract.context import StepContext
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.morphseq.contracts.embryo_latents_final import CONTRACT
@@ -102,4 +103,4 @@ def test_latents_without_a_record_are_refused_by_name(workspace: Workspace) -> N
     request = workspace.request(spec, experiment=FRAMES_EXPERIMENT)
     workspace.layout.record(latents).unlink()
     with pytest.raises(PermanentError, match=r"morph_latents_20250529_ctrl\.csv.*no such record"):
-        spec.load()(request)
+        spec.load()(StepContext(request, layout=workspace.layout))

@@ -53,7 +53,7 @@ def find_line(manifest: RawManifest, path: str) -> RawFile:
     return next(file for file in manifest.files if file.path == path)
 
 
-def raw_folder(workspace: Workspace) -> Path:
+def keyence_folder(workspace: Workspace) -> Path:
     return raw_folder(workspace.layout, "Keyence", experiment=KEYENCE_EXPERIMENT)
 
 
@@ -73,7 +73,7 @@ def test_every_raw_file_is_listed_once_in_order_with_its_size(workspace: Workspa
     # 2 wells x 2 times x 2 tiles x 3 planes, and one file per well that names it
     assert len(paths) == 2 * 2 * 2 * 3 + 2
     assert paths == sorted(set(paths))
-    folder = raw_folder(workspace)
+    folder = keyence_folder(workspace)
     assert [file.size for file in manifest.files] == [(folder / path).stat().st_size for path in paths]
     assert manifest.total_bytes == sum(file.size for file in manifest.files)
     assert manifest.microscope == "Keyence"
@@ -81,7 +81,7 @@ def test_every_raw_file_is_listed_once_in_order_with_its_size(workspace: Workspa
 
 def test_touching_every_raw_file_leaves_the_version_and_computes_nothing_else(workspace: Workspace) -> None:
     before = read_manifest(workspace).version
-    touch_all(raw_folder(workspace))
+    touch_all(keyence_folder(workspace))
     run = run_imaging(workspace)
     assert run.computed == ("raw_manifest",)
     assert read_manifest(workspace).version == before
@@ -90,7 +90,7 @@ def test_touching_every_raw_file_leaves_the_version_and_computes_nothing_else(wo
 
 def test_one_changed_pixel_in_the_middle_of_a_file_of_the_same_size_is_found(workspace: Workspace) -> None:
     before = read_manifest(workspace)
-    change_pixel(raw_folder(workspace) / PLANE)
+    change_pixel(keyence_folder(workspace) / PLANE)
     run = run_imaging(workspace)
     after = read_manifest(workspace)
     assert after.version != before.version
@@ -101,17 +101,17 @@ def test_one_changed_pixel_in_the_middle_of_a_file_of_the_same_size_is_found(wor
 
 
 def test_touching_a_changed_file_again_leaves_the_version(workspace: Workspace) -> None:
-    change_pixel(raw_folder(workspace) / PLANE)
+    change_pixel(keyence_folder(workspace) / PLANE)
     run_imaging(workspace)
     changed = read_manifest(workspace).version
-    touch_all(raw_folder(workspace))
+    touch_all(keyence_folder(workspace))
     assert run_imaging(workspace).computed == ("raw_manifest",)
     assert read_manifest(workspace).version == changed
 
 
 def test_restored_file_gives_the_first_pictures_again(workspace: Workspace, imaged: Path) -> None:
     first = read_artifacts(workspace, KEYENCE_EXPERIMENT)
-    path = raw_folder(workspace) / PLANE
+    path = keyence_folder(workspace) / PLANE
     good = path.read_bytes()
     damaged = bytearray(good)
     damaged[80_000:90_000] = bytes(10_000)  # a black bar, far from both ends
@@ -127,7 +127,7 @@ def test_restored_file_gives_the_first_pictures_again(workspace: Workspace, imag
 
 def test_change_that_is_undone_before_the_pixels_are_read_again_leaves_the_version(workspace: Workspace) -> None:
     before = read_manifest(workspace).version
-    path = raw_folder(workspace) / PLANE
+    path = keyence_folder(workspace) / PLANE
     good = path.read_bytes()
     change_pixel(path)
     run_experiment(workspace, KEYENCE_EXPERIMENT, until="raw_manifest")
@@ -139,7 +139,7 @@ def test_change_that_is_undone_before_the_pixels_are_read_again_leaves_the_versi
 
 def test_new_and_removed_files_change_the_version(workspace: Workspace) -> None:
     versions = [read_manifest(workspace).version]
-    extra = raw_folder(workspace) / "notes.txt"
+    extra = keyence_folder(workspace) / "notes.txt"
     extra.write_text("imaged by the night shift")
     run_imaging(workspace)
     versions.append(read_manifest(workspace).version)
@@ -152,18 +152,18 @@ def test_new_and_removed_files_change_the_version(workspace: Workspace) -> None:
 
 def test_renamed_file_changes_the_version(workspace: Workspace) -> None:
     before = read_manifest(workspace).version
-    (raw_folder(workspace) / "XY01").rename(raw_folder(workspace) / "XY77")
+    (keyence_folder(workspace) / "XY01").rename(keyence_folder(workspace) / "XY77")
     run_experiment(workspace, KEYENCE_EXPERIMENT, until="raw_manifest")
     assert read_manifest(workspace).version != before
 
 
 def test_unchanged_files_are_not_read_again(workspace: Workspace) -> None:
     # A file that may not be read but has its recorded size and time is taken from the earlier manifest.
-    path = raw_folder(workspace) / PLANE
+    path = keyence_folder(workspace) / PLANE
     status = path.stat()
     path.write_bytes(bytes(status.st_size))
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    (raw_folder(workspace) / "new.txt").write_text("x")
+    (keyence_folder(workspace) / "new.txt").write_text("x")
     before = read_manifest(workspace)
     run_experiment(workspace, KEYENCE_EXPERIMENT, until="raw_manifest")
     assert find_line(read_manifest(workspace), PLANE) == find_line(before, PLANE)
@@ -171,7 +171,7 @@ def test_unchanged_files_are_not_read_again(workspace: Workspace) -> None:
 
 def test_unfinished_copies_are_not_listed(workspace: Workspace) -> None:
     before = read_manifest(workspace).version
-    (raw_folder(workspace) / ".plane.tif.host.1.0123456789ab.tmp").write_bytes(b"half")
+    (keyence_folder(workspace) / ".plane.tif.host.1.0123456789ab.tmp").write_bytes(b"half")
     run_experiment(workspace, KEYENCE_EXPERIMENT, until="raw_manifest")
     assert read_manifest(workspace).version == before
 
