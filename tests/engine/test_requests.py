@@ -14,9 +14,14 @@ from morphseq_dagster.engine.storage.hashing import hash_bytes
 from morphseq_dagster.engine.storage.records import read_record
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.testing.chain import run_chain, write_words
+from morphseq_dagster.testing.chain import open_toy, run_chain, write_words
 
 EXPERIMENT = "20240418"
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return open_toy(tmp_path / "root")
 
 
 def key(workspace: Workspace, step: str) -> str:

@@ -39,6 +39,13 @@ def context(workspace: Workspace) -> StepContext:
     return StepContext(request, layout=workspace.layout)
 
 
+class Versioned(Summary):
+    """A summary that states its own version."""
+
+    def stated_version(self) -> str:
+        return "own"
+
+
 def path_of(context: StepContext, name: str) -> Path:
     return context.layout.absolute(context.input(name).path)
 
@@ -137,7 +144,7 @@ def test_staged_table_tells_rows_and_hash(context: StepContext) -> None:
 def test_failed_well_makes_the_output_degraded_unless_it_says_more(context: StepContext, said: str, told: str) -> None:
     wells = {"A01": WellState(key="k", status="ok"), "A02": WellState(key="k", status="failed", reason="dark")}
     account = Account(wells=wells, status=said)  # type: ignore[arg-type]
-    staged = context.stage_document(Summary(wells=2, letters=3), data_version="own", account=account).staged
+    staged = context.stage_document(Versioned(wells=2, letters=3), account=account).staged
     assert staged.status == told
     assert staged.data_version == "own"
     staged.discard()

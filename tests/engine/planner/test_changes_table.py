@@ -25,6 +25,7 @@ from morphseq_dagster.engine.storage.atomic_io import host_name
 from morphseq_dagster.engine.storage.records import encode, read_record
 from morphseq_dagster.morphseq.paths import area_reference, curation, perturbation_key, raw_folder, stage_reference
 from morphseq_dagster.morphseq.pipeline import MORPHSEQ
+from morphseq_dagster.morphseq.steps import gdino_detections
 from morphseq_dagster.testing.change_scene import EXPERIMENT, Scene, own, run_step
 from morphseq_dagster.testing.changes import ALL_STEPS, CHANGES, COHORT_STEP, Change, draw_table
 from morphseq_dagster.testing.experiments import (
@@ -227,7 +228,7 @@ def _(scene: Scene) -> None:
 
 @makes("comment")
 def _(scene: Scene) -> None:
-    source = Path(sys.modules["morphseq_dagster.engine.contract.step"].__file__ or "").with_name("gdino_detections.py")
+    source = Path(gdino_detections.__file__)
     (scene.root.parent / "commented_step.py").write_text(source.read_text() + "\n# a comment\n")
     scene.replace_step("gdino_detections", body="commented_step:run")
 
@@ -425,7 +426,7 @@ def test_every_row_has_its_change_and_every_change_its_row() -> None:
 
 
 def test_page_shows_the_table() -> None:
-    page = Path(__file__).resolve().parents[2] / "docs" / "staleness.md"
+    page = Path(__file__).resolve().parents[3] / "docs" / "staleness.md"
     assert "\n".join(draw_table()) in page.read_text(encoding="utf-8")
 
 

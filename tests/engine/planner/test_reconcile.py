@@ -180,13 +180,6 @@ def test_a_discarded_edit_is_computed_again(toy: Workspace) -> None:
     assert path.read_bytes() == before
 
 
-def test_keeping_what_has_no_contract_is_refused(toy: Workspace) -> None:
-    path = toy.output("lengths", experiment=TOY)
-    path.write_bytes(path.read_bytes().replace(b"4", b"5"))
-    with pytest.raises(ContractError, match="no contract"):
-        keep(toy, path)
-
-
 def test_a_kept_edit_makes_its_children_stale_and_survives_their_run(fish: Workspace) -> None:
     path = fish.output("sam2_metadata", experiment=FRAMES_EXPERIMENT)
     before = read_record(fish.layout, primary=path)

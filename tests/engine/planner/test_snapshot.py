@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from morphseq_dagster.cluster.attempt_folder import JobRoot
+from morphseq_dagster.cluster.job_summary import summarise_jobs
 from morphseq_dagster.engine.planner.snapshot import ArtifactStatus, find_recorded, take_snapshot
 from morphseq_dagster.engine.storage.atomic_io import host_name
 from morphseq_dagster.engine.storage.step_locks import hold_lock
@@ -17,7 +18,7 @@ EXP = "20240101"
 
 
 def cells(workspace: Workspace, experiment: str = EXP) -> dict[str, ArtifactStatus]:
-    (snapshot,) = take_snapshot(workspace, experiments=[experiment])
+    (snapshot,) = take_snapshot(workspace, experiments=[experiment], remote=summarise_jobs(workspace.layout))
     return dict(snapshot.cells)
 
 
