@@ -62,7 +62,7 @@ def shipped_settings() -> dict[str, Any]:
 def parking_settings(*, poll_s: int = 2, max_workers: int = 4, max_concurrent_runs: int = 8) -> dict[str, Any]:
     """Take the template of dagster.yaml as somebody edits it who wants runs that park."""
     text = _TEMPLATE.read_text()
-    head, mark, tail = text.partition("# Runs that park:")
+    head, mark, tail = text.partition("# Suspended runs:")
     section = re.sub(r"^# ?", "", mark + tail, flags=re.MULTILINE)
     values: dict[str, Any] = yaml.safe_load(head)
     values |= yaml.safe_load(section[section.index("run_launcher:") :])

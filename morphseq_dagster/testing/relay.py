@@ -16,12 +16,11 @@ from morphseq_dagster.engine.layout import Artifact, Layout
 from morphseq_dagster.engine.pipeline import Pipeline
 from morphseq_dagster.engine.storage.staging import Staged, stage_bytes
 from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 from morphseq_dagster.parameters import Parameters
 
 RELAY = "morphseq_dagster.testing.relay:RELAY_PIPELINE"
 """Name of the pipeline as runner and settings want it."""
-
-from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 
 
 class RelayRecipe(Parameters):

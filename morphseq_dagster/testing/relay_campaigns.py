@@ -19,15 +19,15 @@ from morphseq_dagster.testing.relay import word_file
 _CHILD = """
 import sys
 from pathlib import Path
-from morphseq_dagster.cluster.bulk_run import Campaign
-from morphseq_dagster.cluster.executor import SlurmPlace, termination_raises
+from morphseq_dagster.cluster.bulk_run import BulkRun
+from morphseq_dagster.cluster.executor import SlurmExecutor, termination_raises
 from morphseq_dagster.settings.slurm import SlurmSettings
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.testing.relay import RELAY, RELAY_PIPELINE
-place = SlurmPlace(SlurmSettings.model_validate_json(sys.argv[2]), pipeline=RELAY)
+place = SlurmExecutor(SlurmSettings.model_validate_json(sys.argv[2]), pipeline=RELAY)
 chains = {name: tuple(sys.argv[4].split(",")) for name in sys.argv[3].split(",")}
 workspace = Workspace(Path(sys.argv[1]), RELAY_PIPELINE)
-with termination_raises(), Campaign(workspace, chains=chains, place_of=lambda *_: place, run_id="child") as campaign:
+with termination_raises(), BulkRun(workspace, chains=chains, executor_of=lambda *_: place, run_id="child") as campaign:
     for item in campaign.items():
         print(item.experiment, flush=True)
 """

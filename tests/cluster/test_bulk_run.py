@@ -11,15 +11,16 @@ import pytest
 from morphseq_dagster.cluster.attempt_folder import JobRoot
 from morphseq_dagster.cluster.bulk_run import BulkRun
 from morphseq_dagster.cluster.connection import connect
-from morphseq_dagster.cluster.events import Event, StepFailed, StepMade, StepUpToDate, following
+from morphseq_dagster.cluster.events import Event, StepFailed, StepMade, StepUpToDate
 from morphseq_dagster.cluster.executor import SlurmExecutor
-from morphseq_dagster.engine.executors.protocol import Executor, LocalExecutor
+from morphseq_dagster.engine.executors.local import LocalExecutor
+from morphseq_dagster.engine.executors.protocol import Executor
 from morphseq_dagster.engine.storage.records import Record, read_failure, read_record
 from morphseq_dagster.engine.storage.step_locks import hold_lock
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.settings.slurm import SlurmSettings
-from morphseq_dagster.testing.relay import RELAY
+from morphseq_dagster.testing.relay import RELAY, RELAY_PIPELINE
 from morphseq_dagster.testing.relay_campaigns import (
     add_experiments,
     attempts_of,
@@ -47,7 +48,7 @@ def at_cluster(**more: object) -> Callable[[str, str], Executor]:
 
 
 def here(step: str, experiment: str) -> Executor:
-    return LocalExecutor()
+    return LocalExecutor(RELAY_PIPELINE)
 
 
 def start(
@@ -60,7 +61,7 @@ def start(
     forced: frozenset[str] = frozenset(),
 ) -> BulkRun:
     chains = dict.fromkeys(names, steps)
-    return BulkRun(workspace, chains=chains, place_of=place_of, run_id=run_id, forced=forced)
+    return BulkRun(workspace, chains=chains, executor_of=place_of, run_id=run_id, forced=forced)
 
 
 def walk(campaign: BulkRun) -> list[Event]:
@@ -85,10 +86,7 @@ def told(items: Iterable[Event], kind: type[Event]) -> dict[str, list[str]]:
 
 def test_failure_ends_its_own_way_and_no_other(relay: Workspace) -> None:
     names = add_experiments(relay, 4, failing=[1])
-    heard: list[Event] = []
-    with following(heard.append):
-        items = walk(start(relay, names, place_of=here))
-    assert heard == items
+    items = walk(start(relay, names, place_of=here))
     assert told(items, StepMade) == {name: list(STEPS) for name in names if name != names[1]} | {names[1]: ["first"]}
     (failed,) = [item for item in items if isinstance(item, StepFailed)]
     assert (failed.experiment, failed.step, failed.untried) == (names[1], "second", ("third",))
@@ -191,7 +189,7 @@ def test_no_more_jobs_at_once_than_the_settings_allow(cluster: LocalCluster, rel
 @pytest.mark.slurm
 def test_steps_of_this_machine_and_of_the_cluster_in_one_chain(cluster: LocalCluster, relay: Workspace) -> None:
     names = add_experiments(relay, 3)
-    cluster_place, own = at_cluster(), LocalExecutor()
+    cluster_place, own = at_cluster(), LocalExecutor(RELAY_PIPELINE)
 
     def choose(step: str, experiment: str) -> Executor:
         return own if step == "second" else cluster_place(step, experiment)

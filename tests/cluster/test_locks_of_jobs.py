@@ -15,8 +15,10 @@ import pytest
 
 from morphseq_dagster.cluster.attempt_folder import Attempt, JobRoot
 from morphseq_dagster.cluster.executor import SlurmExecutor
-from morphseq_dagster.engine.executors.protocol import Executor, LocalExecutor
-from morphseq_dagster.engine.locked_step import finish, lock_step, run_locked
+from morphseq_dagster.cluster.open_jobs import BesideJobs
+from morphseq_dagster.engine.executors.local import LocalExecutor
+from morphseq_dagster.engine.executors.protocol import Executor
+from morphseq_dagster.engine.locked_step import finish, lock_step
 from morphseq_dagster.engine.storage.atomic_io import host_name
 from morphseq_dagster.engine.storage.records import Record
 from morphseq_dagster.engine.storage.step_locks import SILENT_S, StepLock, read_lock
@@ -34,17 +36,17 @@ CHILD = """
 import socket, sys
 socket.gethostname = lambda: "elsewhere"
 from pathlib import Path
-from morphseq_dagster.engine.locked_step import finish, open_session, run_session
-from morphseq_dagster.cluster.executor import SlurmPlace
+from morphseq_dagster.engine.locked_step import finish, lock_step
+from morphseq_dagster.cluster.executor import SlurmExecutor
 from morphseq_dagster.settings.slurm import SlurmSettings
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.testing.relay import RELAY, RELAY_PIPELINE
 workspace = Workspace(Path(sys.argv[1]), RELAY_PIPELINE)
-place = SlurmPlace(SlurmSettings.model_validate_json(sys.argv[2]), pipeline=RELAY)
+place = SlurmExecutor(SlurmSettings.model_validate_json(sys.argv[2]), pipeline=RELAY)
 spec = workspace.pipeline.steps[0]
-with open_session(spec, workspace=workspace, experiment=sys.argv[3], run_id="far") as session:
+with lock_step(spec, workspace=workspace, experiment=sys.argv[3], executor=place, run_id="far") as session:
     assert session.cached is None
-    print(finish(workspace.layout, outcome=run_session(session, spec=spec, place=place)).run_id)
+    print(finish(workspace.layout, outcome=session.run()).run_id)
 """
 
 
@@ -101,10 +103,10 @@ def kinds(workspace: Workspace) -> list[str | None]:
 def run_first(workspace: Workspace, place: Executor, **more: Callable[[StepLock], None]) -> Record | None:
     """Run the first step, unless nothing changed."""
     spec = workspace.pipeline.steps[0]
-    with lock_step(spec, workspace=workspace, experiment=EXP, run_id="near", **more) as session:
+    with lock_step(spec, workspace=workspace, experiment=EXP, run_id="near", executor=place, **more) as session:
         if session.cached is not None:
             return None
-        return finish(workspace.layout, outcome=run_locked(session, spec=spec, place=place))
+        return finish(workspace.layout, outcome=session.run())
 
 
 @pytest.fixture
@@ -167,7 +169,7 @@ def test_job_of_a_killed_wait_on_another_host_is_taken_over(
     child.wait()
     silence(relay)
     with pytest.raises(TransientError, match="cluster job at work"):
-        run_first(relay, LocalExecutor())
+        run_first(relay, BesideJobs(LocalExecutor(RELAY_PIPELINE)))
     assert read_lock(claim_path(relay)) is None, "refused, it holds nothing"
     (attempt,) = attempts_of(relay)
     with touching(go, when=lambda: attempt.record("adopted") is not None):

@@ -17,8 +17,6 @@ from morphseq_dagster.cluster.orphans import (
     Orphan,
     OrphanAction,
     Policy,
-    RunStanding,
-    RunState,
     Survey,
     find_result,
     note_parking,
@@ -26,6 +24,7 @@ from morphseq_dagster.cluster.orphans import (
     survey_jobs,
 )
 from morphseq_dagster.cluster.request_job import RequestJob
+from morphseq_dagster.engine.executors.protocol import RunStanding, RunState
 from morphseq_dagster.engine.locked_step import lock_step
 from morphseq_dagster.engine.storage.step_locks import hold_lock
 from morphseq_dagster.engine.workspace import Workspace

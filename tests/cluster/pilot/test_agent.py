@@ -23,8 +23,8 @@ FORKED = (sys.executable, "-P", "-u", "-m", SEQUEL, "{attempt}/request.json")
 HASTY = """
 import sys
 from pathlib import Path
-from morphseq_dagster.cluster.pilot.agent import Foreman
-sys.exit(Foreman({0}).work())
+from morphseq_dagster.cluster.pilot.agent import PilotAgent
+sys.exit(PilotAgent({0}).work())
 """
 
 

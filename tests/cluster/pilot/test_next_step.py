@@ -23,7 +23,7 @@ from morphseq_dagster.testing.relay import RELAY_PIPELINE
 from morphseq_dagster.testing.relay_campaigns import add_experiments, attempts_of, start_child, write_recipe
 from morphseq_dagster.testing.slurm_bench import touching, wait_for
 from morphseq_dagster.testing.slurm_cluster import LocalCluster
-from tests.cluster.pilot.test_sharing import make_place, submissions, walk
+from tests.cluster.pilot.test_sharing import facts_of, make_place, submissions, walk
 
 STEPS = ("first", "second", "third")
 ROOMY = {"resources": {"memory": "200M", "time": 5}}
@@ -34,7 +34,9 @@ def chain_place(**more: object) -> SlurmExecutor:
 
 
 def walk_here(workspace: Workspace, name: str, *steps: str, run: str = "here") -> list[Event]:
-    with BulkRun(workspace, chains={name: steps}, place_of=lambda *_: LocalExecutor(), run_id=run) as campaign:
+    with BulkRun(
+        workspace, chains={name: steps}, executor_of=lambda *_: LocalExecutor(RELAY_PIPELINE), run_id=run
+    ) as campaign:
         return list(campaign.items())
 
 
@@ -130,9 +132,9 @@ def test_one_job_makes_all_steps_and_each_is_told_as_if_alone(cluster: LocalClus
     (name,), place = add_experiments(relay, 1), chain_place()
     items = walk(relay, [name], place=place, steps=STEPS)
     assert [(type(item), item.step) for item in items] == [(StepMade, step) for step in STEPS]
-    jobs = [item.outcome.job for item in items if isinstance(item, StepMade)]
-    assert len({job.job for job in jobs if job is not None}) == 1
-    assert all(job is not None and job.run_s is not None and job.node and Path(job.log).is_file() for job in jobs)
+    jobs = [facts_of(item) for item in items if isinstance(item, StepMade)]
+    assert len({job["job"] for job in jobs}) == 1
+    assert all("run_s" in job and job["node"] and Path(str(job["log"])).is_file() for job in jobs)
     assert submissions(relay, place) == 1
     attempts = [attempt for step in STEPS for attempt in attempts_of(relay, step)]
     assert [(attempt.record("closed") or {})["kind"] for attempt in attempts] == ["done"] * 3
@@ -214,7 +216,7 @@ def test_cancel_reaches_a_step_of_which_the_waiting_run_has_not_heard(cluster: L
     (name,), place = add_experiments(relay, 1), chain_place()
     write_recipe(relay, "[second]\nslow_s = 280\n")
     chains = {name: STEPS}
-    with BulkRun(relay, chains=chains, place_of=lambda *_: place, run_id="run") as campaign:
+    with BulkRun(relay, chains=chains, executor_of=lambda *_: place, run_id="run") as campaign:
         item = next(campaign.items())
         assert item.step == "first"
         wait_for(lambda: any(attempt.record("start") for attempt in attempts_of(relay, "second")))
