@@ -254,8 +254,7 @@ def main(data_root: str, cluster: str, names: str) -> int:
 
     import morphseq_dagster
     from morphseq_dagster.build import build_definitions
-    from morphseq_dagster.morphseq.pipeline import MORPHSEQ
-from morphseq_dagster.partitions import BULK_JOB, bulk_config, register_keys
+    from morphseq_dagster.partitions import BULK_JOB, bulk_config, register_keys
 
     slurm = SlurmSettings.model_validate_json(cluster)
     values = {"data_root": data_root, "place": "slurm", "places": {"slurm": slurm.model_dump()}}
@@ -265,7 +264,7 @@ from morphseq_dagster.partitions import BULK_JOB, bulk_config, register_keys
     shutil.copyfile(Path(morphseq_dagster.__file__).parent / "templates" / "dagster.yaml", home / "dagster.yaml")
     experiments = names.split(",")
     with dg.DagsterInstance.from_config(str(home)) as instance:
-        register_keys(instance, experiments, pipeline=MORPHSEQ)
+        register_keys(instance, experiments, pipeline=RELAY_PIPELINE)
         job = build_definitions(settings, pipeline=RELAY).resolve_job_def(BULK_JOB)
         quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
         began = time.perf_counter()
