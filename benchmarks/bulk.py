@@ -62,7 +62,7 @@ def _measure_one(cluster: LocalCluster, folder: Path) -> Line:
         subprocess.run(["sbatch", "--wait", str(script)], check=True, stdout=subprocess.DEVNULL)
         bare.append(time.perf_counter() - began)
         began = time.perf_counter()
-        with BulkRun(workspace, chains={name: (_STEP,)}, place_of=lambda *_: place, run_id="one") as campaign:
+        with BulkRun(workspace, chains={name: (_STEP,)}, executor_of=lambda *_: place, run_id="one") as campaign:
             if not all(isinstance(item, StepMade) for item in campaign.items()):
                 raise RuntimeError("the job failed")
         own.append(time.perf_counter() - began)
@@ -111,7 +111,7 @@ def _measure_chain(cluster: LocalCluster, folder: Path) -> Line:
         chain = number % 2 == 1
         place = SlurmExecutor(make_settings(cluster, "local").model_copy(update={"chain": chain}), pipeline=RELAY)
         began = time.perf_counter()
-        with BulkRun(workspace, chains={name: steps}, place_of=lambda *_, place=place: place, run_id="c") as campaign:
+        with BulkRun(workspace, chains={name: steps}, executor_of=lambda *_, place=place: place, run_id="c") as campaign:
             if sum(isinstance(item, StepMade) for item in campaign.items()) != len(steps):
                 raise RuntimeError("a step failed")
         told[chain].append(time.perf_counter() - began)
