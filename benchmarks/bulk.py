@@ -62,7 +62,7 @@ def _measure_one(cluster: LocalCluster, folder: Path) -> Line:
         subprocess.run(["sbatch", "--wait", str(script)], check=True, stdout=subprocess.DEVNULL)
         bare.append(time.perf_counter() - began)
         began = time.perf_counter()
-        with BulkRun(workspace, chains={name: (_STEP,)}, place_of=lambda *_: place, run_id="one") as campaign:
+        with BulkRun(workspace, chains={name: (_STEP,)}, executor_of=lambda *_: place, run_id="one") as campaign:
             if not all(isinstance(item, StepMade) for item in campaign.items()):
                 raise RuntimeError("the job failed")
         own.append(time.perf_counter() - began)
@@ -111,7 +111,7 @@ def _measure_chain(cluster: LocalCluster, folder: Path) -> Line:
         chain = number % 2 == 1
         place = SlurmExecutor(make_settings(cluster, "local").model_copy(update={"chain": chain}), pipeline=RELAY)
         began = time.perf_counter()
-        with BulkRun(workspace, chains={name: steps}, place_of=lambda *_, place=place: place, run_id="c") as campaign:
+        with BulkRun(workspace, chains={name: steps}, executor_of=lambda *_, place=place: place, run_id="c") as campaign:
             if sum(isinstance(item, StepMade) for item in campaign.items()) != len(steps):
                 raise RuntimeError("a step failed")
         told[chain].append(time.perf_counter() - began)
@@ -254,8 +254,7 @@ def main(data_root: str, cluster: str, names: str) -> int:
 
     import morphseq_dagster
     from morphseq_dagster.build import build_definitions
-    from morphseq_dagster.morphseq.pipeline import MORPHSEQ
-from morphseq_dagster.partitions import BULK_JOB, bulk_config, register_keys
+    from morphseq_dagster.partitions import BULK_JOB, bulk_config, register_keys
 
     slurm = SlurmSettings.model_validate_json(cluster)
     values = {"data_root": data_root, "place": "slurm", "places": {"slurm": slurm.model_dump()}}
@@ -265,7 +264,7 @@ from morphseq_dagster.partitions import BULK_JOB, bulk_config, register_keys
     shutil.copyfile(Path(morphseq_dagster.__file__).parent / "templates" / "dagster.yaml", home / "dagster.yaml")
     experiments = names.split(",")
     with dg.DagsterInstance.from_config(str(home)) as instance:
-        register_keys(instance, experiments, pipeline=MORPHSEQ)
+        register_keys(instance, experiments, pipeline=RELAY_PIPELINE)
         job = build_definitions(settings, pipeline=RELAY).resolve_job_def(BULK_JOB)
         quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
         began = time.perf_counter()

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.measure import MORPHSEQ, ROOT, Cost, Line, run_child
+from benchmarks.measure import CLI, ROOT, Cost, Line, run_child
 from morphseq_dagster.engine.storage.records import read_record
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.morphseq.pipeline import MORPHSEQ
@@ -78,7 +78,7 @@ def _measure(name: str, *, root: Path, experiment: str, scratch: Path, limit_s: 
 
 
 def _pipeline(root: Path, *, experiment: str, scratch: Path, environment: Mapping[str, str] | None = None) -> Cost:
-    command = [*MORPHSEQ, "pipeline", "e2e", "--experiments", experiment]
+    command = [*CLI, "pipeline", "e2e", "--experiments", experiment]
     home = make_home(scratch)
     return run_child([*command, "--data-root", str(root)], environment={**home, **(environment or {})})
 

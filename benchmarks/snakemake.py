@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.measure import MORPHSEQ, ROOT, Cost, Line, run_program
+from benchmarks.measure import CLI, ROOT, Cost, Line, run_program
 from morphseq_dagster.engine.layout import RECORD_SUFFIX
 from morphseq_dagster.engine.planner.facts import read_facts
 from morphseq_dagster.engine.planner.plan import plan_experiments
@@ -240,7 +240,7 @@ def _count_jobs(pair: _Pair) -> int:
 def _measure(pair: _Pair, *, jobs: int, program: Path, repeats: int) -> tuple[list[Cost], list[Cost]]:
     """Run both in turn, so that whatever disturbs one disturbs the other; what they say is checked."""
     dry = ["--dry-run"] if jobs else []
-    own = [sys.executable, *MORPHSEQ, "pipeline", *dry, "--data-root", str(pair.ours.data_root)]
+    own = [sys.executable, *CLI, "pipeline", *dry, "--data-root", str(pair.ours.data_root)]
     other = [str(program), *dry, "--cores", "2", *_TRIGGERS]
     idle = len(pair.experiments) - bool(jobs)
     ours, theirs = [], []

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.measure import MORPHSEQ, Line, run_children
+from benchmarks.measure import CLI, Line, run_children
 from benchmarks.snakemake import compare_snakemake
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.morphseq.pipeline import MORPHSEQ
@@ -35,9 +35,9 @@ def measure_staleness(scratch: Path, *, repeats: int) -> list[Line]:
     costs = run_children(
         {
             "planner": ["-c", _PLAN, str(big), str(_PLANNED)],
-            "status 200": [*MORPHSEQ, "status", "--data-root", str(middle)],
-            "status 1": [*MORPHSEQ, "status", "--data-root", str(small)],
-            "pipeline": [*MORPHSEQ, "pipeline", "--data-root", str(middle)],
+            "status 200": [*CLI, "status", "--data-root", str(middle)],
+            "status 1": [*CLI, "status", "--data-root", str(small)],
+            "pipeline": [*CLI, "pipeline", "--data-root", str(middle)],
         },
         repeats=repeats,
     )

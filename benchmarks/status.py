@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.measure import MORPHSEQ, Line, run_children
+from benchmarks.measure import CLI, Line, run_children
 from morphseq_dagster.engine.contract.step import StepSpec
 from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.engine.storage.hashing import hash_bytes
@@ -27,7 +27,7 @@ def measure_status(scratch: Path, *, repeats: int) -> list[Line]:
     for count in _LIMITS_S:
         root = scratch / f"status_{count}"
         write_records(root, count=count)
-        variants[str(count)] = [*MORPHSEQ, "status", "--data-root", str(root)]
+        variants[str(count)] = [*CLI, "status", "--data-root", str(root)]
     costs = run_children({"nothing": ["-c", ""], **variants}, repeats=repeats)
     lines = [
         Line(

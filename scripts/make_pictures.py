@@ -18,7 +18,6 @@ from plate_pictures import draw_plate, draw_snips
 from morphseq_dagster.demo.plate import make_plate
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.morphseq.pipeline import MORPHSEQ
-from morphseq_dagster.morphseq.steps.cohort_final import SPEC as COHORT
 from morphseq_dagster.testing.chain import run_chain
 
 EXPERIMENT = "20240418_demo"
@@ -34,7 +33,7 @@ def main() -> int:
     options = parser.parse_args()
     folder: Path = options.folder
     folder.mkdir(parents=True, exist_ok=True)
-    graph = draw_asset_graph(MORPHSEQ.steps, last=COHORT, last_reads="embryo_latents_final")
+    graph = draw_asset_graph(MORPHSEQ)
     (folder / "asset_graph.svg").write_text(graph, encoding="utf-8")
     if options.graph_only:
         return 0

@@ -73,12 +73,13 @@ def make_page() -> str:
     """Compose the page."""
     parts = [_HEAD]
     without = []
+    titles = {artifact.name: artifact.description for artifact in MORPHSEQ.artifacts}
     for spec in MORPHSEQ.steps:
         rows = list(_rows(spec.recipe, prefix=""))
         if not rows:
             without.append(f"`{spec.name}`")
             continue
-        parts += ["\n".join([f"## {spec.name}", "", f"{spec.description}", ""])]
+        parts += ["\n".join([f"## {spec.name}", "", titles[spec.name], ""])]
         parts += ["\n".join(make_table(("Parameter", "Default", "Allowed", "Unit", "Meaning and source"), rows)), ""]
     parts += ["\n".join(["## Steps without parameters", "", ", ".join(without) + ".", ""])]
     return "\n".join(parts)
