@@ -20,6 +20,7 @@ from morphseq_dagster.latents.backends import EMBEDDERS
 from morphseq_dagster.morphseq import inputs as registered
 from morphseq_dagster.morphseq import recipes
 from morphseq_dagster.morphseq.artifacts import ARTIFACTS
+from morphseq_dagster.morphseq.carry_over import drop_unread
 from morphseq_dagster.morphseq.discovery import inspect_folder, list_folders
 from morphseq_dagster.morphseq.paths import raw_root
 from morphseq_dagster.segmentation.backends import SEGMENTERS
@@ -119,6 +120,7 @@ _STEPS: Final = (
         stage="sam2",
         recipe=recipes.GdinoRawRecipe,
         externals=_weights(DETECTORS),
+        carry_over=partial(drop_unread, model=recipes.GdinoRawRecipe, versions={1: 2}),
         kinds=frozenset({"opencv", "json"}),
         pool="gpu",
     ),
@@ -141,6 +143,7 @@ _STEPS: Final = (
         stage="sam2",
         recipe=recipes.Sam2TracksRecipe,
         externals=_weights(SEGMENTERS),
+        carry_over=partial(drop_unread, model=recipes.Sam2TracksRecipe),
         kinds=frozenset({"opencv", "json"}),
         pool="gpu",
     ),
