@@ -13,8 +13,8 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from morphseq_dagster.backends import BackendIdentity
 from morphseq_dagster.engine.layout import Layout
-from morphseq_dagster.engine.storage.records import Backend
 from morphseq_dagster.engine.tables.document import parse_document
 from morphseq_dagster.errors import PermanentError
 
@@ -47,7 +47,7 @@ class Converted:
     data_version: str = ""
     counts: Mapping[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-    backend: Backend | None = None
+    backend: BackendIdentity | None = None
 
 
 @dataclass

@@ -153,7 +153,7 @@ def _tell_choice(choice: Selection) -> None:
 
 def _set_model(call: Call, *, experiments: Sequence[str], model: str, dry_run: bool) -> None:
     from morphseq_dagster.engine.storage.recipe_files import check_parameter, set_parameter
-    from morphseq_dagster.latents.backends import load_embedder
+    from morphseq_dagster.latents.backends import EMBEDDERS
 
     spec = next((s for s in call.workspace.pipeline.steps if s.name == _LATENTS), None)
     with refusing_call():
@@ -162,7 +162,7 @@ def _set_model(call: Call, *, experiments: Sequence[str], model: str, dry_run: b
                 expected="a pipeline with a step latents", found=call.pipeline, where="--model-name", remedy="omit it"
             )
         check_parameter(spec.recipe, name="model", value=model)
-        load_embedder(model)
+        EMBEDDERS.find(model)
     for experiment in experiments:
         path = call.workspace.layout.recipes(experiment)[1]
         if dry_run:

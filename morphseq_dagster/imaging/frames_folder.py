@@ -26,7 +26,6 @@ from morphseq_dagster.imaging.picture_bytes import peek_header, read_file_bytes
 from morphseq_dagster.imaging.pictures import decode_grey
 from morphseq_dagster.imaging.sources import (
     FocusedFrame,
-    Microscope,
     Polarity,
     RawFrame,
     RawProblem,
@@ -57,11 +56,12 @@ class FramesFolderSource:
         `raw_image_data/Frames/{exp}`.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, settings: FocusSettings | None = None) -> None:
+        del settings  # its scan depends on none
         self._folder = folder
 
     @property
-    def microscope(self) -> Microscope:
+    def microscope(self) -> str:
         """Kind of source."""
         return "Frames"
 

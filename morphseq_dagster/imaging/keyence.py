@@ -25,7 +25,6 @@ from morphseq_dagster.imaging.pictures import GreyPicture, GreyPixels, decode_gr
 from morphseq_dagster.imaging.sources import (
     NO_PLANE,
     FocusedFrame,
-    Microscope,
     Polarity,
     RawFrame,
     RawScan,
@@ -58,7 +57,7 @@ class KeyenceSource:
         self._settings = settings
 
     @property
-    def microscope(self) -> Microscope:
+    def microscope(self) -> str:
         """Kind of source."""
         return "Keyence"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.imaging.parameters import FocusSettings
-from morphseq_dagster.imaging.sources import FocusedFrame, Microscope, Polarity, RawFrame, RawScan
+from morphseq_dagster.imaging.sources import FocusedFrame, Polarity, RawFrame, RawScan
 from morphseq_dagster.imaging.stitching import TileStep
 
 
@@ -23,11 +23,12 @@ class Yx1Source:
         `raw_image_data/YX1/{exp}`.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, settings: FocusSettings | None = None) -> None:
+        del settings  # its scan depends on none
         self._folder = folder
 
     @property
-    def microscope(self) -> Microscope:
+    def microscope(self) -> str:
         """Kind of source."""
         return "YX1"
 

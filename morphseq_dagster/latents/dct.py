@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import dctn
 
+from morphseq_dagster.backends import BackendIdentity
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.latents.model import EmbedderIdentity
+from morphseq_dagster.parameters import Parameters
 
 SNIP_SHAPE = (576, 256)
 
@@ -114,11 +115,12 @@ class DctEmbedder:
             out[i] = spectrum[self._rows, self._cols]
         return out
 
-    def identity(self) -> EmbedderIdentity:
-        """Name, version and shape; there are no weights."""
-        return EmbedderIdentity(
-            name=self.name,
-            version="1",
-            latent_dim=self._dim,
-            weights_sha256=None,
-        )
+    def identity(self) -> BackendIdentity:
+        """Name and version; there are no weights."""
+        return BackendIdentity(name=self.name, version="1")
+
+
+def make_dct_100(parameters: Parameters) -> DctEmbedder:
+    """Make the default embedder; it has no parameters beside its name."""
+    del parameters
+    return DctEmbedder(latent_dim=100)

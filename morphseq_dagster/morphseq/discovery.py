@@ -22,7 +22,8 @@ from morphseq_dagster.engine.pipeline import FoundSource, Source, SourceState
 from morphseq_dagster.engine.storage.hashing import hash_bytes
 from morphseq_dagster.errors import MorphseqError, TransientError
 from morphseq_dagster.identifiers import refuse_experiment
-from morphseq_dagster.morphseq.paths import MICROSCOPES, SENTINELS, raw_folder, raw_root, workbook_folders
+from morphseq_dagster.imaging.microscopes import READERS
+from morphseq_dagster.morphseq.paths import SENTINELS, raw_folder, raw_root, workbook_folders
 from morphseq_dagster.plate.workbook_search import find_workbook
 
 QUIET_S: Final = 2 * 3600.0
@@ -32,7 +33,6 @@ LONGEST_QUIET_S: Final = 24 * 3600.0
 SETTLE_S: Final = 30.0
 """Silence in seconds once all expected files are there: the last may still be being written."""
 WORKBOOK_MISSING: Final = "workbook missing: tables will wait"
-_TABLE: Final = "frames.csv"
 _FINGERPRINT_LENGTH: Final = 16
 _SKIPPED: Final = (".", "_", "ignore")
 
@@ -152,8 +152,8 @@ def _judge_name(folders: list[Source]) -> Source:
     reason = refuse_experiment(first.name)
     if reason is None and len(folders) > 1:
         reason = f"the same name below {microscope}; rename one of the folders"
-    if reason is None and first.kind not in MICROSCOPES:
-        reason = f"unknown microscope {first.kind!r} (known: {', '.join(MICROSCOPES)})"
+    if reason is None and first.kind not in READERS:
+        reason = f"unknown microscope {first.kind!r} (known: {', '.join(READERS)})"
     return Source(first.name, microscope, first.path, reason or "")
 
 
@@ -180,23 +180,13 @@ def _judge(folder: Source, *, entries: list[_Entry], now: float) -> _Judgement:
     if not entries:
         return _judge_empty(folder, now=now)
     visible = [entry.path for entry in entries if not entry.path.rpartition("/")[2].startswith(".")]
-    if folder.kind == "YX1":
-        found = [path for path in visible if "/" not in path and path.lower().endswith(".nd2")]
-        if len(found) != 1:
-            names = ", ".join(found) if found else "none"
-            return _Judgement("refused", f"exactly one .nd2 file is expected; found {names}")
-    if folder.kind == "Keyence" and not any(path.lower().endswith((".tif", ".tiff")) for path in visible):
-        return _Judgement("refused", "no TIFF file")
-    named: frozenset[str] | None = None
-    if folder.kind == "Frames":
-        if _TABLE not in visible:
-            return _Judgement(
-                "refused", f"{_TABLE} missing: it lists the pictures as well,time_int,time_s,path,um_per_px"
-            )
-        named = _read_paths(folder.path / _TABLE)
-        if named is None:
-            return _Judgement("refused", f"{_TABLE} cannot be read as a table with the column path")
-    return _judge_arrivals(entries, named=named, now=now)
+    reader = READERS[folder.kind]
+    if reason := reader.refuse(visible):
+        return _Judgement("refused", reason)
+    named = _read_paths(folder.path / reader.table) if reader.table else None
+    if reader.table and named is None:
+        return _Judgement("refused", f"{reader.table} cannot be read as a table with the column path")
+    return _judge_arrivals(entries, named=named, table=reader.table, now=now)
 
 
 def _judge_empty(folder: Source, *, now: float) -> _Judgement:
@@ -206,7 +196,7 @@ def _judge_empty(folder: Source, *, now: float) -> _Judgement:
     return _Judgement("refused", "the folder is empty")
 
 
-def _judge_arrivals(entries: list[_Entry], *, named: frozenset[str] | None, now: float) -> _Judgement:
+def _judge_arrivals(entries: list[_Entry], *, named: frozenset[str] | None, table: str, now: float) -> _Judgement:
     """Judge whether the acquisition has ended (decisions, Sensor)."""
     for sentinel in SENTINELS:
         if any(entry.path == sentinel for entry in entries):
@@ -216,13 +206,13 @@ def _judge_arrivals(entries: list[_Entry], *, named: frozenset[str] | None, now:
     absent = sorted(named - {entry.path for entry in entries}) if named is not None else []
     if named is not None and not absent:
         if silence >= SETTLE_S:
-            return _Judgement("ready", f"all {len(named)} pictures of {_TABLE} are there")
+            return _Judgement("ready", f"all {len(named)} pictures of {table} are there")
         return _Judgement("acquiring", "the last picture is just arriving", SETTLE_S - max(silence, 0.0))
     wanted = needed_quiet(arrivals)
     remarks: tuple[str, ...] = ()
     if absent:
         more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
-        remarks = (f"named in {_TABLE} but not there: {absent[0]}{more}",)
+        remarks = (f"named in {table} but not there: {absent[0]}{more}",)
     if silence < wanted:
         return _Judgement("acquiring", f"files arrived {_span(silence)} ago", wanted - max(silence, 0.0), remarks)
     return _Judgement("ready", f"no new file for {_span(silence)}", None, remarks)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from morphseq_dagster.engine.layout import Layout
+from morphseq_dagster.imaging.microscopes import READERS
 
-MICROSCOPES: Final = ("Keyence", "YX1", "Frames")
+MICROSCOPES: Final = tuple(READERS)
 SENTINELS: Final = ("acquisition_complete", ".acquisition_complete", ".complete")
 """Files at the top of a raw folder by which a microscope or a copying script says that nothing more will come."""
 

@@ -6,28 +6,28 @@ in `artifacts.py`, parameters in `recipes.py`, bodies in `steps/`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final
 
+from morphseq_dagster.backends import Backends, weights_input
+from morphseq_dagster.detection.backends import DETECTORS
 from morphseq_dagster.engine.contract.step import ExternalInput, StepSpec
 from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.engine.pipeline import KeyRule, Pipeline, Sources
 from morphseq_dagster.identifiers import refuse_experiment
-from morphseq_dagster.latents.parameters import DEFAULT_MODEL
+from morphseq_dagster.latents.backends import EMBEDDERS
 from morphseq_dagster.morphseq import inputs as registered
 from morphseq_dagster.morphseq import recipes
 from morphseq_dagster.morphseq.artifacts import ARTIFACTS
+from morphseq_dagster.morphseq.carry_over import drop_unread
 from morphseq_dagster.morphseq.discovery import inspect_folder, list_folders
 from morphseq_dagster.morphseq.paths import raw_root
+from morphseq_dagster.segmentation.backends import SEGMENTERS
 
 
 def _latent_model(recipe: dict[str, Any]) -> str:
     return str(recipe["model"])
-
-
-def _needs_weights(parameter: str, *, without: str) -> Callable[[Mapping[str, Any]], bool]:
-    """Tell whether a slice chooses another backend than the one that has no weights."""
-    return lambda recipe: recipe.get(parameter, without) != without
 
 
 def _find_nothing(layout: Layout, experiment: str) -> None:
@@ -35,9 +35,16 @@ def _find_nothing(layout: Layout, experiment: str) -> None:
     del layout, experiment
 
 
-def _weights(name: str, *, parameter: str, without: str) -> ExternalInput:
-    wanted = _needs_weights(parameter, without=without)
-    return ExternalInput(f"{name}_weights", _find_nothing, wanted=wanted, weights=name)
+def _weights(backends: Backends[Any], *, parameter: str = "backend") -> tuple[ExternalInput, ...]:
+    """Weights of a step's backends: inputs of the step under the recipes that choose a backend that reads them."""
+
+    def is_wanted(name: str, recipe: Mapping[str, Any]) -> bool:
+        return backends.weights_of(recipe.get(parameter, backends.default)) == name
+
+    return tuple(
+        ExternalInput(weights_input(name), _find_nothing, wanted=partial(is_wanted, name), weights=name)
+        for name in backends.weights()
+    )
 
 
 _BODIES: Final = "morphseq_dagster.morphseq.steps"
@@ -106,13 +113,14 @@ _STEPS: Final = (
     ),
     StepSpec(
         "gdino_raw",
-        1,
+        2,
         f"{_BODIES}.gdino_raw:run",
         ("organized_frames",),
         group="segmentation",
         stage="sam2",
         recipe=recipes.GdinoRawRecipe,
-        externals=(_weights("gdino", parameter="backend", without="classical"),),
+        externals=_weights(DETECTORS),
+        carry_over=partial(drop_unread, model=recipes.GdinoRawRecipe, versions={1: 2}),
         kinds=frozenset({"opencv", "json"}),
         pool="gpu",
     ),
@@ -134,7 +142,8 @@ _STEPS: Final = (
         group="segmentation",
         stage="sam2",
         recipe=recipes.Sam2TracksRecipe,
-        externals=(_weights("sam2", parameter="backend", without="classical"),),
+        externals=_weights(SEGMENTERS),
+        carry_over=partial(drop_unread, model=recipes.Sam2TracksRecipe),
         kinds=frozenset({"opencv", "json"}),
         pool="gpu",
     ),
@@ -223,7 +232,7 @@ _STEPS: Final = (
         group="latents",
         stage="latents",
         recipe=recipes.LatentsRecipe,
-        externals=(_weights("latents", parameter="model", without=DEFAULT_MODEL),),
+        externals=_weights(EMBEDDERS, parameter="model"),
         kinds=frozenset({"csv"}),
         pool="gpu",
         variant=_latent_model,

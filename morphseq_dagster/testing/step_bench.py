@@ -13,12 +13,12 @@ from pydantic import BaseModel
 from morphseq_dagster.engine.contract.context import StepContext
 from morphseq_dagster.engine.contract.step import StepRequest, StepResult
 from morphseq_dagster.engine.layout import Layout
+from morphseq_dagster.engine.pipeline import Pipeline
 from morphseq_dagster.engine.storage.hashing import hash_bytes
 from morphseq_dagster.engine.storage.records import InputRead
 from morphseq_dagster.engine.tables.document import DocumentPart, encode_document, parse_document
 from morphseq_dagster.engine.tables.image_set import FileEntry
 from morphseq_dagster.engine.tables.table import TableContract
-from morphseq_dagster.engine.pipeline import Pipeline
 from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 
 if TYPE_CHECKING:

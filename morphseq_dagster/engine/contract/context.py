@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel
 
+from morphseq_dagster.backends import BackendIdentity
 from morphseq_dagster.engine.contract.progress import Progress
 from morphseq_dagster.engine.contract.step import StepRequest, StepResult
 from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.engine.storage.hashing import hash_bytes, hash_file
-from morphseq_dagster.engine.storage.records import Backend, InputRead, WellState, read_record
+from morphseq_dagster.engine.storage.records import InputRead, WellState, read_record
 from morphseq_dagster.engine.storage.staging import FolderStage, Staged, StagedUnit, Status, stage_bytes
 from morphseq_dagster.engine.storage.weights import hash_weights
 from morphseq_dagster.engine.tables.document import DocumentPart, encode_document, parse_document
@@ -40,7 +41,7 @@ class Account:
     status: Status = "ok"
     counts: Mapping[str, int] = field(default_factory=dict)
     wells: Mapping[str, WellState] = field(default_factory=dict)
-    backend: Backend | None = None
+    backend: BackendIdentity | None = None
     warnings: tuple[str, ...] = ()
     preview: bytes | None = None
 

@@ -89,7 +89,10 @@ class ExperimentSegmentation(DocumentPart):
 
 
 class SegmentationDocument(DocumentPart):
-    """Masks of one experiment; `flags` is filled by `sam2_segmentations`. Paths are relative to the data root."""
+    """Masks of one experiment; `flags` is filled by `sam2_segmentations`. Paths are relative to the data root.
+
+    `target_prompt` is what the detector was asked for; null where it takes no prompt.
+    """
 
     script_version: str = "morphseq_dagster"
     creation_time: None = None
@@ -97,7 +100,7 @@ class SegmentationDocument(DocumentPart):
     gsam_id: str
     seed_annotations_path: str
     experiment_metadata_path: str | None = None
-    target_prompt: str
+    target_prompt: str | None
     segmentation_format: Literal["rle"] = "rle"
     device: str | None = None
     experiments: dict[str, ExperimentSegmentation]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from morphseq_dagster.engine.contract.context import Account, StepContext
 from morphseq_dagster.engine.contract.crew import employing
@@ -22,7 +22,7 @@ from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.imaging.frames_folder import TABLE_NAME
 from morphseq_dagster.imaging.microscopes import open_source
 from morphseq_dagster.imaging.pictures import encode_jpeg
-from morphseq_dagster.imaging.sources import FocusedFrame, Microscope, RawFrame, RawProblem, RawScan
+from morphseq_dagster.imaging.sources import FocusedFrame, RawFrame, RawProblem, RawScan
 from morphseq_dagster.imaging.stitching import TileOffset, TileStep, estimate_plate_steps
 from morphseq_dagster.morphseq.contracts.ff_images import FfImages, FrameEntry, TilePlacement
 from morphseq_dagster.morphseq.contracts.raw_manifest import RawFile, RawManifest
@@ -39,7 +39,7 @@ def run(context: StepContext) -> StepResult:
     recipe = context.recipe(FfImagesRecipe)
     raw = context.document("raw_manifest", RawManifest)
     folder = raw_folder(context.layout, raw.microscope, experiment=context.experiment)
-    source = open_source(folder, microscope=cast("Microscope", raw.microscope), settings=recipe.focus)
+    source = open_source(folder, microscope=raw.microscope, settings=recipe.focus)
     listed = {file.path: file for file in raw.files}
     # Before the scan reads it: a table edited in between is then found changed, not taken for the one that was read.
     tables = _hash_unread(folder, [listed[TABLE_NAME]] if TABLE_NAME in listed else [])

@@ -23,10 +23,12 @@ def run(context: StepContext) -> StepResult:
     """Filter the detections of an experiment."""
     recipe = context.recipe(GdinoDetectionsRecipe)
     raw = context.document("gdino_raw", DetectionDocument)
-    images, filtered, prompts = {}, {}, set()
+    images, filtered = {}, {}
+    prompts: set[str] = set()
     for image_id, image in raw.images.items():
         annotation = image.annotations[0]
-        prompts.add(annotation.prompt)
+        if annotation.prompt is not None:
+            prompts.add(annotation.prompt)
         found = [Detection(d.box_xyxy, d.confidence, d.phrase) for d in annotation.detections]
         kept = filter_detections(found, confidence_min=recipe.confidence_threshold, iou_max=recipe.iou_threshold)
         flat = tuple(
@@ -38,7 +40,7 @@ def run(context: StepContext) -> StepResult:
                 DetectionEntry(box_xyxy=d.box_xyxy, confidence=d.confidence, phrase=d.phrase) for d in kept
             )
     quality = HighQuality(
-        prompt=", ".join(sorted(prompts)),
+        prompt=", ".join(sorted(prompts)) or None,
         confidence_threshold=recipe.confidence_threshold,
         iou_threshold=recipe.iou_threshold,
         filtered=filtered,

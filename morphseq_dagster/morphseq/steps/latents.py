@@ -11,8 +11,7 @@ import pandas as pd
 from morphseq_dagster.engine.contract.context import Account, StepContext
 from morphseq_dagster.engine.contract.progress import Progress
 from morphseq_dagster.engine.contract.step import StepResult
-from morphseq_dagster.engine.storage.records import Backend
-from morphseq_dagster.latents.backends import check_output_name, load_embedder
+from morphseq_dagster.latents.backends import EMBEDDERS, check_output_name
 from morphseq_dagster.morphseq.contracts.latents import CONTRACT
 from morphseq_dagster.morphseq.contracts.snips import Snips
 from morphseq_dagster.morphseq.recipes import LatentsRecipe
@@ -26,7 +25,7 @@ def run(context: StepContext) -> StepResult:
     """Embed the snips of an experiment."""
     recipe = context.recipe(LatentsRecipe)
     manifest = context.document("snips", Snips)
-    embedder = load_embedder(recipe.model)
+    embedder = EMBEDDERS.load(recipe.model, weights=context.weights)
     identity = embedder.identity()
     check_output_name(recipe.model, identity=identity)
     names = list(manifest.snips)
@@ -46,6 +45,6 @@ def run(context: StepContext) -> StepResult:
     )
     account = Account(
         counts={"snips": len(names), "dimensions": embedder.latent_dim},
-        backend=Backend(name=identity.name, version=identity.version, weights_sha256=identity.weights_sha256),
+        backend=identity,
     )
     return context.stage_table(pd.concat([ids, table], axis=1), contract=CONTRACT, account=account)
