@@ -28,9 +28,9 @@ from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.settings.machine import MachineSettings
 from morphseq_dagster.settings.slurm import SlurmSettings
 from morphseq_dagster.testing.relay import RELAY, RELAY_PIPELINE
-from morphseq_dagster.testing.relay_campaigns import add_experiments, attempts_of, count_records, slow_down
-from morphseq_dagster.testing.slurm_bench import wait_for
-from morphseq_dagster.testing.slurm_cluster import LocalCluster, start_cluster
+from tests.support.relay_campaigns import add_experiments, attempts_of, count_records, slow_down
+from tests.support.slurm_bench import wait_for
+from tests.support.slurm_cluster import LocalCluster, start_cluster
 
 MANY, CANCELLED, TAKEN_OVER, TRIES = 200, 50, 20, 5
 _STEP = "first"
@@ -111,7 +111,9 @@ def _measure_chain(cluster: LocalCluster, folder: Path) -> Line:
         chain = number % 2 == 1
         place = SlurmExecutor(make_settings(cluster, "local").model_copy(update={"chain": chain}), pipeline=RELAY)
         began = time.perf_counter()
-        with BulkRun(workspace, chains={name: steps}, executor_of=lambda *_, place=place: place, run_id="c") as campaign:
+        with BulkRun(
+            workspace, chains={name: steps}, executor_of=lambda *_, place=place: place, run_id="c"
+        ) as campaign:
             if sum(isinstance(item, StepMade) for item in campaign.items()) != len(steps):
                 raise RuntimeError("a step failed")
         told[chain].append(time.perf_counter() - began)

@@ -19,7 +19,7 @@ from pathlib import Path
 from benchmarks.bulk import command_of, make_root, make_settings
 from benchmarks.measure import Cost, Line, run_program
 from morphseq_dagster.settings.ssh_address import SshAddress
-from morphseq_dagster.testing.slurm_cluster import LocalCluster, start_cluster
+from tests.support.slurm_cluster import LocalCluster, start_cluster
 
 ROUNDS = {1: 3, 20: 1}
 """How often each number of jobs is measured."""

@@ -20,10 +20,10 @@ from morphseq_dagster.cluster.suspend.monitor import FRESH_S
 from morphseq_dagster.cluster.suspend.state import RunNotes
 from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.settings.machine import PlacesSettings
-from morphseq_dagster.testing.installation import Installation, parking_settings
 from morphseq_dagster.testing.relay import RELAY, word_file
-from morphseq_dagster.testing.slurm_cluster import start_cluster
-from morphseq_dagster.testing.slurm_gate import Gate
+from tests.support.installation import Installation, parking_settings
+from tests.support.slurm_cluster import start_cluster
+from tests.support.slurm_gate import Gate
 
 MANY = 200
 _NAME = "parking"

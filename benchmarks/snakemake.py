@@ -38,7 +38,7 @@ from morphseq_dagster.engine.planner.plan import plan_experiments
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.morphseq.paths import raw_folder
 from morphseq_dagster.morphseq.pipeline import MORPHSEQ
-from morphseq_dagster.testing.fabricated import fabricate_experiment, name_experiments
+from tests.support.fabricated import fabricate_experiment, name_experiments
 
 SNAKEMAKE: Final = ROOT / "benchmarks" / ".venv-snakemake"
 SIZES: Final = (100, 1000)

@@ -11,7 +11,7 @@ from benchmarks.measure import CLI, Line, run_children
 from benchmarks.snakemake import compare_snakemake
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.morphseq.pipeline import MORPHSEQ
-from morphseq_dagster.testing.fabricated import fabricate_experiment, name_experiments
+from tests.support.fabricated import fabricate_experiment, name_experiments
 
 _PLAN = """
 import resource, sys
@@ -19,7 +19,7 @@ from pathlib import Path
 from morphseq_dagster.engine.planner.plan import plan_experiments
 from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.testing.fabricated import name_experiments
+from tests.support.fabricated import name_experiments
 plans = plan_experiments(Workspace(Path(sys.argv[1]), MORPHSEQ), experiments=name_experiments(int(sys.argv[2])))
 assert sum(len(plan.pending) for plan in plans) == 0
 """

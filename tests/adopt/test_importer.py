@@ -14,7 +14,7 @@ from morphseq_dagster.engine.storage.records import encode, read_record
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.morphseq.paths import raw_folder
 from morphseq_dagster.testing.chain import open_toy, run_chain, write_words
-from morphseq_dagster.testing.experiments import (
+from tests.support.experiments import (
     FRAMES_EXPERIMENT,
     STEPS,
     make_small_frames,
@@ -22,7 +22,7 @@ from morphseq_dagster.testing.experiments import (
     read_artifacts,
     run_experiment,
 )
-from morphseq_dagster.testing.older_tree import OlderForm, copy_inputs, merge_documents, write_older_tree
+from tests.support.older_tree import OlderForm, copy_inputs, merge_documents, write_older_tree
 
 TOY = "20240418"
 EXP, SECOND = FRAMES_EXPERIMENT, "20250529_ctrl_extras"

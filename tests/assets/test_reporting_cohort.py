@@ -18,7 +18,7 @@ from morphseq_dagster.engine.storage.hashing import hash_bytes
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 from morphseq_dagster.settings.machine import load_settings
-from morphseq_dagster.testing.fabricated import fabricate_cohort, fabricate_experiment, fabricate_step
+from tests.support.fabricated import fabricate_cohort, fabricate_experiment, fabricate_step
 
 A, B = "20240418", "20240419"
 FINAL, COHORT = dg.AssetKey("embryo_latents_final"), dg.AssetKey("cohort_final")

@@ -14,7 +14,7 @@ from morphseq_dagster import cli
 from morphseq_dagster.cli.app import VERBS
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.morphseq.pipeline import MORPHSEQ
-from morphseq_dagster.testing.fabricated import fabricate_experiment, name_experiments
+from tests.support.fabricated import fabricate_experiment, name_experiments
 
 HEAVY = ("numpy", "pandas", "cv2", "scipy", "dagster", "torch", "rich.progress")
 _ASKED = """

@@ -15,8 +15,8 @@ from morphseq_dagster.engine.executors.environment import describe_environment
 from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.settings.slurm import SlurmSettings
-from morphseq_dagster.testing.slurm_cluster import LocalCluster, start_cluster
-from morphseq_dagster.testing.slurm_gate import Gate
+from tests.support.slurm_cluster import LocalCluster, start_cluster
+from tests.support.slurm_gate import Gate
 
 TWO = {"steps": {"letters": {"partition": "gpu", "gpus": 1}}, "resources": {"partition": "cpu", "memory": "600M"}}
 

@@ -17,7 +17,7 @@ from morphseq_dagster.engine.locked_step import lock_step
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.settings.machine import load_settings
 from morphseq_dagster.testing.chain import TOY
-from morphseq_dagster.testing.slurm_cluster import start_cluster
+from tests.support.slurm_cluster import start_cluster
 
 EXPERIMENT = "20240418"
 

@@ -19,8 +19,8 @@ from morphseq_dagster.cluster.attempt_folder import Attempt, JobRoot
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.partitions import BULK_JOB
 from morphseq_dagster.testing.relay import RELAY
-from morphseq_dagster.testing.slurm_cluster import LocalCluster
-from morphseq_dagster.testing.slurm_gate import Gate
+from tests.support.slurm_cluster import LocalCluster
+from tests.support.slurm_gate import Gate
 
 NAMES = [f"202404{day:02d}" for day in range(1, 10)]
 

@@ -16,8 +16,8 @@ import pytest
 from morphseq_dagster.cluster.attempt_folder import JobRoot
 from morphseq_dagster.engine.storage.records import read_record
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.testing.slurm_cluster import LocalCluster
-from morphseq_dagster.testing.slurm_gate import Gate
+from tests.support.slurm_cluster import LocalCluster
+from tests.support.slurm_gate import Gate
 
 A, B, C = "20240101", "20240102", "20240103"
 Begin = Callable[..., "subprocess.Popen[str]"]

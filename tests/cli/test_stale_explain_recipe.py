@@ -10,7 +10,7 @@ import pytest
 from morphseq_dagster.cli import main
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.morphseq.pipeline import MORPHSEQ
-from morphseq_dagster.testing.fabricated import fabricate_experiment
+from tests.support.fabricated import fabricate_experiment
 
 FIRST, SECOND = "20240418_a", "20240418_b"
 

@@ -16,8 +16,8 @@ from morphseq_dagster.cluster.request_job import RequestJob
 from morphseq_dagster.engine.locked_step import lock_step
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.testing.chain import TOY
-from morphseq_dagster.testing.slurm_cluster import start_cluster
-from morphseq_dagster.testing.slurm_gate import Gate
+from tests.support.slurm_cluster import start_cluster
+from tests.support.slurm_gate import Gate
 
 EXPERIMENT = "20240418"
 

@@ -20,7 +20,7 @@ from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 from morphseq_dagster.settings.machine import load_settings
-from morphseq_dagster.testing.fabricated import fabricate_experiment
+from tests.support.fabricated import fabricate_experiment
 
 NEURAL, PLAIN = "20240418_a", "20240418_b"
 Call = Callable[..., tuple[int, str]]

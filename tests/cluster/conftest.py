@@ -12,8 +12,8 @@ from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.settings.slurm import SlurmSettings
 from morphseq_dagster.testing.chain import open_toy, write_words
 from morphseq_dagster.testing.relay import RELAY_PIPELINE
-from morphseq_dagster.testing.slurm_bench import Bench, wait_for
-from morphseq_dagster.testing.slurm_cluster import LocalCluster
+from tests.support.slurm_bench import Bench, wait_for
+from tests.support.slurm_cluster import LocalCluster
 
 EXPERIMENT = "20240418"
 

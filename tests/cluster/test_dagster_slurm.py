@@ -17,7 +17,7 @@ from morphseq_dagster.resources.dagster_slurm import DagsterSlurmTransport, conn
 from morphseq_dagster.settings.job_values import Resources
 from morphseq_dagster.settings.slurm import SlurmSettings
 from morphseq_dagster.settings.ssh_address import SshAddress
-from morphseq_dagster.testing.slurm_cluster import LocalCluster
+from tests.support.slurm_cluster import LocalCluster
 
 pytestmark = pytest.mark.slurm
 

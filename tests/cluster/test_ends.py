@@ -17,7 +17,7 @@ from morphseq_dagster.cluster.outcome import JobOutcome
 from morphseq_dagster.cluster.poller import Poller
 from morphseq_dagster.cluster.usage import collect_facts
 from morphseq_dagster.settings.job_values import Environment, Resources
-from morphseq_dagster.testing.slurm_bench import Bench, wait_for
+from tests.support.slurm_bench import Bench, wait_for
 
 pytestmark = pytest.mark.slurm
 MINUTE = Resources(memory="64M", time="1")

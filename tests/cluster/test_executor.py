@@ -21,9 +21,9 @@ from morphseq_dagster.engine.storage.records import Record, read_failure
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import MorphseqError, PermanentError, TransientError
 from morphseq_dagster.testing.chain import TOY, open_toy, run_chain, write_words
-from morphseq_dagster.testing.slurm_bench import touching, wait_for
-from morphseq_dagster.testing.slurm_cluster import LocalCluster
 from morphseq_dagster.testing.toy import TOY_PIPELINE
+from tests.support.slurm_bench import touching, wait_for
+from tests.support.slurm_cluster import LocalCluster
 
 EXPERIMENT = "20240418"
 WORDS = {"A01": "fish", "A02": "fin", "B03": "yolk"}

@@ -26,8 +26,8 @@ from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import TransientError
 from morphseq_dagster.settings.slurm import SlurmSettings
 from morphseq_dagster.testing.relay import RELAY, RELAY_PIPELINE, word_file
-from morphseq_dagster.testing.slurm_bench import touching, wait_for
-from morphseq_dagster.testing.slurm_cluster import LocalCluster
+from tests.support.slurm_bench import touching, wait_for
+from tests.support.slurm_cluster import LocalCluster
 
 EXP = "20240418"
 

@@ -30,7 +30,7 @@ from morphseq_dagster.engine.storage.step_locks import hold_lock
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.settings.slurm import SlurmSettings
 from morphseq_dagster.testing.relay import RELAY, RELAY_PIPELINE, word_file
-from morphseq_dagster.testing.slurm_bench import wait_for
+from tests.support.slurm_bench import wait_for
 
 GONE = 2**22 + 1  # above the largest number of a process
 

@@ -15,7 +15,7 @@ from morphseq_dagster.cluster.job import JobSpec
 from morphseq_dagster.cluster.script import write_script
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.settings.job_values import Environment, Resources
-from morphseq_dagster.testing.slurm_bench import wait_for
+from tests.support.slurm_bench import wait_for
 
 KEY = "ab" * 32
 

@@ -21,8 +21,8 @@ from morphseq_dagster.cluster.errors import UnreachableError
 from morphseq_dagster.cluster.transports.shell import NoShellError, NotSentError, Shell, ShellEndedError
 from morphseq_dagster.cluster.transports.ssh import _STEADY, SshTransport
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.testing.slurm_bench import wait_for
-from morphseq_dagster.testing.slurm_cluster import LocalCluster
+from tests.support.slurm_bench import wait_for
+from tests.support.slurm_cluster import LocalCluster
 
 HERE = ("sh", "-c")
 NASTY = [

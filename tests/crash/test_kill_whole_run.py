@@ -22,7 +22,7 @@ from morphseq_dagster.engine.storage.commit import is_interrupted
 from morphseq_dagster.engine.storage.records import OutputVerdict, compare_output, list_tree, read_record
 from morphseq_dagster.engine.storage.sweep import sweep
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.testing.experiments import (
+from tests.support.experiments import (
     FRAMES_EXPERIMENT,
     STEPS,
     edit_workbook,

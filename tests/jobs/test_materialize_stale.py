@@ -25,8 +25,8 @@ from morphseq_dagster.morphseq.paths import raw_folder
 from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 from morphseq_dagster.partitions import BULK_JOB, bulk_config, register_keys
 from morphseq_dagster.settings.machine import load_settings
-from morphseq_dagster.testing.experiments import FRAMES_EXPERIMENT, open_data_root
-from morphseq_dagster.testing.fabricated import fabricate_experiment, name_experiments
+from tests.support.experiments import FRAMES_EXPERIMENT, open_data_root
+from tests.support.fabricated import fabricate_experiment, name_experiments
 
 BUSY, FRESH = "20240418_busy", "20240418_fresh"
 TEMPLATE = Path(morphseq_dagster.__file__).parent / "templates" / "dagster.yaml"

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from morphseq_dagster.settings.machine import PlacesSettings
-from morphseq_dagster.testing.experiments import REGISTRY_NAME, make_small_frames
-from morphseq_dagster.testing.installation import Installation, parking_settings, shipped_settings
-from morphseq_dagster.testing.slurm_cluster import LocalCluster
-from morphseq_dagster.testing.slurm_gate import Gate
+from tests.support.experiments import REGISTRY_NAME, make_small_frames
+from tests.support.installation import Installation, parking_settings, shipped_settings
+from tests.support.slurm_cluster import LocalCluster
+from tests.support.slurm_gate import Gate
 
 pytestmark = pytest.mark.slurm
 FIRST, SECOND = "20250501_ctrl", "20250502_ctrl"

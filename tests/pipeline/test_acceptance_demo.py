@@ -22,9 +22,9 @@ from morphseq_dagster.morphseq.contracts.ff_images import FfImages, FrameEntry
 from morphseq_dagster.morphseq.contracts.segmentations import SegmentationDocument
 from morphseq_dagster.morphseq.paths import raw_folder
 from morphseq_dagster.segmentation.rle import Rle, decode
-from morphseq_dagster.testing.experiments import STEPS, ChainRun, open_data_root, read_artifacts, run_experiment
-from morphseq_dagster.testing.slurm_cluster import start_cluster
+from tests.support.experiments import STEPS, ChainRun, open_data_root, read_artifacts, run_experiment
 from tests.support.plate_truth import read_mask, read_planes, truth_mask_on_canvas
+from tests.support.slurm_cluster import start_cluster
 
 EXPERIMENT = "20240418_demo"
 

@@ -18,7 +18,7 @@ import pytest
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import MorphseqError, PermanentError
 from morphseq_dagster.morphseq.paths import curation, raw_folder
-from morphseq_dagster.testing.experiments import (
+from tests.support.experiments import (
     FRAMES_EXPERIMENT,
     STEPS,
     ChainRun,

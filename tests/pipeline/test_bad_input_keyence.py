@@ -15,7 +15,7 @@ from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.imaging.pictures import read_grey
 from morphseq_dagster.morphseq.paths import raw_folder
-from morphseq_dagster.testing.experiments import (
+from tests.support.experiments import (
     KEYENCE_EXPERIMENT,
     make_tiny_keyence,
     open_data_root,

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from morphseq_dagster.testing.experiments import (
+from tests.support.experiments import (
     FRAMES_EXPERIMENT,
     REGISTRY_NAME,
     make_small_frames,

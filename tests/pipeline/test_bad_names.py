@@ -10,7 +10,7 @@ from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import MorphseqError, PermanentError
 from morphseq_dagster.morphseq.discovery import discover
 from morphseq_dagster.morphseq.paths import raw_folder
-from morphseq_dagster.testing.experiments import (
+from tests.support.experiments import (
     FRAMES_EXPERIMENT,
     STEPS,
     make_small_frames,

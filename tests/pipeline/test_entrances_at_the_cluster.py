@@ -19,7 +19,7 @@ from morphseq_dagster.cluster.attempt_folder import Attempt, JobRoot
 from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.partitions import BULK_JOB
 from morphseq_dagster.settings.machine import PlacesSettings
-from morphseq_dagster.testing.experiments import (
+from tests.support.experiments import (
     FRAMES_EXPERIMENT,
     REGISTRY_NAME,
     STEPS,
@@ -28,8 +28,8 @@ from morphseq_dagster.testing.experiments import (
     read_artifacts,
     run_experiment,
 )
-from morphseq_dagster.testing.installation import Installation, shipped_settings
-from morphseq_dagster.testing.slurm_cluster import LocalCluster
+from tests.support.installation import Installation, shipped_settings
+from tests.support.slurm_cluster import LocalCluster
 
 pytestmark = pytest.mark.slurm
 PROJECT = Path(__file__).resolve().parents[2]

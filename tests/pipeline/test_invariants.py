@@ -15,7 +15,7 @@ import pytest
 from morphseq_dagster.engine.executors.local import make_executor
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.morphseq.paths import raw_folder
-from morphseq_dagster.testing.experiments import (
+from tests.support.experiments import (
     FRAMES_EXPERIMENT,
     FRAMES_WELLS,
     KEYENCE_EXPERIMENT,

@@ -20,7 +20,7 @@ from morphseq_dagster.sensors.jobs import SENSOR
 from morphseq_dagster.settings.machine import MachineSettings, PlacesSettings
 from morphseq_dagster.settings.slurm import SlurmSettings
 from morphseq_dagster.testing.chain import TOY, open_toy, write_words
-from morphseq_dagster.testing.slurm_cluster import LocalCluster
+from tests.support.slurm_cluster import LocalCluster
 
 EXP = "20240418"
 GONE = 2**22 + 1  # above the largest number of a process

@@ -16,8 +16,8 @@ from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 from morphseq_dagster.partitions import BULK_JOB, bulk_config, register_keys
 from morphseq_dagster.sensors.staleness import LAUNCH, STALE_TAG
 from morphseq_dagster.settings.machine import MachineSettings, PlacesSettings
-from morphseq_dagster.testing.experiments import open_data_root
-from morphseq_dagster.testing.fabricated import fabricate_experiment, name_experiments
+from tests.support.experiments import open_data_root
+from tests.support.fabricated import fabricate_experiment, name_experiments
 
 FIRST = "gdino_detections"
 STALE = tuple(spec.name for spec in MORPHSEQ.steps if spec.name in MORPHSEQ.descendants({FIRST}))

@@ -25,9 +25,9 @@ from morphseq_dagster.cluster.poller import Poller, Watch
 from morphseq_dagster.cluster.transports.local import LocalTransport
 from morphseq_dagster.settings.job_values import Resources
 from morphseq_dagster.testing.sequel import SEQUEL, key_of
-from morphseq_dagster.testing.slurm_bench import Bench, wait_for
-from morphseq_dagster.testing.slurm_cluster import QUICK, UNHURRIED, LocalCluster
-from morphseq_dagster.testing.slurm_faults import Interrupted
+from tests.support.slurm_bench import Bench, wait_for
+from tests.support.slurm_cluster import QUICK, UNHURRIED, LocalCluster
+from tests.support.slurm_faults import Interrupted
 
 SMALL = Resources(memory="32M", time="5")
 
@@ -39,9 +39,9 @@ from morphseq_dagster.settings.job_values import Resources
 from morphseq_dagster.cluster.transports.local import LocalTransport
 from morphseq_dagster.cluster.pilot.job import Member, submit_pack
 from morphseq_dagster.testing.sequel import SEQUEL, key_of
-from morphseq_dagster.testing.slurm_bench import Bench
-from morphseq_dagster.testing.slurm_cluster import LocalCluster
-from morphseq_dagster.testing.slurm_faults import Interrupted
+from tests.support.slurm_bench import Bench
+from tests.support.slurm_cluster import LocalCluster
+from tests.support.slurm_faults import Interrupted
 root, cluster = Path(sys.argv[1]), LocalCluster(Path("/"))
 die = lambda: os.kill(os.getpid(), signal.SIGKILL)
 doomed = Interrupted(LocalTransport(), "sbatch", die, when=sys.argv[2])

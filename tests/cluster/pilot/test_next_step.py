@@ -20,10 +20,10 @@ from morphseq_dagster.engine.storage.step_locks import hold_lock
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 from morphseq_dagster.testing.relay import RELAY_PIPELINE
-from morphseq_dagster.testing.relay_campaigns import add_experiments, attempts_of, start_child, write_recipe
-from morphseq_dagster.testing.slurm_bench import touching, wait_for
-from morphseq_dagster.testing.slurm_cluster import LocalCluster
 from tests.cluster.pilot.test_sharing import facts_of, make_place, submissions, walk
+from tests.support.relay_campaigns import add_experiments, attempts_of, start_child, write_recipe
+from tests.support.slurm_bench import touching, wait_for
+from tests.support.slurm_cluster import LocalCluster
 
 STEPS = ("first", "second", "third")
 ROOMY = {"resources": {"memory": "200M", "time": 5}}

@@ -20,7 +20,7 @@ from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.settings.job_values import Resources
 from morphseq_dagster.settings.slurm import SlurmSettings
 from morphseq_dagster.testing.relay import RELAY, RELAY_PIPELINE
-from morphseq_dagster.testing.relay_campaigns import (
+from tests.support.relay_campaigns import (
     add_experiments,
     attempts_of,
     claims_of,
@@ -30,8 +30,8 @@ from morphseq_dagster.testing.relay_campaigns import (
     slow_down,
     start_child,
 )
-from morphseq_dagster.testing.slurm_bench import touching, wait_for
-from morphseq_dagster.testing.slurm_cluster import LocalCluster
+from tests.support.slurm_bench import touching, wait_for
+from tests.support.slurm_cluster import LocalCluster
 
 TIMES = {"environment": "any", "grace_s": 3, "lost_s": 10, "settle_s": 3}
 

@@ -24,8 +24,8 @@ from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.settings.slurm import SlurmSettings
 from morphseq_dagster.testing.chain import TOY, open_toy, write_words
-from morphseq_dagster.testing.installation import parking_settings
-from morphseq_dagster.testing.slurm_gate import Gate
+from tests.support.installation import parking_settings
+from tests.support.slurm_gate import Gate
 
 GONE = 2**22 + 1  # above the largest number of a process
 

@@ -19,8 +19,8 @@ from morphseq_dagster.engine.locked_step import finish, lock_step
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.testing.chain import TOY, write_words
-from morphseq_dagster.testing.slurm_cluster import LocalCluster
 from morphseq_dagster.testing.toy import TOY_PIPELINE
+from tests.support.slurm_cluster import LocalCluster
 
 EXPERIMENT = "20240418"
 SPEC = TOY_PIPELINE.spec("letters")

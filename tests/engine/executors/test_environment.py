@@ -35,7 +35,7 @@ from morphseq_dagster.engine.storage.records import Record, encode, read_failure
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import MorphseqError, PermanentError
 from morphseq_dagster.testing.chain import TOY
-from morphseq_dagster.testing.slurm_cluster import LocalCluster
+from tests.support.slurm_cluster import LocalCluster
 
 EXPERIMENT = "20240418"
 NUMPY = metadata.version("numpy")

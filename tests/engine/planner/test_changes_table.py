@@ -26,9 +26,9 @@ from morphseq_dagster.engine.storage.records import encode, read_record
 from morphseq_dagster.morphseq.paths import area_reference, curation, perturbation_key, raw_folder, stage_reference
 from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 from morphseq_dagster.morphseq.steps import gdino_detections
-from morphseq_dagster.testing.change_scene import EXPERIMENT, Scene, own, run_step
-from morphseq_dagster.testing.changes import ALL_STEPS, CHANGES, COHORT_STEP, Change, draw_table
-from morphseq_dagster.testing.experiments import (
+from tests.support.change_scene import EXPERIMENT, Scene, own, run_step
+from tests.support.changes import ALL_STEPS, CHANGES, COHORT_STEP, Change, draw_table
+from tests.support.experiments import (
     FRAMES_WELLS,
     edit_workbook,
     make_small_frames,

@@ -18,7 +18,7 @@ from morphseq_dagster.engine.storage.hashing import hash_bytes
 from morphseq_dagster.engine.storage.records import InputRead, OutputState, Record, encode, read_record
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.morphseq.pipeline import MORPHSEQ
-from morphseq_dagster.testing.fabricated import name_experiments
+from tests.support.fabricated import name_experiments
 
 MEMBER, JOINED = "embryo_latents_final", "cohort_final"
 

@@ -17,7 +17,7 @@ from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import ContractError, MorphseqError, PermanentError, TransientError
 from morphseq_dagster.morphseq.paths import raw_folder
 from morphseq_dagster.testing.chain import open_toy, run_chain, write_words
-from morphseq_dagster.testing.experiments import (
+from tests.support.experiments import (
     FRAMES_EXPERIMENT,
     ChainRun,
     make_small_frames,

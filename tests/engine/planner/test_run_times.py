@@ -16,7 +16,7 @@ from morphseq_dagster.engine.planner.run_times import SAMPLE, RunTimes
 from morphseq_dagster.engine.storage.records import WellState, encode, read_record
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.morphseq.pipeline import MORPHSEQ
-from morphseq_dagster.testing.fabricated import fabricate_experiment, fabricate_inputs
+from tests.support.fabricated import fabricate_experiment, fabricate_inputs
 
 NEW = "20240601"
 Took = Callable[..., None]

@@ -42,11 +42,11 @@ from morphseq_dagster.engine.storage.step_locks import hold_lock
 from morphseq_dagster.engine.storage.sweep import sweep
 from morphseq_dagster.errors import MorphseqError, PermanentError
 from morphseq_dagster.testing.chain import run_chain, write_words
-from morphseq_dagster.testing.clock import JumpingClock
-from morphseq_dagster.testing.diamond import weights_file
-from morphseq_dagster.testing.diamond_root import DiamondRoot, die_at, leave_claim
-from morphseq_dagster.testing.faults import FAULTS
-from morphseq_dagster.testing.ledger import INPUTS, ORDER, Lab, Ledger, Made
+from tests.support.clock import JumpingClock
+from tests.support.diamond import weights_file
+from tests.support.diamond_root import DiamondRoot, die_at, leave_claim
+from tests.support.faults import FAULTS
+from tests.support.ledger import INPUTS, ORDER, Lab, Ledger, Made
 
 WORDS = st.dictionaries(
     # Words of one length, so that what follows may come out equal.

@@ -26,9 +26,9 @@ from morphseq_dagster.engine.planner.plan import plan_experiments
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.partitions import register_keys
 from morphseq_dagster.settings.machine import load_settings
-from morphseq_dagster.testing import diamond
 from morphseq_dagster.testing.chain import run_chain, write_words
-from morphseq_dagster.testing.ledger import INPUTS, ORDER, Lab, Ledger
+from tests.support import diamond
+from tests.support.ledger import INPUTS, ORDER, Lab, Ledger
 
 WORDS = st.dictionaries(
     st.sampled_from(["A01", "B01"]), st.sampled_from(["fish", "roes", "egg"]), min_size=1, max_size=2

@@ -17,7 +17,7 @@ from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.morphseq.paths import raw_folder
 from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 from morphseq_dagster.testing.chain import open_toy, run_chain, write_words
-from morphseq_dagster.testing.fabricated import fabricate_cohort, fabricate_experiment
+from tests.support.fabricated import fabricate_cohort, fabricate_experiment
 
 A, B = "20240418", "20240419"
 

@@ -13,7 +13,7 @@ from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.morphseq.contracts.embryo_latents_final import CONTRACT
 from morphseq_dagster.morphseq.contracts.qc_staged import CONTRACT as STAGED
 from morphseq_dagster.morphseq.paths import curation, raw_folder
-from morphseq_dagster.testing.experiments import FRAMES_EXPERIMENT, open_data_root, run_experiment
+from tests.support.experiments import FRAMES_EXPERIMENT, open_data_root, run_experiment
 
 
 def read_final(workspace: Workspace) -> pd.DataFrame:

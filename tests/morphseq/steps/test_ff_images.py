@@ -18,7 +18,7 @@ from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.imaging.pictures import read_grey
 from morphseq_dagster.morphseq.contracts.ff_images import FfImages
 from morphseq_dagster.morphseq.paths import raw_folder
-from morphseq_dagster.testing.experiments import (
+from tests.support.experiments import (
     KEYENCE_EXPERIMENT,
     ChainRun,
     make_tiny_keyence,

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from morphseq_dagster.morphseq.contracts.detections import DetectionDocument
 from morphseq_dagster.testing.documents import lay_frames
-from morphseq_dagster.testing.experiments import FRAMES_EXPERIMENT, open_data_root
 from morphseq_dagster.testing.step_bench import StepBench, read_document
+from tests.support.experiments import FRAMES_EXPERIMENT, open_data_root
 
 EXPERIMENT = "20250529_ctrl"
 

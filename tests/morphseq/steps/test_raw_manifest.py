@@ -16,7 +16,7 @@ from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.morphseq.contracts.raw_manifest import RawFile, RawManifest
 from morphseq_dagster.morphseq.paths import raw_folder
-from morphseq_dagster.testing.experiments import (
+from tests.support.experiments import (
     KEYENCE_EXPERIMENT,
     ChainRun,
     change_pixel,

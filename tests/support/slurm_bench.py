@@ -21,7 +21,7 @@ from morphseq_dagster.cluster.poller import Poller
 from morphseq_dagster.cluster.transports.protocol import Transport
 from morphseq_dagster.settings.job_values import Resources
 from morphseq_dagster.settings.slurm import SlurmSettings
-from morphseq_dagster.testing.slurm_cluster import LocalCluster
+from tests.support.slurm_cluster import LocalCluster
 
 
 @dataclass

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from morphseq_dagster.settings.slurm import SlurmSettings
-from morphseq_dagster.testing.slurm_cluster import LocalCluster
+from tests.support.slurm_cluster import LocalCluster
 
 _SQUEUE = """#!/bin/sh
 here=$(dirname "$0")

@@ -17,7 +17,7 @@ from morphseq_dagster.engine.pipeline import Pipeline
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.morphseq.paths import raw_folder
 from morphseq_dagster.morphseq.pipeline import MORPHSEQ
-from morphseq_dagster.testing.experiments import FRAMES_EXPERIMENT
+from tests.support.experiments import FRAMES_EXPERIMENT
 
 EXPERIMENT: Final = FRAMES_EXPERIMENT
 

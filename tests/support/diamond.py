@@ -21,7 +21,7 @@ from morphseq_dagster.engine.tables.document import DocumentPart
 from morphseq_dagster.engine.tables.image_set import FileEntry, ImageSetManifest
 from morphseq_dagster.testing.toy import LENGTHS, TOY_PIPELINE
 
-DIAMOND: Final = "morphseq_dagster.testing.diamond:DIAMOND_PIPELINE"
+DIAMOND: Final = "tests.support.diamond:DIAMOND_PIPELINE"
 """Name of the pipeline as runner and settings want it."""
 _ARTIFACTS: Final = (
     *TOY_PIPELINE.artifacts,
@@ -38,7 +38,7 @@ _ARTIFACTS: Final = (
         "document",
         "tables/sentence_{exp}.json",
         "What came by both ways.",
-        contract="morphseq_dagster.testing.diamond:Sentence",
+        contract="tests.support.diamond:Sentence",
     ),
 )
 
@@ -99,7 +99,7 @@ def run_sentence(context: StepContext) -> StepResult:
 
 
 _NAMES: Final = ("forward.txt", "backward.txt")
-_HERE: Final = "morphseq_dagster.testing.diamond"
+_HERE: Final = "tests.support.diamond"
 _LETTERS, _LENGTHS, _SUMMARY = TOY_PIPELINE.steps
 DIAMOND_PIPELINE: Final = Pipeline(
     name="diamond",

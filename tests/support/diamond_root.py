@@ -20,10 +20,10 @@ from morphseq_dagster.engine.planner.rules import ExperimentPlan, plan_experimen
 from morphseq_dagster.engine.planner.scans import Scans
 from morphseq_dagster.engine.storage.atomic_io import host_name
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.testing.clock import JumpingClock
-from morphseq_dagster.testing.diamond import DIAMOND_PIPELINE, Sentence
-from morphseq_dagster.testing.ledger import Lab
 from morphseq_dagster.testing.toy import LENGTHS, Summary
+from tests.support.clock import JumpingClock
+from tests.support.diamond import DIAMOND_PIPELINE, Sentence
+from tests.support.ledger import Lab
 
 _DEAD_PROCESS: Final = 2**22 + 1
 """Above the largest number that Linux gives."""

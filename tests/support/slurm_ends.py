@@ -14,7 +14,7 @@ from morphseq_dagster.cluster.job import JobSpec
 from morphseq_dagster.cluster.job_handle import AlreadyDone, JobHandle
 from morphseq_dagster.cluster.outcome import JobOutcome
 from morphseq_dagster.settings.job_values import Resources
-from morphseq_dagster.testing.slurm_bench import Bench, wait_for
+from tests.support.slurm_bench import Bench, wait_for
 
 _MINUTE: Final = Resources(memory="64M", time="1")
 _HOG: Final = "exec python3 -c 'import time; x = bytearray(300 * 2**20); time.sleep(60)'"

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+import morphseq_dagster
 from morphseq_dagster.cluster.attempt_folder import Attempt, JobRoot
 from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.settings.machine import PlacesSettings
@@ -29,7 +30,7 @@ from morphseq_dagster.testing.chain import TOY, write_words
 _T = TypeVar("_T")
 _NOTHING: Mapping[str, Any] = {}
 _ENDS = ("SUCCESS", "FAILURE", "CANCELED")
-_TEMPLATE = Path(__file__).resolve().parents[1] / "templates" / "dagster.yaml"
+_TEMPLATE = Path(morphseq_dagster.__file__).resolve().parent / "templates" / "dagster.yaml"
 _CODE = """
 from morphseq_dagster.build import build_definitions
 from morphseq_dagster.settings.machine import load_settings

@@ -28,7 +28,7 @@ from morphseq_dagster.cluster.errors import UnreachableError
 from morphseq_dagster.cluster.job import JobSpec
 from morphseq_dagster.cluster.transports.protocol import Answer, Transport
 from morphseq_dagster.settings.slurm import SlurmSettings
-from morphseq_dagster.testing.slurm_cluster import QUICK, LocalCluster
+from tests.support.slurm_cluster import QUICK, LocalCluster
 
 _STEPS: Final = frozenset(("os.mkdir", "os.rename", "os.symlink", "os.remove", "subprocess.Popen"))
 """What a client does to the world, as the interpreter's audit names it; making a file comes to these."""
