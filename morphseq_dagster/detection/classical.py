@@ -88,8 +88,6 @@ class ClassicalDetector:
     """Detector without a learned model; see the module docstring."""
 
     settings: ClassicalDetectorSettings = field(default_factory=ClassicalDetectorSettings)
-    name: str = "classical"
-    version: int = 1
 
     def prepare(self, image: NDArray[np.uint8], *, um_per_px: float | None) -> WorkPicture:
         """Work picture of a frame under this detector's settings."""
@@ -164,4 +162,4 @@ class ClassicalDetector:
 
     def identity(self) -> BackendIdentity:
         """Name and version; there are no weights."""
-        return BackendIdentity(self.name, self.version, None)
+        return BackendIdentity("classical", 1, None)

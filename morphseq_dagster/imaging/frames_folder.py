@@ -26,7 +26,6 @@ from morphseq_dagster.imaging.picture_bytes import peek_header, read_file_bytes
 from morphseq_dagster.imaging.pictures import decode_grey
 from morphseq_dagster.imaging.sources import (
     FocusedFrame,
-    Microscope,
     Polarity,
     RawFrame,
     RawProblem,
@@ -59,11 +58,6 @@ class FramesFolderSource:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-
-    @property
-    def microscope(self) -> Microscope:
-        """Kind of source."""
-        return "Frames"
 
     @property
     def polarity(self) -> Polarity:
@@ -103,7 +97,7 @@ class FramesFolderSource:
                 remedy=f"list the pictures in {TABLE_NAME}: {','.join(REQUIRED_COLUMNS)}",
             )
         frames = sorted((row.frame for row in rows), key=lambda f: (f.well, f.channel, f.time_int))
-        return RawScan("Frames", tuple(frames), tuple(problems))
+        return RawScan(tuple(frames), tuple(problems))
 
     def full_focus(
         self, frame: RawFrame, *, settings: FocusSettings, plate_steps: Sequence[TileStep | None] = ()

@@ -25,7 +25,6 @@ from morphseq_dagster.imaging.pictures import GreyPicture, GreyPixels, decode_gr
 from morphseq_dagster.imaging.sources import (
     NO_PLANE,
     FocusedFrame,
-    Microscope,
     Polarity,
     RawFrame,
     RawScan,
@@ -56,11 +55,6 @@ class KeyenceSource:
     def __init__(self, folder: Path, *, settings: FocusSettings) -> None:
         self._folder = folder
         self._settings = settings
-
-    @property
-    def microscope(self) -> Microscope:
-        """Kind of source."""
-        return "Keyence"
 
     @property
     def polarity(self) -> Polarity:

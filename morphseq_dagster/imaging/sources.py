@@ -88,15 +88,12 @@ class RawScan:
 
     Attributes
     ----------
-    microscope
-        Kind of source.
     frames
         Usable frames, sorted by well, channel and time_int.
     problems
         What is not usable, in the order met; a frame named here is not among `frames`.
     """
 
-    microscope: Microscope
     frames: tuple[RawFrame, ...]
     problems: tuple[RawProblem, ...]
 
@@ -155,11 +152,6 @@ class FocusedFrame:
 
 class RawSource(Protocol):
     """Reader of one experiment's raw folder."""
-
-    @property
-    def microscope(self) -> Microscope:
-        """Kind of source."""
-        ...
 
     @property
     def polarity(self) -> Polarity:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.imaging.parameters import FocusSettings
-from morphseq_dagster.imaging.sources import FocusedFrame, Microscope, Polarity, RawFrame, RawScan
+from morphseq_dagster.imaging.sources import FocusedFrame, Polarity, RawFrame, RawScan
 from morphseq_dagster.imaging.stitching import TileStep
 
 
@@ -25,11 +25,6 @@ class Yx1Source:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-
-    @property
-    def microscope(self) -> Microscope:
-        """Kind of source."""
-        return "YX1"
 
     @property
     def polarity(self) -> Polarity:

@@ -67,11 +67,6 @@ class DctEmbedder:
         self._rows, self._cols = lowest_frequencies(latent_dim, shape=SNIP_SHAPE)
 
     @property
-    def name(self) -> str:
-        """Model name, `dct_100` by default."""
-        return f"dct_{self._dim}"
-
-    @property
     def latent_dim(self) -> int:
         """Number of coefficients."""
         return self._dim
@@ -104,7 +99,7 @@ class DctEmbedder:
             raise PermanentError(
                 expected=f"snips of shape (N, {SNIP_SHAPE[0]}, {SNIP_SHAPE[1]}) and dtype uint8",
                 found=f"shape {snips.shape}, dtype {snips.dtype}",
-                where=f"embedder {self.name}",
+                where=f"embedder dct_{self._dim}",
                 remedy="make snips with the default rows and cols, or choose an embedder for this size",
             )
         out = np.empty((snips.shape[0], self._dim), dtype=np.float32)
@@ -115,10 +110,5 @@ class DctEmbedder:
         return out
 
     def identity(self) -> EmbedderIdentity:
-        """Name, version and shape; there are no weights."""
-        return EmbedderIdentity(
-            name=self.name,
-            version="1",
-            latent_dim=self._dim,
-            weights_sha256=None,
-        )
+        """Name and version; there are no weights."""
+        return EmbedderIdentity(name=f"dct_{self._dim}", version="1", weights_sha256=None)

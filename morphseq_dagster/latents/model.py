@@ -5,7 +5,7 @@ Holds the interface and the identity. Does not hold a model (`dct`) nor the choi
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,6 @@ class EmbedderIdentity(BaseModel):
         Model name, under which its outputs are filed.
     version
         Version of the algorithm; raised when numbers change.
-    latent_dim
-        Length of a vector.
     weights_sha256
         Hash of the weights file; None for a model without weights.
     """
@@ -31,18 +29,11 @@ class EmbedderIdentity(BaseModel):
 
     name: str
     version: str
-    latent_dim: int
     weights_sha256: str | None
 
 
-@runtime_checkable
 class Embedder(Protocol):
     """A model that turns snips into vectors."""
-
-    @property
-    def name(self) -> str:
-        """Model name."""
-        ...
 
     @property
     def latent_dim(self) -> int:

@@ -37,8 +37,6 @@ class ClassicalSegmenter:
     """Segmenter without a learned model; see the module docstring."""
 
     settings: ClassicalSegmenterSettings = field(default_factory=ClassicalSegmenterSettings)
-    name: str = "classical"
-    version: int = 1
 
     @property
     def detector(self) -> ClassicalDetector:
@@ -124,7 +122,7 @@ class ClassicalSegmenter:
 
     def identity(self) -> BackendIdentity:
         """Name and version; there are no weights."""
-        return BackendIdentity(self.name, self.version, None)
+        return BackendIdentity("classical", 1, None)
 
 
 def scale_box(box: Box, shape: tuple[int, int]) -> Box:

@@ -9,7 +9,7 @@ from morphseq_dagster.morphseq.recipes import LatentsRecipe
 
 
 def test_default_is_the_weight_free_model_under_its_own_name() -> None:
-    assert load_embedder(LatentsRecipe().model).name == "dct_100"
+    assert load_embedder(LatentsRecipe().model).identity().name == "dct_100"
 
 
 def test_the_labs_model_without_weights_is_an_error_with_a_remedy() -> None:
