@@ -5,14 +5,15 @@ Holds the interface and the identity. Does not hold a model (`dct`) nor the choi
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 
-class EmbedderIdentity(BaseModel):
+@dataclass(frozen=True)
+class EmbedderIdentity:
     """What made a set of latents; equal identities and equal snips give equal numbers.
 
     Attributes
@@ -24,8 +25,6 @@ class EmbedderIdentity(BaseModel):
     weights_sha256
         Hash of the weights file; None for a model without weights.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     version: str
