@@ -12,17 +12,14 @@ from pathlib import Path
 
 import cv2
 
+from morphseq_dagster.demo.drawn_well import DrawnWell
 from morphseq_dagster.demo.levels import LEVELS, Difficulty
 from morphseq_dagster.demo.microscope import expose, sharp_scene
-from morphseq_dagster.demo.optics import render_embryo
 from morphseq_dagster.demo.plan import FRAMES_PLATE, FramesPlan
 from morphseq_dagster.demo.publish import find_places, publish_plate
 from morphseq_dagster.demo.randomness import open_stream
-from morphseq_dagster.demo.record import fill_workbook, record_frame, record_well
-from morphseq_dagster.demo.scene import draw_background
-from morphseq_dagster.demo.story import WELL_SECONDS, tell_story
 from morphseq_dagster.demo.truth import PlateTruth, write_truth
-from morphseq_dagster.demo.workbook import make_workbook
+from morphseq_dagster.demo.workbook import fill_workbook, make_workbook
 from morphseq_dagster.identifiers import check_experiment
 
 COLUMNS = ("well", "time_int", "time_s", "path", "um_per_px")
@@ -60,59 +57,22 @@ def make_frames_plate(
     places = find_places(data_root, source="Frames", experiment=experiment, truth_folder=truth_folder)
     book = make_workbook(fill_workbook(plan.wells))
     margin = 0.03 * min(plan.shape_px)
+    field = (margin, margin, plan.shape_px[0] - margin, plan.shape_px[1] - margin)
     total = len(plan.wells) * plan.times
     table: list[tuple[str | int | float, ...]] = []
     wells = []
     with publish_plate(places, experiment=experiment, workbook=book) as part:
         for order, well in enumerate(plan.wells):
-            times_s = tuple(round(k * plan.time_step_s + order * WELL_SECONDS, 1) for k in range(plan.times))
-            story = tell_story(
-                seed,
-                well=well,
-                times_s=times_s,
-                death_index=plan.death_index,
-                planes=1,
-                um_per_px=plan.um_per_px,
-                field=(margin, margin, plan.shape_px[0] - margin, plan.shape_px[1] - margin),
-            )
-            light = draw_background(
-                seed,
-                name=well.well,
-                shape=plan.shape_px,
-                um_per_px=plan.um_per_px,
-                level=level,
-                keep_clear=None if story is None else story.keep_clear,
-                edge=plan.edge_every > 0 and order % plan.edge_every == 0,
+            drawn = DrawnWell(
+                plan, order=order, turn=order, planes=1, shape=plan.shape_px, field=field, level=level, seed=seed
             )
             frames = []
-            for index, time_s in enumerate(times_s):
+            for index, time_s in enumerate(drawn.times_s):
                 time_int = plan.first_time_int + index
-                picture = None
-                if story is not None:
-                    picture = render_embryo(
-                        story.design,
-                        pose=story.poses[index],
-                        chorion=story.chorion,
-                        look=level.look,
-                        um_per_px=plan.um_per_px,
-                        scene_shape=plan.shape_px,
-                    )
-                frame = record_frame(
-                    part.truth,
-                    well=well.well,
-                    story=story,
-                    index=index,
-                    time_int=time_int,
-                    time_s=time_s,
-                    picture=picture,
-                    scene_shape=plan.shape_px,
-                    places=((0, 0),),
-                    tile_shape=plan.shape_px,
-                    planes=1,
-                )
-                frames.append(frame)
+                picture = drawn.render(index)
+                frames.append(drawn.record_frame(part.truth, index=index, picture=picture))
                 pixels = expose(
-                    sharp_scene(light, picture=picture),
+                    sharp_scene(drawn.light, picture=picture),
                     shading=None,
                     noise_sd=level.noise_sd,
                     random=open_stream(seed, name=f"{well.well}/{time_int}/noise"),
@@ -123,7 +83,7 @@ def make_frames_plate(
                 table.append((well.well, time_int, time_s, file, plan.um_per_px))
                 if on_progress is not None:
                     on_progress(len(table), total)
-            wells.append(record_well(experiment, well=well, series="", story=story, frames=tuple(frames)))
+            wells.append(drawn.record(experiment, series="", frames=tuple(frames)))
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerows([COLUMNS, *table])

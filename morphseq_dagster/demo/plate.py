@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from morphseq_dagster.demo.levels import LEVELS, Difficulty, Level
+from morphseq_dagster.demo.drawn_well import DrawnWell
+from morphseq_dagster.demo.levels import LEVELS, Difficulty
 from morphseq_dagster.demo.microscope import (
     Image,
     Stage,
@@ -20,15 +21,11 @@ from morphseq_dagster.demo.microscope import (
     take_plane,
     write_keyence_tiff,
 )
-from morphseq_dagster.demo.optics import EmbryoPicture, render_embryo
 from morphseq_dagster.demo.plan import DEMO_PLATE, PlatePlan, WellPlan
 from morphseq_dagster.demo.publish import find_places, publish_plate
 from morphseq_dagster.demo.randomness import open_stream
-from morphseq_dagster.demo.record import fill_workbook, record_frame, record_well
-from morphseq_dagster.demo.scene import draw_background
-from morphseq_dagster.demo.story import WELL_SECONDS, WellStory, tell_story
 from morphseq_dagster.demo.truth import FrameTruth, PlateTruth, write_truth
-from morphseq_dagster.demo.workbook import make_workbook
+from morphseq_dagster.demo.workbook import fill_workbook, make_workbook
 from morphseq_dagster.identifiers import check_experiment
 
 PLANE_SECONDS = 0.3
@@ -83,7 +80,6 @@ def make_plate(
     stage = make_stage(
         tile_shape=plan.tile_shape_px, tiles=plan.tiles, along=1 if horizontal else 0, overlap=plan.overlap
     )
-    level = LEVELS[difficulty]
     places = find_places(data_root, source="Keyence", experiment=experiment, truth_folder=truth_folder)
     book = make_workbook(fill_workbook(plan.wells))
     travelled = _order_wells(plan.wells)
@@ -91,15 +87,18 @@ def make_plate(
     wells = []
     with publish_plate(places, experiment=experiment, workbook=book) as part:
         for order, well in enumerate(plan.wells):
-            camera = _WellCamera(
-                well,
+            turn = travelled.index(well.well)
+            drawn = DrawnWell(
+                plan,
                 order=order,
-                turn=travelled.index(well.well),
-                plan=plan,
-                stage=stage,
-                level=level,
+                turn=turn,
+                planes=plan.planes,
+                shape=stage.scene_shape,
+                field=_inner_field(stage),
+                level=LEVELS[difficulty],
                 seed=seed,
             )
+            camera = _WellCamera(drawn, turn=turn, plan=plan, stage=stage)
             folder = part.raw / camera.series
             folder.mkdir()
             (folder / f"_{well.well}").touch()
@@ -109,9 +108,7 @@ def make_plate(
                 done += 1
                 if on_progress is not None:
                     on_progress(done, total)
-            wells.append(
-                record_well(experiment, well=well, series=camera.series, story=camera.story, frames=tuple(frames))
-            )
+            wells.append(drawn.record(experiment, series=camera.series, frames=tuple(frames)))
         truth = PlateTruth(
             experiment=experiment,
             source="Keyence",
@@ -128,56 +125,36 @@ def make_plate(
 
 
 class _WellCamera:
-    """One well under the microscope: what does not change from frame to frame is drawn once."""
+    """One well under the microscope."""
 
-    def __init__(
-        self, well: WellPlan, *, order: int, turn: int, plan: PlatePlan, stage: Stage, level: Level, seed: int
-    ) -> None:
-        self.well, self.plan, self.stage, self.level, self.seed = well, plan, stage, level, seed
+    def __init__(self, drawn: DrawnWell, *, turn: int, plan: PlatePlan, stage: Stage) -> None:
+        self.drawn, self.plan, self.stage = drawn, plan, stage
         self.series = f"XY{turn + 1:02d}"
-        self.times_s = tuple(round(k * plan.time_step_s + turn * WELL_SECONDS, 1) for k in range(plan.times))
-        self.story: WellStory | None = tell_story(
-            seed,
-            well=well,
-            times_s=self.times_s,
-            death_index=plan.death_index,
-            planes=plan.planes,
-            um_per_px=plan.um_per_px,
-            field=_inner_field(stage),
-        )
-        light = draw_background(
-            seed,
-            name=well.well,
-            shape=stage.scene_shape,
-            um_per_px=plan.um_per_px,
-            level=level,
-            keep_clear=None if self.story is None else self.story.keep_clear,
-            edge=plan.edge_every > 0 and order % plan.edge_every == 0,
-        )
         # The bottom of the well lies one plane below the middle of the stack.
         bottom = float(max((plan.planes - 1) // 2 - 1, 0))
-        self._backgrounds = blur_background(light, planes=plan.planes, sharpest=bottom, level=level)
+        self._backgrounds = blur_background(drawn.light, planes=plan.planes, sharpest=bottom, level=drawn.level)
         self._shadings = [
-            shade_tile(seed, name=f"{well.well}/{tile}", tile_shape=stage.tile_shape, level=level)
+            shade_tile(drawn.seed, name=f"{drawn.well.well}/{tile}", tile_shape=stage.tile_shape, level=drawn.level)
             for tile in range(stage.tiles)
         ]
 
     def image_frame(self, index: int, *, raw: Path, truth: Path) -> FrameTruth:
         """Take all tiles and planes of one time and record what is true about them."""
+        drawn, level = self.drawn, self.drawn.level
         time_int = self.plan.first_time_int + index
-        name = f"{self.well.well}/{time_int}"
-        places = self.stage.place_tiles(self.seed, name=name, level=self.level)
-        picture = self._render(index)
+        name = f"{drawn.well.well}/{time_int}"
+        places = self.stage.place_tiles(drawn.seed, name=name, level=level)
+        picture = drawn.render(index)
         folder = raw / f"T{time_int:04d}"
         folder.mkdir()
-        noise = open_stream(self.seed, name=f"{name}/noise")
+        noise = open_stream(drawn.seed, name=f"{name}/noise")
         for plane in range(self.plan.planes):
-            seen = take_plane(self._backgrounds[plane], picture=picture, plane=float(plane), level=self.level)
+            seen = take_plane(self._backgrounds[plane], picture=picture, plane=float(plane), level=level)
             for tile, place in enumerate(places):
                 pixels = expose(
                     _cut_tile(seen, place=place, tile_shape=self.stage.tile_shape),
                     shading=self._shadings[tile],
-                    noise_sd=self.level.noise_sd,
+                    noise_sd=level.noise_sd,
                     random=noise,
                     bit_depth=self.plan.bit_depth,
                 )
@@ -185,33 +162,9 @@ class _WellCamera:
                     folder / f"embryo__{self.series}_{tile + 1:05d}_Z{plane + 1:03d}_CH1.tif",
                     pixels=pixels,
                     um_per_px=self.plan.um_per_px,
-                    time_s=self.times_s[index] + (tile * self.plan.planes + plane) * PLANE_SECONDS,
+                    time_s=drawn.times_s[index] + (tile * self.plan.planes + plane) * PLANE_SECONDS,
                 )
-        return record_frame(
-            truth,
-            well=self.well.well,
-            story=self.story,
-            index=index,
-            time_int=time_int,
-            time_s=self.times_s[index],
-            picture=picture,
-            scene_shape=self.stage.scene_shape,
-            places=places,
-            tile_shape=self.stage.tile_shape,
-            planes=self.plan.planes,
-        )
-
-    def _render(self, index: int) -> EmbryoPicture | None:
-        if self.story is None:
-            return None
-        return render_embryo(
-            self.story.design,
-            pose=self.story.poses[index],
-            chorion=self.story.chorion,
-            look=self.level.look,
-            um_per_px=self.plan.um_per_px,
-            scene_shape=self.stage.scene_shape,
-        )
+        return drawn.record_frame(truth, index=index, picture=picture, places=places, tile_shape=self.stage.tile_shape)
 
 
 def _cut_tile(seen: Image, *, place: tuple[int, int], tile_shape: tuple[int, int]) -> Image:

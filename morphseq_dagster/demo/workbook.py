@@ -1,6 +1,6 @@
 """The plate workbook of the demo: one 8 x 12 sheet per variable (spec, science 2).
 
-Holds the making of the file's bytes. Does not hold any reading of workbooks, nor what is in the cells (`record`).
+Holds its cells and the making of the file's bytes. Does not hold any reading of workbooks.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import zipfile
 from collections.abc import Mapping
 
 from openpyxl import Workbook
+
+from morphseq_dagster.demo.plan import WellPlan
 
 Cell = str | float | None
 SHEETS = ("medium", "genotype", "chem_perturbation", "start_age_hpf", "embryos_per_well", "temperature", "pair")
@@ -42,6 +44,20 @@ def make_workbook(sheets: Mapping[str, Mapping[str, Cell]]) -> bytes:
     raw = io.BytesIO()
     book.save(raw)
     return _fix_bytes(raw.getvalue())
+
+
+def fill_workbook(wells: tuple[WellPlan, ...]) -> dict[str, dict[str, Cell]]:
+    """Cells of the plate workbook, sheet by sheet; an empty well has its row, with no embryo in it."""
+    sheets: dict[str, dict[str, Cell]] = {name: {} for name in SHEETS}
+    for well in wells:
+        sheets["medium"][well.well] = well.medium
+        sheets["genotype"][well.well] = well.genotype
+        sheets["chem_perturbation"][well.well] = well.chem_perturbation
+        sheets["start_age_hpf"][well.well] = well.start_age_hpf
+        sheets["embryos_per_well"][well.well] = 0 if well.kind == "empty" else 1
+        sheets["temperature"][well.well] = well.temperature
+        sheets["pair"][well.well] = well.pair
+    return sheets
 
 
 def _fix_bytes(data: bytes) -> bytes:

@@ -89,8 +89,6 @@ class ClassicalDetector:
     """Detector without a learned model; see the module docstring."""
 
     settings: ClassicalDetectorSettings = field(default_factory=ClassicalDetectorSettings)
-    name: str = "classical"
-    version: int = 1
 
     def prepare(self, image: NDArray[np.uint8], *, um_per_px: float | None) -> WorkPicture:
         """Work picture of a frame under this detector's settings."""
@@ -165,4 +163,8 @@ class ClassicalDetector:
 
     def identity(self) -> BackendIdentity:
         """Name and version; there are no weights."""
+<<<<<<< HEAD
         return BackendIdentity(name=self.name, version=str(self.version))
+=======
+        return BackendIdentity("classical", 1, None)
+>>>>>>> 9ea95de1b4d4e5726cf5e491623e77ccb29f70cb

@@ -39,16 +39,6 @@ class Detection:
 class Detector(Protocol):
     """Finds embryos in one picture."""
 
-    @property
-    def name(self) -> str:
-        """Name in the registry of backends."""
-        ...
-
-    @property
-    def version(self) -> int:
-        """Counts up when equal input may give another result."""
-        ...
-
     def detect(self, image: NDArray[np.uint8], *, um_per_px: float | None) -> tuple[Detection, ...]:
         """Embryos of one frame, the most confident first.
 

@@ -44,8 +44,6 @@ class WorkPicture:
         Median and median absolute deviation of `gradient` over the lit field: its noise scale.
     lit
         (h, w) bool, the part of the frame that light reaches; False on a dark well edge and just beside it.
-    has_dark_edge
-        Whether a noteworthy part of the frame's border is dark.
     scale_x, scale_y
         Frame pixels per work pixel along columns and rows.
     um_per_px
@@ -60,7 +58,6 @@ class WorkPicture:
     gradient_median: float
     gradient_mad: float
     lit: Mask
-    has_dark_edge: bool
     scale_x: float
     scale_y: float
     um_per_px: float | None
@@ -145,19 +142,12 @@ def estimate_background(
     return np.asarray(cv2.resize(closed, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.float32)
 
 
-def find_lit_field(picture: FloatImage, *, dark_share: float, margin_px: int) -> tuple[Mask, bool]:
+def find_lit_field(picture: FloatImage, *, dark_share: float, margin_px: int) -> Mask:
     """Separate the lit well from a dark wall around it.
 
     A wall shows as pixels at the frame's border much darker than the typical level. The field is the
     convex hull of the largest bright region, drawn in by `margin_px`, because the wall's own shadow is a strong
     edge. Frames without a dark border are lit everywhere.
-
-    Returns
-    -------
-    lit
-        (h, w) bool.
-    has_dark_edge
-        True when a wall was found.
     """
     height, width = picture.shape
     typical = float(np.percentile(picture, 80))
@@ -165,17 +155,17 @@ def find_lit_field(picture: FloatImage, *, dark_share: float, margin_px: int) ->
     border = np.concatenate([bright[0], bright[-1], bright[:, 0], bright[:, -1]])
     everywhere = np.ones((height, width), dtype=np.bool_)
     if float(border.mean()) > 0.9:
-        return everywhere, False
+        return everywhere
     count, labels, stats, _ = cv2.connectedComponentsWithStats(bright, connectivity=4)
     if count < 2:
-        return everywhere, False
+        return everywhere
     largest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
     points = cv2.findNonZero((labels == largest).astype(np.uint8))
     field = np.zeros((height, width), dtype=np.uint8)
     cv2.fillConvexPoly(field, cv2.convexHull(points), 1)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * margin_px + 1, 2 * margin_px + 1))
     eroded = cv2.erode(field, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=1)
-    return eroded.astype(np.bool_), True
+    return eroded.astype(np.bool_)
 
 
 def prepare_work_picture(
@@ -202,7 +192,7 @@ def prepare_work_picture(
         factor = min(1.0, um_per_px / target_um_per_px, 2 * longest_side_px / longest)
     size = (max(8, round(width * factor)), max(8, round(height * factor)))
     work = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32)
-    lit, has_dark_edge = find_lit_field(work, dark_share=dark_share, margin_px=wall_margin_px)
+    lit = find_lit_field(work, dark_share=dark_share, margin_px=wall_margin_px)
     thumbnail_px = 64
     if um_per_px is not None:
         thumbnail_px = max(16, round(longest * um_per_px / THUMBNAIL_UM_PER_PX))
@@ -222,7 +212,6 @@ def prepare_work_picture(
         gradient_median=median,
         gradient_mad=max(mad, 1e-6),
         lit=lit,
-        has_dark_edge=has_dark_edge,
         scale_x=width / size[0],
         scale_y=height / size[1],
         um_per_px=None if um_per_px is None else um_per_px * width / size[0],

@@ -61,11 +61,14 @@ class FramesFolderSource:
         self._folder = folder
 
     @property
+<<<<<<< HEAD
     def microscope(self) -> str:
         """Kind of source."""
         return "Frames"
 
     @property
+=======
+>>>>>>> 9ea95de1b4d4e5726cf5e491623e77ccb29f70cb
     def polarity(self) -> Polarity:
         """Pictures keep the polarity they came with."""
         return "as_acquired"
@@ -103,7 +106,7 @@ class FramesFolderSource:
                 remedy=f"list the pictures in {TABLE_NAME}: {','.join(REQUIRED_COLUMNS)}",
             )
         frames = sorted((row.frame for row in rows), key=lambda f: (f.well, f.channel, f.time_int))
-        return RawScan("Frames", tuple(frames), tuple(problems))
+        return RawScan(tuple(frames), tuple(problems))
 
     def full_focus(
         self, frame: RawFrame, *, settings: FocusSettings, plate_steps: Sequence[TileStep | None] = ()

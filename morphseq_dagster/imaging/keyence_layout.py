@@ -74,7 +74,7 @@ def scan_keyence_folder(folder: Path, *, channel: str | None, tiles_per_well: in
         raise refuse_folder(
             str(folder), expected=_EXPECTED, problems=problems, remedy="copy the whole experiment folder again"
         )
-    return RawScan("Keyence", tuple(sorted(frames, key=lambda f: (f.well, f.time_int))), tuple(problems))
+    return RawScan(tuple(sorted(frames, key=lambda f: (f.well, f.time_int))), tuple(problems))
 
 
 def _subfolders(folder: Path) -> list[Path]:

@@ -86,15 +86,16 @@ class RawScan:
 
     Attributes
     ----------
-    microscope
-        Kind of source.
     frames
         Usable frames, sorted by well, channel and time_int.
     problems
         What is not usable, in the order met; a frame named here is not among `frames`.
     """
 
+<<<<<<< HEAD
     microscope: str
+=======
+>>>>>>> 9ea95de1b4d4e5726cf5e491623e77ccb29f70cb
     frames: tuple[RawFrame, ...]
     problems: tuple[RawProblem, ...]
 
@@ -155,11 +156,14 @@ class RawSource(Protocol):
     """Reader of one experiment's raw folder."""
 
     @property
+<<<<<<< HEAD
     def microscope(self) -> str:
         """Kind of source."""
         ...
 
     @property
+=======
+>>>>>>> 9ea95de1b4d4e5726cf5e491623e77ccb29f70cb
     def polarity(self) -> Polarity:
         """Polarity of the pictures that `full_focus` returns."""
         ...

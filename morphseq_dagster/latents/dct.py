@@ -68,11 +68,6 @@ class DctEmbedder:
         self._rows, self._cols = lowest_frequencies(latent_dim, shape=SNIP_SHAPE)
 
     @property
-    def name(self) -> str:
-        """Model name, `dct_100` by default."""
-        return f"dct_{self._dim}"
-
-    @property
     def latent_dim(self) -> int:
         """Number of coefficients."""
         return self._dim
@@ -105,7 +100,7 @@ class DctEmbedder:
             raise PermanentError(
                 expected=f"snips of shape (N, {SNIP_SHAPE[0]}, {SNIP_SHAPE[1]}) and dtype uint8",
                 found=f"shape {snips.shape}, dtype {snips.dtype}",
-                where=f"embedder {self.name}",
+                where=f"embedder dct_{self._dim}",
                 remedy="make snips with the default rows and cols, or choose an embedder for this size",
             )
         out = np.empty((snips.shape[0], self._dim), dtype=np.float32)
@@ -115,6 +110,7 @@ class DctEmbedder:
             out[i] = spectrum[self._rows, self._cols]
         return out
 
+<<<<<<< HEAD
     def identity(self) -> BackendIdentity:
         """Name and version; there are no weights."""
         return BackendIdentity(name=self.name, version="1")
@@ -124,3 +120,8 @@ def make_dct_100(parameters: Parameters) -> DctEmbedder:
     """Make the default embedder; it has no parameters beside its name."""
     del parameters
     return DctEmbedder(latent_dim=100)
+=======
+    def identity(self) -> EmbedderIdentity:
+        """Name and version; there are no weights."""
+        return EmbedderIdentity(name=f"dct_{self._dim}", version="1", weights_sha256=None)
+>>>>>>> 9ea95de1b4d4e5726cf5e491623e77ccb29f70cb

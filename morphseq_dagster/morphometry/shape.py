@@ -32,13 +32,8 @@ class EmbryoShape:
         Mean column and row (image moments m10/m00, m01/m00), pixel centres at whole numbers.
     length_px, width_px
         Extents (max - min) of the pixel centres along the first and second principal axis (spec 5.2).
-    orientation_rad
-        Angle of the first principal axis against the row axis, counter-clockwise positive towards columns,
-        in (-pi/2, pi/2]; None for a mask without a direction.
     solidity
         Share of the convex hull covered, (0, 1].
-    equivalent_diameter_px
-        Diameter of the disk of equal area.
     um_per_px
         Pixel size used; None = unknown, then every `_um` value is None.
     area_um2, perimeter_um, length_um, width_um, centroid_x_um, centroid_y_um
@@ -53,9 +48,7 @@ class EmbryoShape:
     centroid_y_px: float | None
     length_px: float | None
     width_px: float | None
-    orientation_rad: float | None
     solidity: float | None
-    equivalent_diameter_px: float | None
     um_per_px: float | None
     area_um2: float | None
     perimeter_um: float | None
@@ -111,9 +104,7 @@ def measure_shape(mask: NDArray[np.bool_], *, um_per_px: float | None) -> Embryo
         centroid_y_px=y,
         length_px=length,
         width_px=width,
-        orientation_rad=principal_angle(rows, cols),
         solidity=solidity(crop),
-        equivalent_diameter_px=math.sqrt(4.0 * area / math.pi),
         um_per_px=um_per_px,
         area_um2=None if um_per_px is None else area * um_per_px**2,
         perimeter_um=um(perimeter),
@@ -131,9 +122,7 @@ _MEASURED = (
     "centroid_y_px",
     "length_px",
     "width_px",
-    "orientation_rad",
     "solidity",
-    "equivalent_diameter_px",
     "area_um2",
     "perimeter_um",
     "length_um",
@@ -161,7 +150,7 @@ def check_pixel_size(um_per_px: float | None) -> None:
 
 
 def principal_angle(rows: NDArray[np.int64], cols: NDArray[np.int64]) -> float | None:
-    """Angle of the axis of largest spread against the row axis, radians in (-pi/2, pi/2].
+    """Angle of the axis of largest spread against the row axis, towards columns, radians in (-pi/2, pi/2].
 
     Parameters
     ----------

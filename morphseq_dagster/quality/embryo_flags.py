@@ -28,14 +28,13 @@ class AuxiliaryMasks:
 
     Attributes
     ----------
-    yolk, focus, bubble, dead_tissue
+    yolk, focus, bubble
         `(H, W)` bool at the size of the frame.
     """
 
     yolk: NDArray[np.bool_] | None = None
     focus: NDArray[np.bool_] | None = None
     bubble: NDArray[np.bool_] | None = None
-    dead_tissue: NDArray[np.bool_] | None = None
 
 
 NO_AUXILIARY = AuxiliaryMasks()

@@ -38,8 +38,6 @@ class ClassicalSegmenter:
     """Segmenter without a learned model; see the module docstring."""
 
     settings: ClassicalSegmenterSettings = field(default_factory=ClassicalSegmenterSettings)
-    name: str = "classical"
-    version: int = 1
 
     @property
     def detector(self) -> ClassicalDetector:
@@ -125,7 +123,11 @@ class ClassicalSegmenter:
 
     def identity(self) -> BackendIdentity:
         """Name and version; there are no weights."""
+<<<<<<< HEAD
         return BackendIdentity(name=self.name, version=str(self.version))
+=======
+        return BackendIdentity("classical", 1, None)
+>>>>>>> 9ea95de1b4d4e5726cf5e491623e77ccb29f70cb
 
 
 def scale_box(box: Box, shape: tuple[int, int]) -> Box:

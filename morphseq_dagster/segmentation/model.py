@@ -86,16 +86,6 @@ class WellTracks:
 class Segmenter(Protocol):
     """Outlines and follows the embryos of one well."""
 
-    @property
-    def name(self) -> str:
-        """Name in the registry of backends."""
-        ...
-
-    @property
-    def version(self) -> int:
-        """Counts up when equal input may give another result."""
-        ...
-
     def segment(
         self,
         frames: Sequence[FrameSource],

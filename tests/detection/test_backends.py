@@ -12,7 +12,7 @@ def test_classical_is_loaded_with_its_settings_and_has_no_weights() -> None:
 
     detector = load_detector("classical", settings=settings)
 
-    assert (detector.name, detector.identity().weights_sha256) == ("classical", None)
+    assert (detector.identity().name, detector.identity().weights_sha256) == ("classical", None)
     assert getattr(detector, "settings") == settings  # noqa: B009 - the protocol does not promise settings
 
 

@@ -10,10 +10,11 @@ import pytest
 import tifffile
 from scipy import ndimage
 
-from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.errors import PermanentError, TransientError
+from morphseq_dagster.imaging import keyence
 from morphseq_dagster.imaging.keyence import KeyenceSource
 from morphseq_dagster.imaging.microscopes import open_source
-from morphseq_dagster.imaging.sources import NO_PLANE, FocusSettings
+from morphseq_dagster.imaging.sources import NO_PLANE, FocusSettings, RawFrame
 from morphseq_dagster.imaging.stitching import TileStep
 
 UM_PER_PX = 3.0
@@ -246,3 +247,65 @@ def test_experiment_of_one_nd2_file_says_the_way_round(tmp_path: Path) -> None:
     (tmp_path / "b.ND2").touch()
     with pytest.raises(PermanentError, match=r"a\.nd2, b\.ND2"):
         source.scan()
+
+
+def write_tiles(folder: Path, places: tuple[tuple[int, int], ...]) -> np.ndarray:
+    """A well of one plane, cut from a textured scene at (row, column) places; returns the scene."""
+    texture = ndimage.gaussian_filter(np.random.default_rng(3).standard_normal((330, 330)), 1.5)
+    scene = np.clip(120 + 25 * texture / texture.std(), 0, 255).astype(np.uint8)
+    write(folder / "XY01" / "_A01")
+    for tile, (row, column) in enumerate(places, start=1):
+        pixels = scene[row : row + SHAPE[0], column : column + SHAPE[1]]
+        write(folder / "XY01" / f"embryo__XY01_{tile:05d}_Z001_CH1.tif", keyence_tiff(pixels))
+    return scene
+
+
+def test_tiles_below_each_other_stay_upright(tmp_path: Path) -> None:
+    folder = tmp_path / "20230520_demo"
+    scene = write_tiles(folder, ((10, 10), (93, 12)))
+    source = KeyenceSource(folder, settings=FocusSettings())
+    focused = source.full_focus(source.scan().frames[0], settings=FocusSettings(canvas="mosaic"))
+    assert [(o.row_px, o.column_px) for o in focused.tile_offsets] == [(0, 0), (83, 2)]
+    # Nominal: 84 of 120 rows to the next tile. The mosaic of 203 x 162 px lies in it about the centre.
+    assert focused.pixels.shape == (204, 160)
+    shown, expected = focused.pixels[:203].astype(float), scene[10 : 10 + 203, 11 : 11 + 160]
+    covered = focused.plane_index[:203] != NO_PLANE
+    assert covered.mean() > 0.98
+    assert np.corrcoef(shown[covered], expected[covered])[0, 1] < -0.99
+
+
+def test_single_tile_is_neither_turned_nor_matched(tmp_path: Path) -> None:
+    folder = tmp_path / "20250520_demo"
+    scene = write_tiles(folder, ((10, 10),))
+    source = KeyenceSource(folder, settings=FocusSettings())
+    focused = source.full_focus(source.scan().frames[0], settings=FocusSettings())
+    assert [(o.row_px, o.column_px, o.source) for o in focused.tile_offsets] == [(0, 0, "reference")]
+    assert focused.pixels.shape == SHAPE
+    assert np.corrcoef(focused.pixels.ravel(), scene[10:130, 10:170].ravel())[0, 1] < -0.99
+
+
+def test_nd2_pixels_are_refused_with_the_way_round(tmp_path: Path) -> None:
+    (tmp_path / "a.nd2").touch()
+    source = open_source(tmp_path, microscope="YX1")
+    assert source.polarity == "inverted"
+    with pytest.raises(PermanentError, match=r"frames\.csv"):
+        source.full_focus(RawFrame("A01", 0, 0, (("a.nd2",),), None, None), settings=FocusSettings())
+
+
+def test_file_that_changes_between_the_two_readings_is_a_passing_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "20250520_demo"
+    make_well(folder)
+    source = KeyenceSource(folder, settings=FocusSettings())
+    frame = source.scan().frames[0]
+    read, seen = keyence.read_file_bytes, []
+
+    def read_and_change(path: Path) -> bytes:
+        seen.append(path.name)
+        data = read(path)
+        return data + b"more" if seen.count(path.name) == 2 else data
+
+    monkeypatch.setattr(keyence, "read_file_bytes", read_and_change)
+    with pytest.raises(TransientError, match="other bytes at the second reading"):
+        source.full_focus(frame, settings=FocusSettings())

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
+import os
+import zlib
 from pathlib import Path
 
 import cv2
@@ -164,3 +167,67 @@ def test_any_damage_gives_pixels_or_a_permanent_error(junk: bytes, name: str, at
     except PermanentError:
         return
     assert picture.pixels.ndim == 2
+
+
+def jpeg_with(*segments: bytes) -> bytes:
+    """A whole JPEG with further segments behind its first marker."""
+    return WHOLE["jpeg"][:2] + b"".join(segments) + WHOLE["jpeg"][2:]
+
+
+def test_frame_header_behind_large_segments_is_found(tmp_path: Path) -> None:
+    # An application segment holds at most 65533 bytes; two of them reach beyond the first 64 KiB.
+    segment = b"\xff\xe1\xff\xff" + bytes(65533)
+    path = tmp_path / "a.jpg"
+    path.write_bytes(jpeg_with(segment, segment))
+    assert peek_header(path) == PictureHeader("jpeg", 90, 120, 8, 1)
+
+
+def test_fill_bytes_and_bare_markers_between_segments_are_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(jpeg_with(b"\xff\xff\xff\x01", b"\xff\xd0"))
+    assert peek_header(path) == PictureHeader("jpeg", 90, 120, 8, 1)
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (b"\xff\xd8\xff\xe0\x00\x04ab" + b"x" * 40, "no marker at byte 8"),
+        (b"\xff\xd8\xff\xda\x00\x04ab" + b"x" * 40, "scan without frame header"),
+        (b"\xff\xd8\xff\xe0\xff\xff" + b"x" * 40, "ends inside its header"),
+        (WHOLE["png8"][:25] + b"\x01" + WHOLE["png8"][26:], "unknown colour type 1"),
+        (WHOLE["png8"][:30], "PNG header incomplete"),
+    ],
+)
+def test_damaged_headers_are_named(data: bytes, found: str, tmp_path: Path) -> None:
+    (tmp_path / "a.any").write_bytes(data)
+    for read in (peek_header, read_grey):
+        with pytest.raises(PermanentError, match=found):
+            read(tmp_path / "a.any")
+
+
+def test_animated_png_is_refused() -> None:
+    head = 8 + 25  # magic and IHDR chunk
+    chunk = b"acTL" + bytes(8)
+    animated = (8).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+    with pytest.raises(PermanentError, match="animated"):
+        decode_grey(WHOLE["png8"][:head] + animated + WHOLE["png8"][head:], where="x")
+
+
+@pytest.mark.parametrize(("number", "expected"), [(errno.ESTALE, OSError), (errno.EACCES, PermanentError)])
+def test_failing_server_is_passed_on_and_a_forbidden_file_is_not(
+    number: int, expected: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "open", fail)
+    with pytest.raises(expected, match=os.strerror(number)):
+        peek_header(Path("a.png"))
+
+
+def test_palette_and_bilevel_tiffs_are_refused() -> None:
+    palette = tiff(gradient(), photometric="palette", colormap=np.zeros((3, 256), np.uint16))
+    with pytest.raises(PermanentError, match="palette"):
+        decode_grey(palette, where="x")
+    with pytest.raises(PermanentError, match="1-bit samples"):
+        decode_grey(tiff(gradient() > 100, photometric="minisblack"), where="x")

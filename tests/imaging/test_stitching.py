@@ -147,6 +147,20 @@ def test_plate_steps_are_counted_between_neighbours_whatever_came_before() -> No
     assert estimate_plate_steps(frames) == (TileStep(1, 171), TileStep(3, 170))
 
 
+def test_lamp_that_falls_off_towards_the_corners_of_every_tile_moves_nothing() -> None:
+    places = [(20, 20), (23, 186), (17, 352)]
+    rows, columns = np.mgrid[-1:1:180j, -1:1:240j]
+    lamp = 90 * (1 - (rows**2 + columns**2) / 2)
+    tiles = [
+        np.clip(tile.astype(float) - 90 + lamp, 0, 255).astype(np.uint8)
+        for tile in cut(scene((300, 620), seed=4) + 20, places, (180, 240), noise=3.0)
+    ]
+    prior = nominal_steps((180, 240), count=3, overlap=0.30, orientation="horizontal")
+    found = measure_offsets(tiles, prior=prior, settings=MatchSettings())
+    assert positions(found) == [(0, 0), (3, 166), (-3, 332)]
+    assert [offset.source for offset in found] == ["reference", "measured", "measured"]
+
+
 def test_only_steps_that_nothing_explains_take_the_plates() -> None:
     tiles = cut(scene((300, 620), seed=4), [(20, 20), (22, 190), (24, 360)], (180, 240), noise=3.0)
     tiles[2] = np.full_like(tiles[2], 200)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from morphseq_dagster.errors import PermanentError
@@ -9,7 +11,7 @@ from morphseq_dagster.morphseq.recipes import LatentsRecipe
 
 
 def test_default_is_the_weight_free_model_under_its_own_name() -> None:
-    assert load_embedder(LatentsRecipe().model).name == "dct_100"
+    assert load_embedder(LatentsRecipe().model).identity().name == "dct_100"
 
 
 def test_the_labs_model_without_weights_is_an_error_with_a_remedy() -> None:
@@ -30,7 +32,7 @@ def test_numbers_are_filed_under_the_name_of_what_made_them() -> None:
     for name in (LAB_MODEL, "dct_64"):
         with pytest.raises(PermanentError, match="file them under dct_100"):
             check_output_name(name, identity=identity)
-    posing = identity.model_copy(update={"name": LAB_MODEL})
+    posing = replace(identity, name=LAB_MODEL)
     with pytest.raises(PermanentError, match="with its weights"):
         check_output_name(LAB_MODEL, identity=posing)
-    check_output_name(LAB_MODEL, identity=posing.model_copy(update={"weights_sha256": "0" * 64}))
+    check_output_name(LAB_MODEL, identity=replace(posing, weights_sha256="0" * 64))

@@ -242,3 +242,19 @@ def test_left_and_right_are_not_swapped_in_landscape_or_portrait() -> None:
     mirrored = np.abs(landscape.uncropped.astype(int) - turned.uncropped[:, ::-1].astype(int))
     assert difference.mean() < 0.5
     assert mirrored.mean() > 1.0
+
+
+@pytest.mark.parametrize(("row", "col"), [(212.0, 550.0), (450.0, 80.0), (450.0, 1019.0), (707.0, 550.0)])
+def test_embryo_at_the_border_is_cut_as_from_a_larger_frame(row: float, col: float) -> None:
+    image, mask, _ = _embryo(0, centre=(row, col))
+    rows, cols = np.nonzero(mask)
+    assert min(rows.min(), cols.min(), 899 - rows.max(), 1099 - cols.max()) <= 3
+    common = {"um_per_px": 3.25, "polarity": "bright_background", "background": BACKGROUND, "snip_id": SNIP_ID}
+    made = extract_snip(image, mask=mask, **common)
+    # White is black once the picture is inverted, which is what lies beyond a frame.
+    larger = extract_snip(np.pad(image, 400, constant_values=255), mask=np.pad(mask, 400), **common)
+    assert isinstance(made, Snip)
+    assert isinstance(larger, Snip)
+    np.testing.assert_array_equal(made.mask, larger.mask)
+    np.testing.assert_array_equal(made.uncropped, larger.uncropped)
+    np.testing.assert_array_equal(made.blended, larger.blended)

@@ -36,7 +36,15 @@ def test_other_text_is_named_where_a_number_belongs(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(7, "7"), (7.0, "7"), (7.5, "7.5"), (-2.0, "-2"), (1e14, "100000000000000"), (1e16, "1e+16")]
+    ("value", "text"),
+    [
+        (7, "7"),
+        (7.0, "7"),
+        (7.5, "7.5"),
+        (-2.0, "-2"),
+        (999999999999999.0, "999999999999999"),
+        (1e15, "1000000000000000.0"),
+    ],
 )
 def test_whole_numbers_are_written_without_a_fraction(value: float, text: str) -> None:
     assert as_text(Cell(value, "B2")) == (text, None)

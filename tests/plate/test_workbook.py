@@ -244,3 +244,12 @@ def test_assembled_real_plates_are_complete(shared: Path, tmp_path: Path) -> Non
         used = [row for row in plate.rows if row.genotype is not None]
         assert used
         assert all(row.start_age_hpf is not None and row.temperature is not None for row in used)
+
+
+def test_wrong_and_repeated_row_headings_are_named(tmp_path: Path) -> None:
+    plate = read_plate_workbook(save(tmp_path / "p.xlsx", {"genotype": {"A01": "x"}}, letters="ABCDXFGA"))
+    assert [(p.sheet, p.cell, p.found) for p in plate.problems] == [
+        ("genotype", "A6", "row heading 'X'"),
+        ("genotype", "A9", "row heading A a second time"),
+    ]
+    assert row_of(plate, "A01").genotype is None

@@ -9,7 +9,7 @@ from morphseq_dagster.segmentation.backends import SEGMENTER_NAMES, load_segment
 def test_classical_is_loaded_and_has_no_weights() -> None:
     segmenter = load_segmenter("classical")
 
-    assert (segmenter.name, segmenter.identity().weights_sha256) == ("classical", None)
+    assert (segmenter.identity().name, segmenter.identity().weights_sha256) == ("classical", None)
 
 
 @pytest.mark.parametrize("name", ["sam2", "hf_sam2"])

@@ -1,1 +1,1 @@
-"""What tests share and authors of workflows do not need: clusters, faults, whole installations, scenes, judges of truth."""
+"""What tests share and authors of workflows do not need: clusters, faults, installations, scenes, judges of truth."""
