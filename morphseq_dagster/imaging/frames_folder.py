@@ -61,14 +61,6 @@ class FramesFolderSource:
         self._folder = folder
 
     @property
-<<<<<<< HEAD
-    def microscope(self) -> str:
-        """Kind of source."""
-        return "Frames"
-
-    @property
-=======
->>>>>>> 9ea95de1b4d4e5726cf5e491623e77ccb29f70cb
     def polarity(self) -> Polarity:
         """Pictures keep the polarity they came with."""
         return "as_acquired"

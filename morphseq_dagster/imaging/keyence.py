@@ -57,14 +57,6 @@ class KeyenceSource:
         self._settings = settings
 
     @property
-<<<<<<< HEAD
-    def microscope(self) -> str:
-        """Kind of source."""
-        return "Keyence"
-
-    @property
-=======
->>>>>>> 9ea95de1b4d4e5726cf5e491623e77ccb29f70cb
     def polarity(self) -> Polarity:
         """Keyence pictures are delivered inverted (spec 3.2 step 5)."""
         return "inverted"

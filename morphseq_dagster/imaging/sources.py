@@ -92,10 +92,6 @@ class RawScan:
         What is not usable, in the order met; a frame named here is not among `frames`.
     """
 
-<<<<<<< HEAD
-    microscope: str
-=======
->>>>>>> 9ea95de1b4d4e5726cf5e491623e77ccb29f70cb
     frames: tuple[RawFrame, ...]
     problems: tuple[RawProblem, ...]
 
@@ -156,14 +152,6 @@ class RawSource(Protocol):
     """Reader of one experiment's raw folder."""
 
     @property
-<<<<<<< HEAD
-    def microscope(self) -> str:
-        """Kind of source."""
-        ...
-
-    @property
-=======
->>>>>>> 9ea95de1b4d4e5726cf5e491623e77ccb29f70cb
     def polarity(self) -> Polarity:
         """Polarity of the pictures that `full_focus` returns."""
         ...

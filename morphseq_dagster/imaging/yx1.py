@@ -28,14 +28,6 @@ class Yx1Source:
         self._folder = folder
 
     @property
-<<<<<<< HEAD
-    def microscope(self) -> str:
-        """Kind of source."""
-        return "YX1"
-
-    @property
-=======
->>>>>>> 9ea95de1b4d4e5726cf5e491623e77ccb29f70cb
     def polarity(self) -> Polarity:
         """YX1 pictures are delivered inverted (spec, finding 3)."""
         return "inverted"

@@ -110,18 +110,12 @@ class DctEmbedder:
             out[i] = spectrum[self._rows, self._cols]
         return out
 
-<<<<<<< HEAD
     def identity(self) -> BackendIdentity:
         """Name and version; there are no weights."""
-        return BackendIdentity(name=self.name, version="1")
+        return BackendIdentity(name=f"dct_{self._dim}", version="1")
 
 
 def make_dct_100(parameters: Parameters) -> DctEmbedder:
     """Make the default embedder; it has no parameters beside its name."""
     del parameters
     return DctEmbedder(latent_dim=100)
-=======
-    def identity(self) -> EmbedderIdentity:
-        """Name and version; there are no weights."""
-        return EmbedderIdentity(name=f"dct_{self._dim}", version="1", weights_sha256=None)
->>>>>>> 9ea95de1b4d4e5726cf5e491623e77ccb29f70cb

@@ -123,11 +123,7 @@ class ClassicalSegmenter:
 
     def identity(self) -> BackendIdentity:
         """Name and version; there are no weights."""
-<<<<<<< HEAD
-        return BackendIdentity(name=self.name, version=str(self.version))
-=======
-        return BackendIdentity("classical", 1, None)
->>>>>>> 9ea95de1b4d4e5726cf5e491623e77ccb29f70cb
+        return BackendIdentity(name="classical", version="1")
 
 
 def scale_box(box: Box, shape: tuple[int, int]) -> Box:
