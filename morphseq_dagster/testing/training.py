@@ -1,8 +1,8 @@
 """A second workflow: models are trained under several conditions, and compared.
 
 It shares nothing with MorphSeq but the engine: its keys are conditions such as `cnn|seed=3`, which come from a list
-that a person writes, and it has a data root, artifacts, status columns, a final table and a cohort of its own. Its tests
-show what the engine promises to any workflow; its `PIPELINE` is what a code location of its own is made of
+that a person writes, and it has a data root, artifacts, status columns, a final table and a cohort of its own. Its
+tests show what the engine promises to any workflow; its `PIPELINE` is what a code location of its own is made of
 (`training_definitions.py`).
 """
 
