@@ -111,7 +111,9 @@ def _measure_chain(cluster: LocalCluster, folder: Path) -> Line:
         chain = number % 2 == 1
         place = SlurmExecutor(make_settings(cluster, "local").model_copy(update={"chain": chain}), pipeline=RELAY)
         began = time.perf_counter()
-        with BulkRun(workspace, chains={name: steps}, executor_of=lambda *_, place=place: place, run_id="c") as campaign:
+        with BulkRun(
+            workspace, chains={name: steps}, executor_of=lambda *_, place=place: place, run_id="c"
+        ) as campaign:
             if sum(isinstance(item, StepMade) for item in campaign.items()) != len(steps):
                 raise RuntimeError("a step failed")
         told[chain].append(time.perf_counter() - began)
