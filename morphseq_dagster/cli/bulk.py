@@ -1,4 +1,4 @@
-"""Bulk runs of the command line: many experiments as one run of the job `bulk`, with a line for each thing that happens.
+"""Bulk runs of the command line: many experiments as one run of the job `bulk`, with a line for each event.
 
 Imported when a run goes this way, which `choice.py` decides; what the run does is `cluster/bulk_run.py`.
 """
