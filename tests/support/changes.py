@@ -158,7 +158,7 @@ CHANGES: Final = (
     Change("experiment_added_and_run", "another experiment is run to its end", (COHORT_STEP,)),
     Change("experiment_removed", "another experiment's final table is removed", (COHORT_STEP,)),
     Change("experiment_renamed", "raw folder and workbook get another name", ALL_STEPS, "a new experiment"),
-    Change("dead_claim", "a killed process left its claim", (), "a claim says who works, not what is stale"),
+    Change("dead_claim", "a killed process left its lock", (), "a lock says who works, not what is stale"),
 )
 
 
