@@ -1,4 +1,4 @@
-"""Records of the version before (`records/`, as it wrote them) answer today's requests where the backend read the same."""
+"""Records of the version before (`records/`) answer today's requests where the backend read the same."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from morphseq_dagster.engine.storage.hashing import canonical_json, hash_json
 from morphseq_dagster.engine.storage.records import Record, encode, read_record
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.morphseq.pipeline import MORPHSEQ
-from morphseq_dagster.testing.experiments import FRAMES_EXPERIMENT, open_data_root, run_experiment
+from tests.support.experiments import FRAMES_EXPERIMENT, open_data_root, run_experiment
 
 FOLDER = Path(__file__).parent / "records"
 OLD_DETECTION = {"prompt": "individual embryo", "box_threshold": 0.35, "text_threshold": 0.25}
@@ -35,7 +35,7 @@ def key_of(record: Record, *, recipe: dict[str, Any], version: int) -> str:
     )
 
 
-def as_before(record: Record, **changes: Any) -> Record:
+def as_before(record: Record, **changes: object) -> Record:
     """Record as the version before would have written it under another recipe."""
     recipe = {**record.recipe, **changes}
     key = key_of(record, recipe=recipe, version=record.step_version)
