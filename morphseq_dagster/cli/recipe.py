@@ -56,6 +56,9 @@ def show(
         print(printable(f"{name:<{width}}  {text:<{wide}}  {origin}"))
     if not rows:
         print("no parameters")
+    for name, path in resolved.origins.items():
+        if name.partition(".")[0] in steps and name not in {known for known, _, _ in rows}:
+            print(printable(f"{name} of {path} is not used: another backend is chosen"))
 
 
 def list_parameters(recipe: Recipe, *, step: str) -> Iterator[tuple[str, Any, str]]:
