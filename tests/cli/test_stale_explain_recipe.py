@@ -113,11 +113,13 @@ def test_recipe_show_names_what_is_set_for_a_backend_that_is_not_chosen(
 ) -> None:
     (root / "recipes").mkdir()
     path = root / "recipes" / "default.toml"
-    path.write_text("[gdino_raw.groundingdino]\nprompt = 'egg'\n[gdino_raw.classical]\nrim_mad = 9.0\n")
+    path.write_text("[gdino_raw]\nprompt = 'egg'\n[gdino_raw.classical]\nrim_mad = 9.0\n")
     text = call(capsys, root, "recipe", "show", FIRST, "gdino_raw")[1]
-    assert f"gdino_raw.groundingdino.prompt of {path} is not used: another backend is chosen" in text
+    assert f"gdino_raw.prompt of {path} is not used: it belongs to groundingdino and hf_groundingdino" in text
     assert text.count("not used") == 1
     assert "gdino_raw" not in call(capsys, root, "recipe", "show", FIRST, "snips")[1]
+    path.write_text("[gdino_raw]\nbackend = 'groundingdino'\nprompt = 'egg'\n")
+    assert "not used" not in call(capsys, root, "recipe", "show", FIRST, "gdino_raw")[1]
 
 
 def test_recipe_show_refuses_an_unknown_key_with_the_nearest_right_one(
