@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from morphseq_dagster.backends import BackendSlice
 from morphseq_dagster.engine.contract.recipe import load_recipe
 from morphseq_dagster.morphseq.contracts.qc_staged import CONTRACT as STAGED
 from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 
+ARTIFACTS = {artifact.name: artifact for artifact in MORPHSEQ.artifacts}
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 GENERATORS = {"outputs.md": "scripts/write_outputs_page.py", "recipes.md": "scripts/write_recipes_page.py"}
@@ -65,8 +67,10 @@ def test_recipes_page_names_every_parameter_of_every_step() -> None:
     text = (DOCS / "recipes.md").read_text(encoding="utf-8")
     sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
     for spec in MORPHSEQ.steps:
-        for name in leaves(spec.recipe()):
-            assert f"| `{name}` |" in sections[spec.name]
+        chosen = [{"backend": b.name} for b in spec.recipe.backends] if issubclass(spec.recipe, BackendSlice) else [{}]
+        for values in chosen:
+            for name in leaves(spec.recipe.model_validate(values)):
+                assert f"| `{name}` |" in sections[spec.name]
 
 
 def leaves(model: BaseModel, prefix: str = "") -> list[str]:
@@ -83,6 +87,7 @@ def test_recipe_shown_in_the_documentation_is_accepted(tmp_path: Path) -> None:
     recipe = load_recipe((path,), sections={spec.name: spec.recipe for spec in MORPHSEQ.steps})
     assert recipe.slice("gdino_detections")["confidence_threshold"] == 0.5
     assert recipe.slice("snips")["snip"]["taper_um"] == 20.0
+    assert set(recipe.slice("gdino_raw")) == {"max_failed_share", "backend", "classical"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
