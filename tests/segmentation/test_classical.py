@@ -265,12 +265,14 @@ def test_real_body_is_told_from_chorion_or_the_chorion_is_the_mask(shared: Path)
 
 
 @pytest.mark.parametrize("x", [90, 410])
-def test_body_of_unknown_scale_is_outlined_wherever_it_lies(x: int) -> None:
+def test_box_of_a_body_of_unknown_scale_is_taken_to_be_as_long_as_a_body(x: int) -> None:
     image, (truth,) = draw_bodies((x, 150))
-    # The box measures 130 px along; a body is taken to measure about that in an unknown scale.
     box = Detection(((x - 65) / 500, 122 / 300, (x + 65) / 500, 178 / 300), 0.9, "e")
 
     ((found,),) = SEGMENTER.segment([ArrayFrame(image)], detections=[(box,)], um_per_px=None).frames
 
+    scale = SEGMENTER.settings.body_extent_um / 130
+    ((known,),) = SEGMENTER.segment([ArrayFrame(image)], detections=[(box,)], um_per_px=scale).frames
+    assert found == known
     assert found.mask_target == "body"
     assert measure_mask_iou(found.mask(), truth) > 0.9
