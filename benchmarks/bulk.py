@@ -25,11 +25,12 @@ from morphseq_dagster.cluster.connection import connect
 from morphseq_dagster.cluster.events import StepMade
 from morphseq_dagster.cluster.executor import SlurmExecutor
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.settings import MachineSettings, SlurmSettings
-from morphseq_dagster.testing.relay import RELAY, RELAY_REGISTRY
-from morphseq_dagster.testing.relay_campaigns import add_experiments, attempts_of, count_records, slow_down
-from morphseq_dagster.testing.slurm_bench import wait_for
-from morphseq_dagster.testing.slurm_cluster import LocalCluster, start_cluster
+from morphseq_dagster.settings.machine import MachineSettings
+from morphseq_dagster.settings.slurm import SlurmSettings
+from morphseq_dagster.testing.relay import RELAY, RELAY_PIPELINE
+from tests.support.relay_campaigns import add_experiments, attempts_of, count_records, slow_down
+from tests.support.slurm_bench import wait_for
+from tests.support.slurm_cluster import LocalCluster, start_cluster
 
 MANY, CANCELLED, TAKEN_OVER, TRIES = 200, 50, 20, 5
 _STEP = "first"
@@ -54,14 +55,14 @@ def _measure_one(cluster: LocalCluster, folder: Path) -> Line:
     """One job from claim to verified result, in turn with `sbatch --wait`."""
     workspace, names = make_root(folder, count=TRIES)
     script = _write_bare(folder)
-    place = SlurmExecutor(make_settings(cluster, "local"), registry=RELAY)
+    place = SlurmExecutor(make_settings(cluster, "local"), pipeline=RELAY)
     bare, own = [], []
     for name in names:
         began = time.perf_counter()
         subprocess.run(["sbatch", "--wait", str(script)], check=True, stdout=subprocess.DEVNULL)
         bare.append(time.perf_counter() - began)
         began = time.perf_counter()
-        with BulkRun(workspace, chains={name: (_STEP,)}, place_of=lambda *_: place, run_id="one") as campaign:
+        with BulkRun(workspace, chains={name: (_STEP,)}, executor_of=lambda *_: place, run_id="one") as campaign:
             if not all(isinstance(item, StepMade) for item in campaign.items()):
                 raise RuntimeError("the job failed")
         own.append(time.perf_counter() - began)
@@ -104,13 +105,15 @@ def _measure_packed(folder: Path) -> list[Line]:
 def _measure_chain(cluster: LocalCluster, folder: Path) -> Line:
     """One job for all steps of an experiment, in turn with a job for each."""
     workspace, names = make_root(folder, count=2 * TRIES)
-    steps = tuple(spec.name for spec in workspace.registry.steps)
+    steps = tuple(spec.name for spec in workspace.pipeline.steps)
     told: dict[bool, list[float]] = {False: [], True: []}
     for number, name in enumerate(names):
         chain = number % 2 == 1
-        place = SlurmExecutor(make_settings(cluster, "local").model_copy(update={"chain": chain}), registry=RELAY)
+        place = SlurmExecutor(make_settings(cluster, "local").model_copy(update={"chain": chain}), pipeline=RELAY)
         began = time.perf_counter()
-        with BulkRun(workspace, chains={name: steps}, place_of=lambda *_, place=place: place, run_id="c") as campaign:
+        with BulkRun(
+            workspace, chains={name: steps}, executor_of=lambda *_, place=place: place, run_id="c"
+        ) as campaign:
             if sum(isinstance(item, StepMade) for item in campaign.items()) != len(steps):
                 raise RuntimeError("a step failed")
         told[chain].append(time.perf_counter() - began)
@@ -196,7 +199,7 @@ def make_settings(cluster: LocalCluster, transport: str) -> SlurmSettings:
 
 def make_root(folder: Path, *, count: int, slow_s: float = 0.0) -> tuple[Workspace, list[str]]:
     """Make a data root of so many experiments."""
-    workspace = Workspace(folder / "root", RELAY_REGISTRY)
+    workspace = Workspace(folder / "root", RELAY_PIPELINE)
     names = add_experiments(workspace, count)
     slow_down(workspace, slow_s)
     return workspace, names
@@ -253,7 +256,7 @@ def main(data_root: str, cluster: str, names: str) -> int:
 
     import morphseq_dagster
     from morphseq_dagster.build import build_definitions
-    from morphseq_dagster.partitions import BULK_JOB, bulk_config, register_experiments
+    from morphseq_dagster.partitions import BULK_JOB, bulk_config, register_keys
 
     slurm = SlurmSettings.model_validate_json(cluster)
     values = {"data_root": data_root, "place": "slurm", "places": {"slurm": slurm.model_dump()}}
@@ -263,8 +266,8 @@ def main(data_root: str, cluster: str, names: str) -> int:
     shutil.copyfile(Path(morphseq_dagster.__file__).parent / "templates" / "dagster.yaml", home / "dagster.yaml")
     experiments = names.split(",")
     with dg.DagsterInstance.from_config(str(home)) as instance:
-        register_experiments(instance, experiments)
-        job = build_definitions(settings, registry=RELAY).resolve_job_def(BULK_JOB)
+        register_keys(instance, experiments, pipeline=RELAY_PIPELINE)
+        job = build_definitions(settings, pipeline=RELAY).resolve_job_def(BULK_JOB)
         quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
         began = time.perf_counter()
         result = job.execute_in_process(

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from benchmarks.bulk import command_of, make_root, make_settings
 from benchmarks.measure import Cost, Line, run_program
-from morphseq_dagster.cluster.transports.ssh import SshAddress
-from morphseq_dagster.testing.slurm_cluster import LocalCluster, start_cluster
+from morphseq_dagster.settings.ssh_address import SshAddress
+from tests.support.slurm_cluster import LocalCluster, start_cluster
 
 ROUNDS = {1: 3, 20: 1}
 """How often each number of jobs is measured."""
@@ -56,10 +56,12 @@ from morphseq_dagster.cluster.client import Client
 from morphseq_dagster.cluster.job_handle import Patience
 from morphseq_dagster.cluster.commands import Scheduler
 from morphseq_dagster.cluster.attempt_folder import JobRoot
-from morphseq_dagster.cluster.job import JobSpec, Resources
+from morphseq_dagster.cluster.job import JobSpec
+from morphseq_dagster.settings.job_values import Resources
 from morphseq_dagster.cluster.outcome import Outcome
 from morphseq_dagster.cluster.poller import Poller
-from morphseq_dagster.cluster.transports.ssh import SshAddress, SshTransport
+from morphseq_dagster.cluster.transports.ssh import SshTransport
+from morphseq_dagster.settings.ssh_address import SshAddress
 root, count, host, port, user, key, known = sys.argv[1:]
 transport = SshTransport(SshAddress(host=host, port=int(port), user=user, key=key, known_hosts=known))
 client = Client(Scheduler(transport), root=JobRoot(Path(root) / "jobs"), patience=Patience())

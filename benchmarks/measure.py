@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-MORPHSEQ = ("-c", "import sys; from morphseq_dagster.cli import main; sys.exit(main())")
+CLI = ("-c", "import sys; from morphseq_dagster.cli import main; sys.exit(main())")
 """What the console script `morphseq` does, as arguments of python."""
 BYTE_CODE = Path(tempfile.gettempdir()) / f"morphseq_benchmark_bytecode_{os.getuid()}"
 """Where byte code is kept, since some surroundings forbid to write it beside the sources."""

@@ -1,6 +1,6 @@
 """What parked runs cost, and what it takes to park and resume them: real runs, launched as the web page launches them.
 
-Their jobs lie in a real queue, which lets none begin until all runs are parked. Steps of the relay registry are nothing
+Their jobs lie in a real queue, which lets none begin until all runs are parked. Steps of the relay pipeline are nothing
 but their own start, so that all that is measured is the price of the way.
 """
 
@@ -19,11 +19,11 @@ from benchmarks.measure import Line
 from morphseq_dagster.cluster.suspend.monitor import FRESH_S
 from morphseq_dagster.cluster.suspend.state import RunNotes
 from morphseq_dagster.engine.layout import Layout
-from morphseq_dagster.settings import PlacesSettings
-from morphseq_dagster.testing.installation import Installation, parking_settings
+from morphseq_dagster.settings.machine import PlacesSettings
 from morphseq_dagster.testing.relay import RELAY, word_file
-from morphseq_dagster.testing.slurm_cluster import start_cluster
-from morphseq_dagster.testing.slurm_gate import Gate
+from tests.support.installation import Installation, parking_settings
+from tests.support.slurm_cluster import start_cluster
+from tests.support.slurm_gate import Gate
 
 MANY = 200
 _NAME = "parking"
@@ -51,7 +51,7 @@ def measure_parking(scratch: Path, *, shared: Path, count: int = MANY) -> list[L
     gate = Gate(cluster, scratch / "commands")
     places = PlacesSettings.model_validate({"first": "slurm", "slurm": gate.settings()})
     settings = parking_settings(poll_s=_POLL_S, max_workers=_WORKERS, max_concurrent_runs=_WORKERS)
-    live = Installation(scratch / "parking", settings, places, registry=RELAY)
+    live = Installation(scratch / "parking", settings, places, pipeline=RELAY)
     live.start()
     try:
         alone_s, _ = _watch_daemon(live, gate=gate)

@@ -6,10 +6,10 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.measure import MORPHSEQ, ROOT, Cost, Line, run_child
+from benchmarks.measure import CLI, ROOT, Cost, Line, run_child
 from morphseq_dagster.engine.storage.records import read_record
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.morphseq.pipeline import REGISTRY
+from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 
 REAL = "20210930_embryonet"
 DEMO = "20240418_demo"
@@ -39,7 +39,7 @@ def measure_places(scratch: Path) -> list[Line]:
         root = scratch / f"place_{place}"
         make_demo(root)
         costs[place] = _pipeline(root, experiment=DEMO, scratch=scratch, environment={"MORPHSEQ_PLACE": place})
-    steps = len(REGISTRY.steps)
+    steps = len(MORPHSEQ.steps)
     extra = costs["subprocess"].cpu_s - costs["process"].cpu_s
     name = "places"
     return [
@@ -64,8 +64,8 @@ def _measure(name: str, *, root: Path, experiment: str, scratch: Path, limit_s: 
         Line(name, "raw files to final table", first.cpu_s, "CPU-s", limit_s, f"{first.wall_s:.1f} s wall"),
         Line(name, "most memory", first.memory_mib, "MiB"),
     ]
-    workspace = Workspace(root, REGISTRY)
-    for spec in REGISTRY.steps:
+    workspace = Workspace(root, MORPHSEQ)
+    for spec in MORPHSEQ.steps:
         record = read_record(workspace.layout, primary=workspace.output(spec, experiment=experiment))
         if record is None:
             raise RuntimeError(f"{experiment}: no record of {spec.name}")
@@ -78,7 +78,7 @@ def _measure(name: str, *, root: Path, experiment: str, scratch: Path, limit_s: 
 
 
 def _pipeline(root: Path, *, experiment: str, scratch: Path, environment: Mapping[str, str] | None = None) -> Cost:
-    command = [*MORPHSEQ, "pipeline", "e2e", "--experiments", experiment]
+    command = [*CLI, "pipeline", "e2e", "--experiments", experiment]
     home = make_home(scratch)
     return run_child([*command, "--data-root", str(root)], environment={**home, **(environment or {})})
 

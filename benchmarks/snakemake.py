@@ -31,13 +31,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.measure import MORPHSEQ, ROOT, Cost, Line, run_program
+from benchmarks.measure import CLI, ROOT, Cost, Line, run_program
 from morphseq_dagster.engine.layout import RECORD_SUFFIX
 from morphseq_dagster.engine.planner.facts import read_facts
 from morphseq_dagster.engine.planner.plan import plan_experiments
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.morphseq.pipeline import REGISTRY
-from morphseq_dagster.testing.fabricated import fabricate_experiment, name_experiments
+from morphseq_dagster.morphseq.paths import raw_folder
+from morphseq_dagster.morphseq.pipeline import MORPHSEQ
+from tests.support.fabricated import fabricate_experiment, name_experiments
 
 SNAKEMAKE: Final = ROOT / "benchmarks" / ".venv-snakemake"
 SIZES: Final = (100, 1000)
@@ -57,7 +58,7 @@ class _Pair:
     @property
     def raw(self) -> tuple[Path, Path]:
         """A raw picture of the first experiment, ours and theirs."""
-        path = self.ours.layout.raw_folder("Frames", experiment=self.experiments[0]) / "a.png"
+        path = raw_folder(self.ours.layout, "Frames", experiment=self.experiments[0]) / "a.png"
         return path, self.theirs / self.ours.layout.relative(path)
 
     @property
@@ -121,7 +122,7 @@ def install_snakemake() -> Path | None:
 def make_pair(scratch: Path, *, count: int, program: Path) -> _Pair:
     """Write the experiments once with records, once for Snakemake with its metadata."""
     experiments = name_experiments(count)
-    ours, theirs = Workspace(scratch / f"ours_{count}", REGISTRY), scratch / f"snakemake_{count}"
+    ours, theirs = Workspace(scratch / f"ours_{count}", MORPHSEQ), scratch / f"snakemake_{count}"
     for experiment in experiments:
         fabricate_experiment(ours, experiment)
     template = scratch / f"snakemake_{count}_template"
@@ -160,9 +161,9 @@ def write_rules(ours: Workspace, folder: Path, *, experiments: tuple[str, ...]) 
         names = [ours.layout.relative(file) for file in files if not file.name.endswith(RECORD_SUFFIX)]
         return [repr(name.replace(first, "{exp}")) for name in names]
 
-    recipes = {spec.name: facts.steps[spec.name].recipe_json.decode() for spec in REGISTRY.steps}
+    recipes = {spec.name: facts.steps[spec.name].recipe_json.decode() for spec in MORPHSEQ.steps}
     (folder / "config.json").write_text("{}")
-    last = facts.steps[REGISTRY.steps[-1].name].output.replace(first, "{exp}")
+    last = facts.steps[MORPHSEQ.steps[-1].name].output.replace(first, "{exp}")
     text = [
         'configfile: "config.json"',
         f"RECIPES = {recipes!r}",
@@ -170,7 +171,7 @@ def write_rules(ours: Workspace, folder: Path, *, experiments: tuple[str, ...]) 
         "rule all:",
         f"    input: expand({last!r}, exp=EXPERIMENTS)",
     ]
-    for spec in REGISTRY.steps:
+    for spec in MORPHSEQ.steps:
         record = facts.steps[spec.name].record
         assert record is not None
         inputs = [name for entry in record.inputs if entry.sha256 is not None for name in spread(entry.path)]
@@ -239,7 +240,7 @@ def _count_jobs(pair: _Pair) -> int:
 def _measure(pair: _Pair, *, jobs: int, program: Path, repeats: int) -> tuple[list[Cost], list[Cost]]:
     """Run both in turn, so that whatever disturbs one disturbs the other; what they say is checked."""
     dry = ["--dry-run"] if jobs else []
-    own = [sys.executable, *MORPHSEQ, "pipeline", *dry, "--data-root", str(pair.ours.data_root)]
+    own = [sys.executable, *CLI, "pipeline", *dry, "--data-root", str(pair.ours.data_root)]
     other = [str(program), *dry, "--cores", "2", *_TRIGGERS]
     idle = len(pair.experiments) - bool(jobs)
     ours, theirs = [], []

@@ -7,20 +7,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.measure import MORPHSEQ, Line, run_children
+from benchmarks.measure import CLI, Line, run_children
 from benchmarks.snakemake import compare_snakemake
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.morphseq.pipeline import REGISTRY
-from morphseq_dagster.testing.fabricated import fabricate_experiment, name_experiments
+from morphseq_dagster.morphseq.pipeline import MORPHSEQ
+from tests.support.fabricated import fabricate_experiment, name_experiments
 
 _PLAN = """
 import resource, sys
 from pathlib import Path
 from morphseq_dagster.engine.planner.plan import plan_experiments
-from morphseq_dagster.morphseq.pipeline import REGISTRY
+from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.testing.fabricated import name_experiments
-plans = plan_experiments(Workspace(Path(sys.argv[1]), REGISTRY), experiments=name_experiments(int(sys.argv[2])))
+from tests.support.fabricated import name_experiments
+plans = plan_experiments(Workspace(Path(sys.argv[1]), MORPHSEQ), experiments=name_experiments(int(sys.argv[2])))
 assert sum(len(plan.pending) for plan in plans) == 0
 """
 _PLANNED = 1000
@@ -35,9 +35,9 @@ def measure_staleness(scratch: Path, *, repeats: int) -> list[Line]:
     costs = run_children(
         {
             "planner": ["-c", _PLAN, str(big), str(_PLANNED)],
-            "status 200": [*MORPHSEQ, "status", "--data-root", str(middle)],
-            "status 1": [*MORPHSEQ, "status", "--data-root", str(small)],
-            "pipeline": [*MORPHSEQ, "pipeline", "--data-root", str(middle)],
+            "status 200": [*CLI, "status", "--data-root", str(middle)],
+            "status 1": [*CLI, "status", "--data-root", str(small)],
+            "pipeline": [*CLI, "pipeline", "--data-root", str(middle)],
         },
         repeats=repeats,
     )
@@ -57,6 +57,6 @@ def measure_staleness(scratch: Path, *, repeats: int) -> list[Line]:
 
 def fabricate(root: Path, *, count: int) -> None:
     """Write finished experiments with trivial files."""
-    workspace = Workspace(root, REGISTRY)
+    workspace = Workspace(root, MORPHSEQ)
     for experiment in name_experiments(count):
         fabricate_experiment(workspace, experiment)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.measure import MORPHSEQ, Line, run_children
+from benchmarks.measure import CLI, Line, run_children
 from morphseq_dagster.engine.contract.step import StepSpec
 from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.engine.storage.hashing import hash_bytes
 from morphseq_dagster.engine.storage.records import OutputState, Record, WellState, encode
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.morphseq.pipeline import REGISTRY
+from morphseq_dagster.morphseq.paths import raw_folder
+from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 
 _LIMITS_S = {1: 1.0, 200: 2.0}
 """Number of experiments and the CPU-seconds that status may take, its start included."""
@@ -26,11 +27,11 @@ def measure_status(scratch: Path, *, repeats: int) -> list[Line]:
     for count in _LIMITS_S:
         root = scratch / f"status_{count}"
         write_records(root, count=count)
-        variants[str(count)] = [*MORPHSEQ, "status", "--data-root", str(root)]
+        variants[str(count)] = [*CLI, "status", "--data-root", str(root)]
     costs = run_children({"nothing": ["-c", ""], **variants}, repeats=repeats)
     lines = [
         Line(
-            "status", f"{count} experiments, {count * len(REGISTRY.steps)} records", costs[str(count)].cpu_s, "CPU-s", s
+            "status", f"{count} experiments, {count * len(MORPHSEQ.steps)} records", costs[str(count)].cpu_s, "CPU-s", s
         )
         for count, s in _LIMITS_S.items()
     ]
@@ -39,11 +40,11 @@ def measure_status(scratch: Path, *, repeats: int) -> list[Line]:
 
 def write_records(root: Path, *, count: int) -> None:
     """Write raw folders, stub artifacts and full records (96 wells) of several experiments."""
-    workspace = Workspace(root, REGISTRY)
+    workspace = Workspace(root, MORPHSEQ)
     for number in range(count):
         experiment = f"{20240101 + number % 28}_plate{number:03d}"
-        (workspace.layout.raw_folder("Keyence", experiment=experiment) / "XY01").mkdir(parents=True)
-        for spec in REGISTRY.steps:
+        (raw_folder(workspace.layout, "Keyence", experiment=experiment) / "XY01").mkdir(parents=True)
+        for spec in MORPHSEQ.steps:
             _write_record(
                 workspace.layout, spec, experiment=experiment, primary=workspace.output(spec, experiment=experiment)
             )

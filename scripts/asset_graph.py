@@ -1,4 +1,4 @@
-"""The asset graph as SVG, drawn from the registry: equal registries give equal bytes.
+"""The asset graph as SVG, drawn from the pipeline: equal pipelines give equal bytes.
 
 Holds layout and drawing. Rows are the longest way from the start, columns the groups of the web page. An edge that
 follows from others is left out; the full list of inputs stands in docs/outputs.md.
@@ -13,6 +13,7 @@ from typing import Final
 from xml.sax.saxutils import escape
 
 from morphseq_dagster.engine.contract.step import StepSpec
+from morphseq_dagster.engine.pipeline import Pipeline
 
 _NODE: Final = (148, 40)
 _STEP: Final = (158, 62)
@@ -72,18 +73,13 @@ class _Drawing:
         )
 
 
-def draw_asset_graph(steps: Sequence[StepSpec], *, last: StepSpec, last_reads: str) -> str:
-    """Draw the steps of a registry and one more that reads all experiments.
-
-    Parameters
-    ----------
-    steps
-        Steps in an order in which they can run.
-    last, last_reads
-        Step drawn at the end (the cohort), and the step whose artifacts it reads.
-    """
-    specs = {spec.name: spec for spec in (*steps, last)}
-    inputs = {spec.name: tuple(spec.inputs) for spec in steps} | {last.name: (last_reads,)}
+def draw_asset_graph(pipeline: Pipeline) -> str:
+    """Draw the steps of a pipeline, and at the end the cohort, which reads the final artifact of every key."""
+    specs = {spec.name: spec for spec in pipeline.steps}
+    inputs = {spec.name: tuple(spec.inputs) for spec in pipeline.steps}
+    if pipeline.cohort is not None:
+        specs[pipeline.cohort.name] = pipeline.cohort
+        inputs[pipeline.cohort.name] = (pipeline.final,)
     edges = _reduce(inputs)
     drawing = _place(specs, inputs=inputs, edges=edges)
     width = 2 * _MARGIN[0] + max(drawing.lanes.values()) * _STEP[0] + _NODE[0]
@@ -94,7 +90,9 @@ def draw_asset_graph(steps: Sequence[StepSpec], *, last: StepSpec, last_reads: s
     ]
     lines += _draw_headings(specs, drawing=drawing, height=height)
     lines += [_draw_edge(drawing, edge) for edge in edges]
-    lines += [line for spec in specs.values() for line in _draw_node(spec, drawing=drawing)]
+    titles = {artifact.name: artifact.description for artifact in pipeline.artifacts}
+    for name, spec in specs.items():
+        lines += _draw_node(spec, drawing=drawing, title=titles[name])
     return "\n".join([*lines, "</svg>", ""])
 
 
@@ -212,11 +210,11 @@ def _draw_edge(drawing: _Drawing, edge: Edge) -> str:
     return f'<path d="{drawing.path(edge)}" fill="none" stroke="#94a3b8" stroke-width="1.4" marker-end="url(#tip)"/>'
 
 
-def _draw_node(spec: StepSpec, *, drawing: _Drawing) -> Iterator[str]:
+def _draw_node(spec: StepSpec, *, drawing: _Drawing, title: str) -> Iterator[str]:
     x, y = drawing.corner(spec.name)
     fill, stroke = _FILL.get(spec.stage, "#ffffff"), _STROKE.get(spec.stage, "#6b7280")
     middle = x + _NODE[0] / 2
-    yield f"<g><title>{escape(spec.description)}</title>"
+    yield f"<g><title>{escape(title)}</title>"
     yield (
         f'<rect x="{x:g}" y="{y:g}" width="{_NODE[0]}" height="{_NODE[1]}" rx="6" fill="{fill}" '
         f'stroke="{stroke}" stroke-width="1.2"/>'

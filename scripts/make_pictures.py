@@ -1,4 +1,4 @@
-"""Make the pictures in docs/pictures: the asset graph from the registry, the others from the demo plate.
+"""Make the pictures in docs/pictures: the asset graph from the pipeline, the others from the demo plate.
 
 `python scripts/make_pictures.py` makes the demo plate in a temporary folder and runs it, about half a minute;
 `--graph-only` draws the graph alone.
@@ -17,8 +17,7 @@ from plate_pictures import draw_plate, draw_snips
 
 from morphseq_dagster.demo.plate import make_plate
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.morphseq.pipeline import REGISTRY
-from morphseq_dagster.morphseq.steps.cohort_final import SPEC as COHORT
+from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 from morphseq_dagster.testing.chain import run_chain
 
 EXPERIMENT = "20240418_demo"
@@ -34,17 +33,17 @@ def main() -> int:
     options = parser.parse_args()
     folder: Path = options.folder
     folder.mkdir(parents=True, exist_ok=True)
-    graph = draw_asset_graph(REGISTRY.steps, last=COHORT, last_reads="embryo_latents_final")
+    graph = draw_asset_graph(MORPHSEQ)
     (folder / "asset_graph.svg").write_text(graph, encoding="utf-8")
     if options.graph_only:
         return 0
     if options.data_root is not None:
-        _draw(Workspace(options.data_root.absolute(), REGISTRY), folder=folder)
+        _draw(Workspace(options.data_root.absolute(), MORPHSEQ), folder=folder)
         return 0
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         make_plate(root / "data", truth_folder=root / "truth", experiment=EXPERIMENT)
-        workspace = Workspace(root / "data", REGISTRY)
+        workspace = Workspace(root / "data", MORPHSEQ)
         run_chain(workspace, EXPERIMENT)
         _draw(workspace, folder=folder)
     return 0

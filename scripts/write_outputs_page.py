@@ -1,11 +1,10 @@
-"""Write docs/outputs.md from layout, registry and contracts.
+"""Write docs/outputs.md from layout, pipeline and contracts.
 
 Holds the composition and the few sentences that no contract can say: names of pictures, columns that a model brings.
 """
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import re
 import sys
@@ -19,14 +18,14 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from morphseq_dagster.engine.contract.step import StepSpec
-from morphseq_dagster.engine.layout import ARTIFACTS, FAILURE_SUFFIX, RECORD_SUFFIX, Artifact, Layout
-from morphseq_dagster.engine.planner.status import COLUMNS
+from morphseq_dagster.engine.layout import FAILURE_SUFFIX, RECORD_SUFFIX, Layout
 from morphseq_dagster.engine.storage.records import Record
+from morphseq_dagster.engine.tables.check import load_contract
 from morphseq_dagster.engine.tables.image_set import ImageSetManifest
 from morphseq_dagster.engine.tables.table import Column, TableContract
-from morphseq_dagster.morphseq.pipeline import REGISTRY
-from morphseq_dagster.morphseq.steps.cohort_final import SPEC as COHORT_SPEC
+from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 
+_ARTIFACTS: Final = {artifact.name: artifact for artifact in MORPHSEQ.artifacts}
 _HEAD: Final = """\
 # Outputs
 
@@ -112,7 +111,7 @@ def main() -> int:
 
 def make_page() -> str:
     """Compose the page."""
-    steps = [*REGISTRY.steps, COHORT_SPEC]
+    steps = [MORPHSEQ.spec(name) for name in (*MORPHSEQ.step_names, "cohort_final")]
     told: dict[type[BaseModel], str] = {}
     parts = [_HEAD, _overview(steps), _inputs(), _BESIDE]
     parts += ["### The record", "", *_describe_models(Record, place="the-record", told=told)]
@@ -123,17 +122,16 @@ def make_page() -> str:
 def _overview(steps: list[StepSpec]) -> str:
     rows = []
     for spec in steps:
-        columns = [column for column, step in COLUMNS if step == spec.name]
         readers = [f"`{other.name}`" for other in steps if spec.name in other.inputs]
-        if spec.name == "embryo_latents_final":
+        if spec.name == MORPHSEQ.final:
             readers.append("`cohort_final`")
-        artifact = ARTIFACTS[spec.name]
+        artifact = _ARTIFACTS[spec.name]
         rows.append(
             (
                 f"[`{spec.name}`](#{spec.name})",
                 f"`{_path(artifact.primary)}`",
                 spec.stage,
-                ", ".join(columns),
+                artifact.column,
                 ", ".join(readers) or "people",
             )
         )
@@ -145,7 +143,7 @@ def _inputs() -> str:
     """Files that a microscope, a lab or a person supplies, by the steps that read them."""
     readers: dict[str, list[str]] = {}
     required: dict[str, str] = {}
-    for spec in REGISTRY.steps:
+    for spec in MORPHSEQ.steps:
         for external in spec.externals:
             readers.setdefault(external.name, []).append(f"`{spec.name}`")
             required[external.name] = "yes" if external.required else "no, then unknown"
@@ -159,19 +157,18 @@ def _inputs() -> str:
 
 
 def _describe(spec: StepSpec, *, told: dict[type[BaseModel], str]) -> str:
-    artifact = ARTIFACTS[spec.name]
-    lines = [f"## {spec.name}", "", spec.description, ""]
+    artifact = _ARTIFACTS[spec.name]
+    lines = [f"## {spec.name}", "", artifact.description, ""]
     lines += [f"File: `{_path(artifact.primary)}`"]
     if artifact.folders:
         lines += ["", "Folders: " + ", ".join(f"`{_path(folder)}/`" for folder in artifact.folders)]
     if note := _NOTES.get(spec.name):
         lines += ["", note]
     lines.append("")
-    module = importlib.import_module(f"morphseq_dagster.morphseq.contracts.{_contract_module(artifact)}")
-    contract = getattr(module, "CONTRACT", None)
+    contract = load_contract(artifact)
     if isinstance(contract, TableContract):
         return "\n".join([*lines, *_describe_table(contract)])
-    return "\n".join([*lines, *_describe_models(_root_model(spec.name), place=spec.name, told=told)])
+    return "\n".join([*lines, *_describe_models(contract, place=spec.name, told=told)])
 
 
 def _describe_table(contract: TableContract) -> list[str]:
@@ -199,7 +196,7 @@ _PARENTS: Final = {
 
 
 def _contract(name: str) -> TableContract:
-    contract = importlib.import_module(f"morphseq_dagster.morphseq.contracts.{name}").CONTRACT
+    contract = load_contract(_ARTIFACTS[name])
     assert isinstance(contract, TableContract)  # noqa: S101 - a wrong name is an error of this script
     return contract
 
@@ -216,26 +213,6 @@ def _limits(column: Column) -> str:
     if low is not None and high is not None:
         return f"{low} to {high}"
     return f"≥ {low}" if low is not None else f"≤ {high}" if high is not None else ""
-
-
-def _contract_module(artifact: Artifact) -> str:
-    return {"gdino_raw": "detections", "gdino_detections": "detections"}.get(artifact.name) or {
-        "sam2_tracks": "segmentations",
-        "sam2_segmentations": "segmentations",
-    }.get(artifact.name, artifact.name)
-
-
-def _root_model(name: str) -> type[BaseModel]:
-    """Document model of an artifact: the one class of its contracts' module that no other one holds."""
-    module = importlib.import_module(f"morphseq_dagster.morphseq.contracts.{_contract_module(ARTIFACTS[name])}")
-    own = [
-        value
-        for value in vars(module).values()
-        if inspect.isclass(value) and issubclass(value, BaseModel) and value.__module__ == module.__name__
-    ]
-    held = {inner for model in own for inner in _models(model)[1:]}
-    (root,) = [model for model in own if model not in held]
-    return root
 
 
 def _models(model: type[BaseModel]) -> list[type[BaseModel]]:

@@ -17,7 +17,7 @@ from page import flow, make_table, write_or_check
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from morphseq_dagster.morphseq.pipeline import REGISTRY
+from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 from morphseq_dagster.parameters import Parameters
 
 _HEAD: Final = """\
@@ -73,12 +73,13 @@ def make_page() -> str:
     """Compose the page."""
     parts = [_HEAD]
     without = []
-    for spec in REGISTRY.steps:
+    titles = {artifact.name: artifact.description for artifact in MORPHSEQ.artifacts}
+    for spec in MORPHSEQ.steps:
         rows = list(_rows(spec.recipe, prefix=""))
         if not rows:
             without.append(f"`{spec.name}`")
             continue
-        parts += ["\n".join([f"## {spec.name}", "", f"{spec.description}", ""])]
+        parts += ["\n".join([f"## {spec.name}", "", titles[spec.name], ""])]
         parts += ["\n".join(make_table(("Parameter", "Default", "Allowed", "Unit", "Meaning and source"), rows)), ""]
     parts += ["\n".join(["## Steps without parameters", "", ", ".join(without) + ".", ""])]
     return "\n".join(parts)

@@ -31,7 +31,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from morphseq_dagster.testing.slurm_cluster import LocalCluster
+    from tests.support.slurm_cluster import LocalCluster
 
 # A shell starts what it puts into the background with Ctrl-C ignored. Dagster makes of TERM whatever Ctrl-C is, and
 # children inherit what is ignored: tests that end processes would wait for ever.
@@ -99,7 +99,7 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 
 def pytest_sessionfinish() -> None:
     # A worker whose exit takes long is killed, and would leave its clusters behind.
-    clusters = sys.modules.get("morphseq_dagster.testing.slurm_cluster")
+    clusters = sys.modules.get("tests.support.slurm_cluster")
     if clusters is not None:
         clusters.purge_started()
 
@@ -116,7 +116,7 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def cluster(shared: Path) -> LocalCluster:
     """A Slurm cluster of this process, which clients find by SLURM_CONF; nobody stops its daemons for good."""
-    from morphseq_dagster.testing.slurm_cluster import start_cluster
+    from tests.support.slurm_cluster import start_cluster
 
     script = shared / "slurm" / "local-slurm.sh"
     if not script.is_file():
@@ -129,7 +129,7 @@ def cluster(shared: Path) -> LocalCluster:
 @pytest.fixture(scope="session")
 def finished_frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Data root with the small experiment of single pictures, raw to final; nobody writes into it."""
-    from morphseq_dagster.testing.experiments import (
+    from tests.support.experiments import (
         FRAMES_EXPERIMENT,
         make_small_frames,
         open_data_root,

@@ -1,4 +1,4 @@
-"""The definitions as Dagster loads them: a readable snapshot, equality with the registry, registration, environment."""
+"""The definitions as Dagster loads them: a readable snapshot, equality with the pipeline, registration, environment."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ import pytest
 
 import morphseq_dagster
 from morphseq_dagster.build import COHORT_JOB, PIPELINE_JOB, build_definitions
-from morphseq_dagster.morphseq.pipeline import REGISTRY
-from morphseq_dagster.partitions import EXPERIMENTS
-from morphseq_dagster.settings import MachineSettings
+from morphseq_dagster.morphseq.pipeline import MORPHSEQ
+from morphseq_dagster.settings.machine import MachineSettings
 
 SNAPSHOT = Path(__file__).with_name("definitions.txt")
 TEMPLATE = Path(morphseq_dagster.__file__).parent / "templates" / "dagster.yaml"
 COHORT = "cohort_final"
-OURS = ("DAGSTER_HOME", "MORPHSEQ_DATA_ROOT", "MORPHSEQ_REGISTER_PARTITIONS", "MORPHSEQ_REGISTRY")
+OURS = ("DAGSTER_HOME", "MORPHSEQ_DATA_ROOT", "MORPHSEQ_REGISTER_PARTITIONS", "MORPHSEQ_PIPELINE")
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +62,7 @@ def test_registry_and_asset_graph_are_equal(definitions: dg.Definitions) -> None
         key.path[-1]: {parent.path[-1] for parent in graph.get(key).parent_keys} for key in graph.get_all_asset_keys()
     }
     assert found.pop(COHORT) == {"embryo_latents_final"}
-    assert found == {spec.name: set(spec.inputs) for spec in REGISTRY.steps}
+    assert found == {spec.name: set(spec.inputs) for spec in MORPHSEQ.steps}
 
 
 def test_model_steps_share_the_pool_gpu_and_no_other_step_has_one(definitions: dg.Definitions) -> None:
@@ -72,13 +71,13 @@ def test_model_steps_share_the_pool_gpu_and_no_other_step_has_one(definitions: d
         for asset in definitions.assets or []
         if isinstance(asset, dg.AssetsDefinition)
     }
-    wanted = {spec.name: "gpu" if spec.pool == "gpu" else None for spec in REGISTRY.steps}
+    wanted = {spec.name: "gpu" if spec.pool == "gpu" else None for spec in MORPHSEQ.steps}
     assert pools == wanted | {COHORT: None}
 
 
 def test_pipeline_job_leaves_the_cohort_alone(definitions: dg.Definitions) -> None:
     steps = {key.path[-1] for key in definitions.resolve_job_def(PIPELINE_JOB).asset_layer.selected_asset_keys}
-    assert steps == {spec.name for spec in REGISTRY.steps}
+    assert steps == {spec.name for spec in MORPHSEQ.steps}
     cohort = {key.path[-1] for key in definitions.resolve_job_def(COHORT_JOB).asset_layer.selected_asset_keys}
     assert cohort == {COHORT}
 
@@ -125,7 +124,7 @@ def test_unregistered_experiment_with_a_raw_folder_is_materialized_by_dagsters_o
     assert done.returncode == 0, done.stderr
     assert (project / "mine/root/metadata/raw_manifests/raw_manifest_20250520_mine.json").is_file()
     with dg.DagsterInstance.from_config(str(project / "mine" / "home")) as instance:
-        assert instance.get_dynamic_partitions(str(EXPERIMENTS.name)) == ["20250520_mine"]
+        assert instance.get_dynamic_partitions("experiment") == ["20250520_mine"]
 
 
 def test_exported_variables_win_in_dagster_and_morphseq_alike(project: Path) -> None:
@@ -158,14 +157,14 @@ def test_loading_registers_what_is_usable_and_nothing_else(project: Path) -> Non
     done = load(project, DAGSTER_HOME=f"{project}/mine/home")
     assert done.returncode == 0, done.stderr
     with dg.DagsterInstance.from_config(str(project / "mine" / "home")) as instance:
-        assert instance.get_dynamic_partitions(str(EXPERIMENTS.name)) == ["20250520_mine"]
+        assert instance.get_dynamic_partitions("experiment") == ["20250520_mine"]
 
 
 def test_loading_registers_nothing_unless_it_is_told_to(project: Path) -> None:
     done = load(project, DAGSTER_HOME=f"{project}/mine/home", MORPHSEQ_REGISTER_PARTITIONS="0")
     assert done.returncode == 0, done.stderr
     with dg.DagsterInstance.from_config(str(project / "mine" / "home")) as instance:
-        assert instance.get_dynamic_partitions(str(EXPERIMENTS.name)) == []
+        assert instance.get_dynamic_partitions("experiment") == []
 
 
 @pytest.mark.parametrize("trouble", ["no home", "no raw folder"])

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from morphseq_dagster.engine.contract.recipe import load_recipe
 from morphseq_dagster.engine.layout import ARTIFACTS
 from morphseq_dagster.morphseq.contracts.qc_staged import CONTRACT as STAGED
-from morphseq_dagster.morphseq.pipeline import REGISTRY
+from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -64,7 +64,7 @@ def test_outputs_page_names_every_file_and_every_column_of_the_staged_table() ->
 def test_recipes_page_names_every_parameter_of_every_step() -> None:
     text = (DOCS / "recipes.md").read_text(encoding="utf-8")
     sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
-    for spec in REGISTRY.steps:
+    for spec in MORPHSEQ.steps:
         for name in leaves(spec.recipe()):
             assert f"| `{name}` |" in sections[spec.name]
 
@@ -80,7 +80,7 @@ def test_recipe_shown_in_the_documentation_is_accepted(tmp_path: Path) -> None:
     (example,) = re.findall(r"```toml\n(.*?)```", (DOCS / "recipes.md").read_text(encoding="utf-8"), re.DOTALL)
     path = tmp_path / "default.toml"
     path.write_text(example, encoding="utf-8")
-    recipe = load_recipe((path,), sections={spec.name: spec.recipe for spec in REGISTRY.steps})
+    recipe = load_recipe((path,), sections={spec.name: spec.recipe for spec in MORPHSEQ.steps})
     assert recipe.slice("gdino_detections")["confidence_threshold"] == 0.5
     assert recipe.slice("snips")["snip"]["taper_um"] == 20.0
 

@@ -11,7 +11,8 @@ from morphseq_dagster.cluster.request_job import make_job
 from morphseq_dagster.engine.contract.step import StepRequest
 from morphseq_dagster.engine.executors.local import LocalExecutor, SubprocessExecutor, make_executor
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.settings import MachineSettings, SlurmSettings, load_settings
+from morphseq_dagster.settings.machine import MachineSettings, load_settings
+from morphseq_dagster.settings.slurm import SlurmSettings
 
 FULL = """
 place = "process"
@@ -126,7 +127,7 @@ def test_job_of_a_request() -> None:
     )
     settings = SlurmSettings(data_root="/there", python="/env/bin/python", warn_s=30)
     job, forced = (
-        make_job(settings, request=asked, registry="m:R")
+        make_job(settings, request=asked, pipeline="m:R")
         for asked in (request, request.model_copy(update={"force": True}))
     )
     assert job.group == ("letters", "20240418")

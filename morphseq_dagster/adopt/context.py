@@ -13,9 +13,8 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from morphseq_dagster.backends import BackendIdentity
 from morphseq_dagster.engine.layout import Layout
-from morphseq_dagster.engine.storage.records import Backend
-from morphseq_dagster.engine.tables.check import ContractFinder, find_contract
 from morphseq_dagster.engine.tables.document import parse_document
 from morphseq_dagster.errors import PermanentError
 
@@ -48,7 +47,7 @@ class Converted:
     data_version: str = ""
     counts: Mapping[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-    backend: Backend | None = None
+    backend: BackendIdentity | None = None
 
 
 @dataclass
@@ -65,15 +64,12 @@ class Context:
         Name.
     ready
         Content of artifacts that are recorded or converted, by step.
-    find
-        Looks contracts up.
     """
 
     layout: Layout
     root: Path
     experiment: str
     ready: dict[str, bytes] = field(default_factory=dict)
-    find: ContractFinder = find_contract
 
     def document(self, step: str, model: type[_Model]) -> _Model | None:
         """Document of an artifact that is recorded or converted already; None when there is none."""

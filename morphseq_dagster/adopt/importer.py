@@ -19,16 +19,14 @@ from morphseq_dagster.adopt.registration import register
 from morphseq_dagster.adopt.splitting import Split, split_once
 from morphseq_dagster.engine.contract.recipe import Recipe
 from morphseq_dagster.engine.contract.step import StepRequest, StepSpec
-from morphseq_dagster.engine.executors.local import LocalExecutor
 from morphseq_dagster.engine.layout import COHORT, Layout
-from morphseq_dagster.engine.locked_step import finish, lock_step, run_locked
+from morphseq_dagster.engine.locked_step import finish, lock_step
 from morphseq_dagster.engine.planner.inventory import list_artifacts
 from morphseq_dagster.engine.requests import artifact_input, output_path, read_external
 from morphseq_dagster.engine.storage.commit import roll_forward
 from morphseq_dagster.engine.storage.hashing import hash_bytes
 from morphseq_dagster.engine.storage.records import InputRead, OutputVerdict, Record, compare_output, read_record
 from morphseq_dagster.engine.storage.step_locks import hold_lock
-from morphseq_dagster.engine.tables.check import ContractFinder, find_contract
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import MorphseqError
 
@@ -83,22 +81,19 @@ class Import:
     Parameters
     ----------
     workspace
-        Data root and registry.
+        Data root and pipeline.
     root
         Root of the tree; the data root itself when it is adopted in place.
     apply
         Publish; otherwise only say what would be done.
     without_inputs
         Adopt although something before it is missing; it is stale as soon as that appears.
-    find
-        Looks contracts up.
     """
 
     workspace: Workspace
     root: Path
     apply: bool = False
     without_inputs: bool = False
-    find: ContractFinder = find_contract
     splits: dict[str, tuple[Split, Path]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -132,9 +127,9 @@ class Import:
         except MorphseqError as error:
             yield ImportOutcome(experiment, "", "refused", str(error))
             return
-        context = Context(self.layout, self.root, experiment, find=self.find)
+        context = Context(self.layout, self.root, experiment)
         state = _State({}, set())
-        specs = self.workspace.registry.steps
+        specs = self.workspace.pipeline.steps
         wanted = {spec.name for spec in specs if self._sources(spec, experiment=experiment, recipe=recipe)}
         for spec in specs:
             # Looked up anew: publishing a folder puts files of other artifacts that lay in it aside.
@@ -142,7 +137,7 @@ class Import:
             outcome = self._step(spec, context=context, recipe=recipe, sources=sources, state=state)
             if outcome is not None:
                 yield outcome
-            elif spec.name in LIGHT and self.workspace.registry.descendants({spec.name}) & wanted:
+            elif spec.name in LIGHT and self.workspace.pipeline.descendants({spec.name}) & wanted:
                 yield self._make(spec, context=context, recipe=recipe, state=state)
 
     def _sources(self, spec: StepSpec, *, experiment: str, recipe: Recipe) -> tuple[Source, ...]:
@@ -238,7 +233,7 @@ class Import:
         self, spec: StepSpec, *, context: Context, recipe: Recipe, converted: Converted, state: _State
     ) -> Record:
         layout, experiment = self.layout, context.experiment
-        with hold_lock(layout.claim(spec.name, experiment=experiment), run_id=self._run_id, patience_s=_PATIENCE_S):
+        with hold_lock(layout.lock(spec.name, experiment=experiment), run_id=self._run_id, patience_s=_PATIENCE_S):
             roll_forward(layout, step=spec.name, experiment=experiment)
             inputs = [state.versions.get(name) or InputRead(name=name, path="", sha256=None) for name in spec.inputs]
             weights = self.workspace.weights
@@ -279,11 +274,11 @@ class Import:
         try:
             # What lies there was looked at and cannot be adopted.
             with lock_step(
-                spec, workspace=self.workspace, experiment=experiment, run_id=self._run_id, replace_foreign=True
+                spec, workspace=self.workspace, experiment=experiment, run_id=self._run_id, replace_untracked=True
             ) as session:
                 record = session.cached
                 if record is None:
-                    record = finish(self.layout, outcome=run_locked(session, spec=spec, place=LocalExecutor()))
+                    record = finish(self.layout, outcome=session.run())
         except MorphseqError as error:
             return ImportOutcome(experiment, name, "refused", str(error))
         state.versions[name] = artifact_input(name, record=record)
@@ -322,7 +317,7 @@ def find_experiments(campaign: Import, *, known: Iterable[str]) -> tuple[str, ..
         Names of the raw folders.
     """
     names = set(known) | set(list_named(campaign.root))
-    names |= {entry.experiment for entry in list_artifacts(campaign.layout) if entry.experiment != COHORT}
+    names |= {entry.experiment for entry in list_artifacts(campaign.workspace) if entry.experiment != COHORT}
     for split, _ in campaign.splits.values():
         names |= set(split.entries)
     return tuple(sorted(names))

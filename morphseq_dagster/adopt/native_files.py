@@ -10,13 +10,15 @@ from pathlib import Path
 from morphseq_dagster.adopt.context import Context, Converted
 from morphseq_dagster.adopt.cross_checks import check_snips
 from morphseq_dagster.adopt.tables import refuse_older_ids
-from morphseq_dagster.engine.planner.content import FileChange, check_masks, compare_pictures
+from morphseq_dagster.engine.planner.content import FileChange, compare_pictures
 from morphseq_dagster.engine.storage.hashing import hash_bytes
 from morphseq_dagster.engine.storage.records import list_tree
 from morphseq_dagster.engine.tables.check import check_bytes
+from morphseq_dagster.engine.tables.document import DocumentPart
 from morphseq_dagster.engine.tables.image_set import ImageSetManifest
 from morphseq_dagster.errors import ContractError
 from morphseq_dagster.morphseq.contracts.raw_manifest import RawManifest
+from morphseq_dagster.morphseq.paths import raw_folder
 
 _LISTED = 10
 
@@ -31,12 +33,13 @@ def take_own(context: Context, *, step: str, primary: Path) -> Converted:
     """
     data = primary.read_bytes()
     where = context.layout.relative(primary)
-    document = check_bytes(data, artifact=step, experiment=context.experiment, where=where, find=context.find)
+    artifact = context.layout.artifact(step)
+    document = check_bytes(data, artifact=artifact, experiment=context.experiment, where=where)
     files: dict[Path, Path] = {}
     version = ""
     warnings: tuple[str, ...] = ()
-    if document is not None:
-        check_masks(document, where=where)
+    if isinstance(document, DocumentPart):
+        document.check_content(where=where)
     if isinstance(document, ImageSetManifest):
         files = {context.layout.absolute(name): context.layout.absolute(name) for name in document.files}
         warnings = _check_pictures(context, step=step, manifest=document, primary=primary, where=where)
@@ -79,7 +82,7 @@ def _check_pictures(
 
 def _check_raw(context: Context, manifest: RawManifest, *, where: str) -> None:
     """The list of raw files is only as good as the raw folder is unchanged; making it again costs little."""
-    folder = context.layout.raw_folder(manifest.microscope, experiment=context.experiment)
+    folder = raw_folder(context.layout, manifest.microscope, experiment=context.experiment)
     found = {}
     if folder.is_dir():
         found = {p.relative_to(folder).as_posix(): (s.st_size, s.st_mtime_ns) for p, s in list_tree(folder)}

@@ -16,7 +16,7 @@ from morphseq_dagster.adopt.context import Context, Converted, collect
 from morphseq_dagster.adopt.conventions import Source
 from morphseq_dagster.adopt.legacy_ids import translate_image
 from morphseq_dagster.adopt.tolerant_json import number_or_none, text_or_none
-from morphseq_dagster.engine.layout import MICROSCOPES, Layout
+from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.engine.storage.hashing import hash_file, hash_json
 from morphseq_dagster.engine.tables.document import encode_document
 from morphseq_dagster.engine.tables.image_set import FileEntry
@@ -27,6 +27,7 @@ from morphseq_dagster.morphseq.contracts.exported_masks import ExportedMasks, Ma
 from morphseq_dagster.morphseq.contracts.ff_images import FfImages, FrameEntry
 from morphseq_dagster.morphseq.contracts.organized_frames import ImageEntry, OrganizedFrames
 from morphseq_dagster.morphseq.contracts.segmentations import SegmentationDocument, list_entities
+from morphseq_dagster.morphseq.paths import MICROSCOPES, raw_folder
 
 _STITCHED: Final = re.compile(
     r"(?P<well>[A-H]\d{2})_t(?P<frame>\d{3,4})(?:_ch(?P<channel>\d{2}))?_stitch\.(?:jpg|jpeg|png)", re.IGNORECASE
@@ -314,7 +315,7 @@ def _entries(layout: Layout, files: Mapping[Path, Path]) -> dict[str, FileEntry]
 def _microscope(context: Context, *, table: Mapping[tuple[str, int], FrameFacts], names: list[str]) -> str:
     """Microscope by the raw folder, else by the frame table, else by the channel token that only YX1 writes."""
     for name in MICROSCOPES:
-        if context.layout.raw_folder(name, experiment=context.experiment).is_dir():
+        if raw_folder(context.layout, name, experiment=context.experiment).is_dir():
             return name
     told = sorted({facts.microscope for facts in table.values() if facts.microscope})
     if told:

@@ -18,13 +18,14 @@ from morphseq_dagster.adopt.pictures import convert_masks, convert_organized, co
 from morphseq_dagster.adopt.segmentations import convert_segmentations
 from morphseq_dagster.adopt.splitting import read_piece
 from morphseq_dagster.adopt.tables import convert_table
-from morphseq_dagster.engine.layout import MICROSCOPES
+from morphseq_dagster.backends import BackendIdentity
 from morphseq_dagster.engine.storage.hashing import hash_file
-from morphseq_dagster.engine.storage.records import Backend
+from morphseq_dagster.engine.tables.check import load_contract
 from morphseq_dagster.engine.tables.document import encode_document
 from morphseq_dagster.engine.tables.table import TableContract
 from morphseq_dagster.errors import ContractError, PermanentError
 from morphseq_dagster.morphseq.contracts.organized_frames import OrganizedFrames
+from morphseq_dagster.morphseq.paths import MICROSCOPES, raw_folder
 
 _ADOPTED = "adopted"
 
@@ -56,7 +57,7 @@ def convert(context: Context, *, step: str, source: Source, sha256: str = "") ->
     if step in pictures:
         return pictures[step](context, source)
     digest = sha256 or hash_file(source.path)
-    if isinstance(context.find(step), TableContract):
+    if isinstance(load_contract(context.layout.artifact(step)), TableContract):
         return _convert_table(context, step=step, source=source, sha256=digest)
     return _convert_document(context, step=step, source=source, sha256=digest)
 
@@ -65,17 +66,17 @@ def _convert_document(context: Context, *, step: str, source: Source, sha256: st
     value, where = _read_json(context, source), str(source.path)
     frames = context.need("organized_frames", OrganizedFrames)
     experiment = context.experiment
-    backend: Backend | None = None
+    backend: BackendIdentity | None = None
     if step in ("gdino_raw", "gdino_detections"):
         raw, filtered, warnings, name = convert_detections(value, experiment=experiment, frames=frames, where=where)
-        backend = Backend(name=name, version=_ADOPTED)
+        backend = BackendIdentity(name=name, version=_ADOPTED)
         if step == "gdino_detections" and filtered is None:
             raise _lacks("filtered detections (high_quality_annotations)", where=where)
         document: Any = raw if step == "gdino_raw" else filtered
         counts = {"images": len(raw.images)}
     elif step in ("sam2_tracks", "sam2_segmentations"):
         document, flagged, warnings = convert_segmentations(value, experiment=experiment, frames=frames, where=where)
-        backend = Backend(name="SAM2", version=_ADOPTED)
+        backend = BackendIdentity(name="SAM2", version=_ADOPTED)
         if step == "sam2_segmentations" and not flagged:
             raise _lacks("quality flags (flags.by_snip)", where=where)
         if step == "sam2_tracks":
@@ -112,7 +113,7 @@ def _read_json(context: Context, source: Source) -> dict[str, Any]:
 
 
 def _convert_table(context: Context, *, step: str, source: Source, sha256: str) -> Converted:
-    contract = context.find(step)
+    contract = load_contract(context.layout.artifact(step))
     if not isinstance(contract, TableContract):
         raise TypeError(f"{step} is no table")
     path = source.path if source.piece is None else source.piece / f"{context.experiment}.csv"
@@ -135,7 +136,7 @@ def _convert_table(context: Context, *, step: str, source: Source, sha256: str) 
 
 
 def _microscope(context: Context) -> str | None:
-    folders = [m for m in MICROSCOPES if context.layout.raw_folder(m, experiment=context.experiment).is_dir()]
+    folders = [m for m in MICROSCOPES if raw_folder(context.layout, m, experiment=context.experiment).is_dir()]
     return folders[0] if folders else None
 
 

@@ -6,17 +6,17 @@ Holds the translation of records and staged results to Dagster's metadata and ta
 from __future__ import annotations
 
 import base64
-import importlib
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
-from morphseq_dagster.cluster.usage import JobFacts
 from morphseq_dagster.engine.contract.step import StepRequest
-from morphseq_dagster.engine.executors.execution import Committed, Executed
-from morphseq_dagster.engine.layout import Layout
-from morphseq_dagster.engine.storage.records import Record, WellState
+from morphseq_dagster.engine.executors.protocol import Committed, Executed
+from morphseq_dagster.engine.layout import COHORT, Layout
+from morphseq_dagster.engine.storage.hashing import hash_json
+from morphseq_dagster.engine.storage.records import InputRead, Record, WellState
+from morphseq_dagster.engine.tables.check import load_contract
 from morphseq_dagster.engine.tables.table import TableContract
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import MorphseqError, TransientError
@@ -30,16 +30,12 @@ _PREVIEW_LIMIT = 200_000
 
 def output_tags(request: StepRequest) -> dict[str, str]:
     """Tags of a materialisation: recipe and the hashes actually read."""
-    tags = {"morphseq/recipe": request.recipe_hash[:_TAG_LENGTH]}
-    for entry in request.inputs:
-        tags[f"morphseq/in.{entry.name}"] = (entry.sha256 or "absent")[:_TAG_LENGTH]
-    return tags
+    return _tags(request.recipe_hash, inputs=request.inputs, experiment=request.experiment)
 
 
 def describe_hit(record: Record, *, workspace: Workspace) -> dg.MaterializeResult[Any]:
     """Describe an artifact that stands as it is: same version, nothing computed, nothing handed to the IO manager."""
-    tags = {MEMO_TAG: "hit", "morphseq/recipe": record.recipe_hash[:_TAG_LENGTH]}
-    tags |= {f"morphseq/in.{e.name}": (e.sha256 or "absent")[:_TAG_LENGTH] for e in record.inputs}
+    tags = {MEMO_TAG: "hit", **_tags(record.recipe_hash, inputs=record.inputs, experiment=record.experiment)}
     metadata = {"nothing changed": True, **_of_record(record, layout=workspace.layout)}
     return dg.MaterializeResult(data_version=dg.DataVersion(record.data_version), tags=tags, metadata=metadata)
 
@@ -50,7 +46,7 @@ def describe_result(
     """Describe what a step made, here or elsewhere."""
     if isinstance(outcome, Committed):
         record = outcome.record
-        metadata = _of_record(record, layout=workspace.layout) | _of_job(outcome.job)
+        metadata = _of_record(record, layout=workspace.layout) | _of_job(outcome.facts)
         return dg.MaterializeResult(
             value=outcome, data_version=dg.DataVersion(record.data_version), tags=tags, metadata=metadata
         )
@@ -64,7 +60,7 @@ def describe_result(
         "place": outcome.place,
         **_wells(dict(staged.wells)),
         **_warnings(staged.warnings),
-        **_columns(outcome.request.step),
+        **_columns(workspace.layout, outcome.request.step),
     }
     metadata |= _preview(staged.preview)
     return dg.MaterializeResult(
@@ -90,6 +86,14 @@ def failure_of(error: MorphseqError) -> dg.Failure:
     )
 
 
+def _tags(recipe_hash: str, *, inputs: Sequence[InputRead], experiment: str) -> dict[str, str]:
+    """Tags of recipe and inputs; the cohort's inputs are named by keys, which may be no names of tags."""
+    tags = {"morphseq/recipe": recipe_hash[:_TAG_LENGTH]}
+    if experiment == COHORT:
+        return tags | {"morphseq/members": hash_json([[e.name, e.sha256] for e in inputs])[:_TAG_LENGTH]}
+    return tags | {f"morphseq/in.{e.name}": (e.sha256 or "absent")[:_TAG_LENGTH] for e in inputs}
+
+
 def _of_record(record: Record, *, layout: Layout) -> dict[str, Any]:
     return {
         **_counts(record.counts),
@@ -99,17 +103,15 @@ def _of_record(record: Record, *, layout: Layout) -> dict[str, Any]:
         "place": record.place,
         **_wells(record.wells),
         **_warnings(record.warnings),
-        **_columns(record.step),
+        **_columns(layout, record.step),
         **_preview(_read_preview(layout, record=record)),
     }
 
 
-def _of_job(job: JobFacts | None) -> dict[str, Any]:
-    """Describe the cluster job; what nobody knows is left out."""
-    if job is None:
-        return {}
-    values = {f"job/{name}": value for name, value in asdict(job).items() if value is not None and value != ""}
-    return values | {"job/log": dg.MetadataValue.path(job.log)}
+def _of_job(facts: Mapping[str, str | int | float]) -> dict[str, Any]:
+    """Describe the job that did it elsewhere; on one machine there is none."""
+    found: dict[str, Any] = {f"job/{name}": value for name, value in facts.items()}
+    return found | ({"job/log": dg.MetadataValue.path(str(facts["log"]))} if "log" in facts else {})
 
 
 def _counts(counts: dict[str, int]) -> dict[str, Any]:
@@ -143,9 +145,9 @@ def _read_preview(layout: Layout, *, record: Record) -> bytes | None:
         return None
 
 
-def _columns(step: str) -> dict[str, Any]:
-    contract = find_contract(step)
-    if contract is None:
+def _columns(layout: Layout, step: str) -> dict[str, Any]:
+    contract = load_contract(layout.artifact(step)) if layout.artifact(step).kind == "table" else None
+    if not isinstance(contract, TableContract):
         return {}
     columns = [
         dg.TableColumn(
@@ -154,13 +156,3 @@ def _columns(step: str) -> dict[str, Any]:
         for c in contract.columns
     ]
     return {"dagster/column_schema": dg.TableSchema(columns=columns)}
-
-
-def find_contract(step: str) -> TableContract | None:
-    """Find the table contract of a step: `CONTRACT` of the contracts' module of the same name."""
-    try:
-        module = importlib.import_module(f"morphseq_dagster.morphseq.contracts.{step}")
-    except ModuleNotFoundError:
-        return None
-    contract = getattr(module, "CONTRACT", None)
-    return contract if isinstance(contract, TableContract) else None

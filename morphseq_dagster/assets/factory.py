@@ -1,7 +1,7 @@
-"""Factory of assets: from one step of the registry to one partitioned asset.
+"""Factory of assets: from one step of a pipeline to one partitioned asset, and from its cohort step to another.
 
-Holds the asset's body - claim, "nothing changed" test, run, hand over to the IO manager - and its description for the
-web interface. Everything else stands in the registry.
+The body of an asset locks the step, runs it if something changed, and hands the result to the IO manager; that way is
+`engine/locked_step.py`. What people see of the result is made in `description.py`.
 """
 
 # Dagster reads the annotations of an asset's body at run time, hence no postponed evaluation in this module.
@@ -11,88 +11,122 @@ from typing import Any
 import dagster as dg
 
 from morphseq_dagster.assets.description import describe_hit, describe_result, failure_of, output_tags
-from morphseq_dagster.cluster.executor import SuspendedRun
-from morphseq_dagster.cluster.suspend.worker import leave, may_suspend
-from morphseq_dagster.engine.contract.progress import Progress, listening
-from morphseq_dagster.engine.contract.step import Registry, StepRequest, StepSpec
-from morphseq_dagster.engine.locked_step import discard_unpublished, lock_step, run_locked
+from morphseq_dagster.engine.contract.progress import Progress
+from morphseq_dagster.engine.contract.step import StepSpec
+from morphseq_dagster.engine.executors.protocol import WorkLeft
+from morphseq_dagster.engine.layout import COHORT
+from morphseq_dagster.engine.locked_step import discard_unpublished, lock_step
+from morphseq_dagster.engine.pipeline import Pipeline
 from morphseq_dagster.errors import MorphseqError
-from morphseq_dagster.partitions import EXPERIMENTS
+from morphseq_dagster.partitions import PARTITION_TAG, partitions_of
 from morphseq_dagster.resources.workspace import WorkspaceResource
+from morphseq_dagster.runs.listeners import announce
 
 IO_MANAGER_KEY = "artifact_io"
 FORCE_TAG = "morphseq/force"
-OWNERS = ["team:morphseq"]
 _ALL = "all"
 
 
-def make_assets(registry: Registry) -> list[dg.AssetsDefinition]:
-    """Make the asset of every step."""
-    return [make_asset(spec) for spec in registry.steps]
+def make_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
+    """Make the asset of every step, and of the cohort if there is one."""
+    cohort = [make_cohort_asset(pipeline, spec=pipeline.cohort)] if pipeline.cohort is not None else []
+    return [*(make_asset(pipeline, spec=spec) for spec in pipeline.steps), *cohort]
 
 
-def make_asset(spec: StepSpec) -> dg.AssetsDefinition:
+def make_asset(pipeline: Pipeline, *, spec: StepSpec) -> dg.AssetsDefinition:
     """Make the asset of one step."""
 
-    @dg.asset(
-        name=spec.name,
-        ins={name: dg.AssetIn(key=name) for name in spec.inputs},
-        partitions_def=EXPERIMENTS,
-        code_version=str(spec.version),
-        description=spec.description,
-        group_name=spec.group,
-        kinds=set(spec.kinds),
-        owners=OWNERS,
-        tags={"stage": spec.stage} if spec.stage else {},
-        pool=spec.pool if spec.pool == "gpu" else None,
-        io_manager_key=IO_MANAGER_KEY,
-    )
     def body(
         context: dg.AssetExecutionContext, workspace: WorkspaceResource, **upstream: object
     ) -> Iterator[dg.MaterializeResult[Any]]:
         del upstream  # lazy references: Dagster has checked that they exist, the request carries their hashes
-        yield from run_step(spec, context=context, resource=workspace, experiment=context.partition_key)
+        yield from _run_step(spec, context=context, resource=workspace, experiment=context.partition_key)
 
-    return body
+    return _decorate(
+        body,
+        pipeline=pipeline,
+        spec=spec,
+        ins={name: dg.AssetIn(key=name) for name in spec.inputs},
+        partitions_def=partitions_of(pipeline),
+        pool=spec.pool if spec.pool == "gpu" else None,
+    )
 
 
-def run_step(
-    spec: StepSpec,
+def make_cohort_asset(pipeline: Pipeline, *, spec: StepSpec) -> dg.AssetsDefinition:
+    """Make the asset that joins all partitions: unpartitioned, launched by its own job and command only.
+
+    A selection of everything with a partition runs unpartitioned assets as well, hence it yields nothing in a run of
+    one partition.
+    """
+
+    def body(context: dg.AssetExecutionContext, workspace: WorkspaceResource) -> Iterator[dg.MaterializeResult[Any]]:
+        if PARTITION_TAG in context.run.tags:
+            context.log.info("a run of one experiment leaves the cohort as it is; launch it with `morphseq cohort`")
+            return
+        yield from _run_step(spec, context=context, resource=workspace, experiment=COHORT)
+
+    deps = [dg.AssetDep(pipeline.final, partition_mapping=dg.AllPartitionMapping())]
+    return _decorate(body, pipeline=pipeline, spec=spec, deps=deps, output_required=False)
+
+
+def _decorate(
+    body: Callable[..., Any],
     *,
-    context: dg.AssetExecutionContext,
-    resource: WorkspaceResource,
-    experiment: str,
-    make_request: Callable[[], StepRequest] | None = None,
+    pipeline: Pipeline,
+    spec: StepSpec,
+    **options: Any,  # noqa: ANN401 - of `dagster.asset`, handed on as they are
+) -> dg.AssetsDefinition:
+    """Make an asset of a body, with what it says of itself on the web page."""
+    artifact = next(a for a in pipeline.artifacts if a.name == spec.name)
+    asset: dg.AssetsDefinition = dg.asset(
+        name=spec.name,
+        code_version=str(spec.version),
+        description=artifact.description,
+        group_name=spec.group,
+        kinds=set(spec.kinds),
+        owners=[f"team:{pipeline.name}"],
+        tags={"stage": spec.stage} if spec.stage else {},
+        io_manager_key=IO_MANAGER_KEY,
+        **options,
+    )(body)
+    return asset
+
+
+def _run_step(
+    spec: StepSpec, *, context: dg.AssetExecutionContext, resource: WorkspaceResource, experiment: str
 ) -> Iterator[dg.MaterializeResult[Any]]:
-    """Run one step inside its claim, which outlasts the yield: the IO manager commits before the claim is released."""
-    workspace = resource.open()
-    run_id, force = context.run.run_id, _is_forced(context, spec.name)
+    """Run one step inside its lock, which outlasts the yield: the IO manager commits before the lock is released."""
+    workspace, run_id = resource.open(), context.run.run_id
+
+    def report(progress: Progress) -> None:
+        announce(progress)
+        _log(context, progress)
+
     try:
         with lock_step(
             spec,
             workspace=workspace,
             experiment=experiment,
             run_id=run_id,
-            force=force,
-            repeated=may_suspend(run_id) and _has_succeeded(context),
-            on_wait=lambda claim: context.log.info(f"waiting for {claim.holder()}"),
-            make_request=make_request,
-        ) as session:
-            if session.recalled is not None:
-                yield describe_result(session.recalled, workspace=workspace, tags=output_tags(session.request))
+            executor=resource.executor_of(spec.name, experiment=experiment, run_id=run_id),
+            force=_is_forced(context, spec.name),
+            repeated=resource.may_suspend(run_id) and _has_succeeded(context),
+            on_wait=lambda lock: context.log.info(f"waiting for {lock.holder()}"),
+        ) as step:
+            tags = output_tags(step.request)
+            if step.recalled is not None:
+                yield describe_result(step.recalled, workspace=workspace, tags=tags)
                 return
-            if session.cached is not None:
-                yield describe_hit(session.cached, workspace=workspace)
+            if step.cached is not None:
+                yield describe_hit(step.cached, workspace=workspace)
                 return
-            with listening(lambda progress: _log(context, progress)):
-                place = resource.place_of(spec.name, experiment=experiment, run_id=run_id)
-                outcome = run_locked(session, spec=spec, place=place)
+            outcome = step.run(progress=report)
             try:
-                yield describe_result(outcome, workspace=workspace, tags=output_tags(session.request))
+                yield describe_result(outcome, workspace=workspace, tags=tags)
             finally:
                 discard_unpublished(workspace.layout, outcome=outcome)
-    except SuspendedRun as parked:
-        leave(parked, instance=context.instance, run=context.run, step_key=str(context.op_handle))
+    except WorkLeft as left:
+        resource.leave(left, instance=context.instance, run=context.run, step_key=str(context.op_handle))
     except MorphseqError as error:
         raise failure_of(error) from error
 

@@ -15,17 +15,16 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationTargetMaterializationData,
 )
 
+from morphseq_dagster.engine.pipeline import Pipeline
 from morphseq_dagster.engine.planner.costs import describe_cost, estimate_cost
 from morphseq_dagster.engine.planner.plan import plan_experiments
 from morphseq_dagster.engine.planner.retirement import read_retired
 from morphseq_dagster.engine.planner.rules import ExperimentPlan
 from morphseq_dagster.engine.planner.scans import Scans
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.morphseq.discovery import discover
-from morphseq_dagster.partitions import EXPERIMENTS, find_busy
+from morphseq_dagster.partitions import find_busy, find_registered, partitions_of
 from morphseq_dagster.resources.workspace import WorkspaceResource
 
-FINAL: Final = "embryo_latents_final"
 CHECK: Final = "up_to_date"
 STALE_JOB: Final = "materialize_stale"
 FRESH_S: Final = 30.0
@@ -33,13 +32,13 @@ FRESH_S: Final = 30.0
 _JOB_PAGE: Final = f"/locations/morphseq_dagster/jobs/{STALE_JOB}/playground"
 
 
-def make_freshness_check() -> dg.AssetChecksDefinition:
+def make_freshness_check(pipeline: Pipeline) -> dg.AssetChecksDefinition:
     """Make the check; it runs with the final table and whenever a person asks."""
 
     @dg.asset_check(
-        asset=FINAL,
+        asset=pipeline.final,
         name=CHECK,
-        partitions_def=EXPERIMENTS,
+        partitions_def=partitions_of(pipeline),
         description="Whether every step of the experiment stands as its inputs, recipe and code ask, and if not, why.",
     )
     def up_to_date(context: dg.AssetCheckExecutionContext, workspace: WorkspaceResource) -> dg.AssetCheckResult:
@@ -55,10 +54,10 @@ def make_freshness_check() -> dg.AssetChecksDefinition:
 
 
 def find_target(
-    instance: dg.DagsterInstance, *, experiment: str
+    instance: dg.DagsterInstance, *, pipeline: Pipeline, experiment: str
 ) -> AssetCheckEvaluationTargetMaterializationData | None:
     """Find the latest event of an experiment's final table; an evaluation of an older one is not shown."""
-    asked = dg.AssetRecordsFilter(asset_key=dg.AssetKey(FINAL), asset_partitions=[experiment])
+    asked = dg.AssetRecordsFilter(asset_key=dg.AssetKey(pipeline.final), asset_partitions=[experiment])
     records = instance.fetch_materializations(asked, limit=1).records
     if not records:
         return None
@@ -69,11 +68,11 @@ def find_target(
 
 
 def evaluate(
-    plan: ExperimentPlan, *, target: AssetCheckEvaluationTargetMaterializationData | None
+    plan: ExperimentPlan, *, pipeline: Pipeline, target: AssetCheckEvaluationTargetMaterializationData | None
 ) -> dg.AssetCheckEvaluation:
     """Turn a plan into an evaluation of the check, to be logged in a run of any job."""
     return dg.AssetCheckEvaluation(
-        asset_key=dg.AssetKey(FINAL),
+        asset_key=dg.AssetKey(pipeline.final),
         check_name=CHECK,
         passed=is_settled(plan),
         severity=dg.AssetCheckSeverity.WARN,
@@ -129,7 +128,7 @@ def plan_known(
     Parameters
     ----------
     workspace
-        Data root and registry.
+        Data root and pipeline.
     instance
         Knows partitions and runs.
     experiments
@@ -137,13 +136,14 @@ def plan_known(
     launching
         Whether runs will be asked for: experiments whose files still arrive then count as busy.
     """
-    busy = find_busy(instance)
-    if launching:
-        found = discover(workspace.layout)
+    pipeline = workspace.pipeline
+    busy = find_busy(instance, pipeline=pipeline)
+    if launching and pipeline.sources is not None:
+        found = pipeline.sources.discover(workspace.layout)
         busy |= {entry.name: f"{entry.state}: {entry.reason}" for entry in found if entry.state != "ready"}
-    registered = set(instance.get_dynamic_partitions(str(EXPERIMENTS.name)))
+    registered = find_registered(instance, pipeline=pipeline)
     chosen = registered if experiments is None else registered & set(experiments)
-    names = sorted(chosen - read_retired(workspace.layout))
+    names = sorted(chosen - read_retired(workspace))
     scans = Scans(workspace.layout, fresh_s=FRESH_S)
     plans = list(plan_experiments(workspace, experiments=names, busy=busy, scans=scans))
     scans.save()

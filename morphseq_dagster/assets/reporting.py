@@ -24,12 +24,13 @@ from morphseq_dagster.assets.provenance import (
     version_tags,
 )
 from morphseq_dagster.engine.layout import COHORT
+from morphseq_dagster.engine.pipeline import Pipeline
 from morphseq_dagster.engine.planner.inventory import Located, list_artifacts
 from morphseq_dagster.engine.planner.retirement import read_retired
 from morphseq_dagster.engine.storage.records import OutputVerdict, Record, compare_output, read_record
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import MorphseqError
-from morphseq_dagster.partitions import EXPERIMENTS, register_experiments
+from morphseq_dagster.partitions import register_keys
 
 ORIGIN_TAG: Final = "morphseq/origin"
 REPORT_TAG: Final = "morphseq/reported"
@@ -79,7 +80,7 @@ def report_records(
     graph
         Asset graph of the definitions.
     workspace
-        Data root and registry.
+        Data root and pipeline.
     experiments
         Names to report; all that are not retired when None.
     limit
@@ -87,14 +88,16 @@ def report_records(
     on_progress
         Called with the number done and the number in all.
     """
-    retired = read_retired(workspace.layout)
+    retired = read_retired(workspace)
     located = [
         entry
-        for entry in list_artifacts(workspace.layout, experiments=experiments)
+        for entry in list_artifacts(workspace, experiments=experiments)
         if entry.has_record and entry.experiment not in retired and graph.has(AssetKey(entry.step))
     ]
     located = [entry for entry in located if _is_chosen(workspace, entry)]
-    new = register_experiments(instance, {e.experiment for e in located if e.experiment != COHORT})
+    new = register_keys(
+        instance, {e.experiment for e in located if e.experiment != COHORT}, pipeline=workspace.pipeline
+    )
     reporter = _Reporter(instance, graph=graph, workspace=workspace)
     # Asset by asset in the graph's order: the pointer to an input's newest event is then looked up once per input.
     order = {key.path[-1]: number for number, key in enumerate(graph.toposorted_asset_keys)}
@@ -125,9 +128,9 @@ def report_missing(instance: DagsterInstance, *, workspace: Workspace, record: R
     )
 
 
-def remove_partition(instance: DagsterInstance, *, experiment: str) -> bool:
+def remove_partition(instance: DagsterInstance, *, pipeline: Pipeline, experiment: str) -> bool:
     """Remove an experiment's partition; tell whether there was one."""
-    name = str(EXPERIMENTS.name)
+    name = pipeline.keys.noun
     if not instance.has_dynamic_partition(name, experiment):
         return False
     instance.delete_dynamic_partition(name, experiment)

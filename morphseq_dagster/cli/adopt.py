@@ -16,10 +16,10 @@ import typer
 
 from morphseq_dagster.cli.messages import printable
 from morphseq_dagster.cli.options import (
-    DEFAULT_REGISTRY,
+    DEFAULT_PIPELINE,
     DataRoot,
     Experiments,
-    RegistryName,
+    PipelineName,
     Verbose,
     open_call,
     refuse_call,
@@ -29,7 +29,6 @@ from morphseq_dagster.cli.options import (
 from morphseq_dagster.cli.status import Format
 from morphseq_dagster.engine.planner.status import refuse_unknown
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.morphseq.discovery import list_folders
 
 if TYPE_CHECKING:
     from morphseq_dagster.adopt.importer import ImportOutcome
@@ -56,12 +55,12 @@ def adopt(
     form: Annotated[Format, typer.Option("--format", help="Form of the output.")] = Format.table,
     data_root: DataRoot = None,
     verbose: Verbose = False,
-    registry: RegistryName = DEFAULT_REGISTRY,
+    pipeline: PipelineName = DEFAULT_PIPELINE,
 ) -> None:
     """Give records to files that are there already, after checking them; exit code 1 if something was refused."""
     from morphseq_dagster.adopt.importer import Import, find_experiments
 
-    call = open_call(data_root, registry=registry)
+    call = open_call(data_root, pipeline=pipeline)
     root = call.workspace.data_root if tree is None else tree.absolute()
     if not root.is_dir():
         refuse_call(
@@ -72,12 +71,14 @@ def adopt(
     for split, _ in campaign.splits.values():
         if split.refused_count:
             _say(f"{split.source}: {split.refused_count} entries of no experiment, the first {split.refused[0]}")
-    known = find_experiments(campaign, known=[f.name for f in list_folders(call.workspace.layout) if not f.reason])
+    known = find_experiments(
+        campaign, known=[s.name for s in call.workspace.pipeline.find_sources(call.workspace.layout) if not s.reason]
+    )
     names = known
     if experiments is not None:
         with refusing_call():
             names = split_names(experiments)
-            refuse_unknown(names, known=known)
+            refuse_unknown(names, keys=call.workspace.pipeline.keys, known=known)
     outcomes: list[ImportOutcome] = []
     for number, name in enumerate(names):
         if sys.stderr.isatty():

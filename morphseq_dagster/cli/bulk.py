@@ -1,28 +1,19 @@
-"""Bulk: the command line's way over many experiments when steps run at the cluster - one run, one process.
+"""Bulk runs of the command line: many experiments as one run of the job `bulk`, with a line for each thing that happens.
 
-The choice between one run and many is made in `cluster/run_mode.py`; the run itself is the job `bulk`.
+Imported when a run goes this way, which `choice.py` decides; what the run does is `cluster/bulk_run.py`.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
 
+from morphseq_dagster.cli.display import Display
+from morphseq_dagster.cli.launch import Launcher, RunOutcome, StepEvent, open_instance
 from morphseq_dagster.cli.options import Call
-from morphseq_dagster.cluster.run_mode import wants_bulk
-
-if TYPE_CHECKING:
-    from morphseq_dagster.cluster.events import Event
-
-
-def goes_as_bulk(call: Call, *, chains: Mapping[str, Sequence[str]]) -> bool:
-    """Whether the experiments, each with the steps that it must run, go as one run on this machine."""
-    settings = call.settings
-    return wants_bulk(
-        chains,
-        place_of=lambda step, name: settings.place_of(step, experiment=name),
-        chained=settings.places.chained,
-    )
+from morphseq_dagster.cluster.events import Event, StepFailed, StepMade, StepUpToDate
+from morphseq_dagster.partitions import BULK_JOB, bulk_config, register_keys
+from morphseq_dagster.runs.listeners import listening
 
 
 def run_bulk(
@@ -39,7 +30,7 @@ def run_bulk(
     Parameters
     ----------
     call
-        Settings, workspace and registry.
+        Settings, workspace and pipeline.
     chains
         Experiment to the steps that are pending; those with none are said to be done.
     steps
@@ -50,31 +41,58 @@ def run_bulk(
         Leave alone what automation leaves to a person.
     verbose
         Whether Dagster's own log is shown.
-    """
-    from morphseq_dagster.cli.display import Display
-    from morphseq_dagster.cli.launch import Launcher, StepEvent, open_instance
-    from morphseq_dagster.cluster.events import StepFailed, StepMade
 
+    Raises
+    ------
+    KeyboardInterrupt
+        When Ctrl-C or TERM ended it; the run is cancelled.
+    """
     for experiment, pending in chains.items():
         if not pending:
             print(f"{experiment}: nothing to do")
     chains = {experiment: pending for experiment, pending in chains.items() if pending}
-    ordered = [spec.name for spec in call.workspace.registry.steps if spec.name in steps]
+    ordered = [name for name in call.workspace.pipeline.step_names if name in steps]
+    events: dict[str, list[tuple[Event, float]]] = {experiment: [] for experiment in chains}
+    started = time.monotonic()
     with open_instance() as (instance, lasting), Display(total=sum(map(len, chains.values()))) as display:
         if not lasting:
             display.say("DAGSTER_HOME is not set: the web page will not show these runs; the records will")
         display.say(f"one run over {len(chains)} experiments")
 
-        def show(item: Event) -> None:
-            display.begin(item.experiment)
-            kind = "failed" if isinstance(item, StepFailed) else "made" if isinstance(item, StepMade) else "standing"
-            display.note(StepEvent(item.step, kind, str(item.error) if isinstance(item, StepFailed) else ""))
+        def show(event: object) -> None:
+            if not isinstance(event, StepMade | StepUpToDate | StepFailed):
+                return
+            events[event.experiment].append((event, time.monotonic() - started))
+            display.begin(event.experiment)
+            kind = "failed" if isinstance(event, StepFailed) else "made" if isinstance(event, StepMade) else "standing"
+            display.note(StepEvent(event.step, kind, str(event.error) if isinstance(event, StepFailed) else ""))
 
-        outcomes = Launcher(call, instance=instance, verbose=verbose).run_bulk(
-            chains, steps=ordered, force=force, automatic=automatic, on_item=show
-        )
+        register_keys(instance, chains, pipeline=call.workspace.pipeline)
+        launcher = Launcher(call, instance=instance, verbose=verbose)
+        with listening(show):
+            config = bulk_config(tuple(chains), steps=ordered, force=force, automatic=automatic)
+            result = launcher.execute(BULK_JOB, config=config)
+        failed = any(isinstance(event, StepFailed) for told in events.values() for event, _ in told)
+        outcomes = [
+            _summarise(experiment, events=events[experiment], steps=pending, lost=not result.success and not failed)
+            for experiment, pending in chains.items()
+        ]
         for outcome in outcomes:
             display.finish(outcome)
             if outcome.failed and outcome.failed[0][0] == "":
                 display.say(f"{outcome.experiment}: {outcome.failed[0][1]}")
     return sum(bool(outcome.failed) for outcome in outcomes)
+
+
+def _summarise(
+    experiment: str, *, events: Sequence[tuple[Event, float]], steps: Sequence[str], lost: bool
+) -> RunOutcome:
+    """Sum up one experiment; `lost` says that the run failed without naming an experiment."""
+    tried = {event.step for event, _ in events}
+    failed = tuple((event.step, str(event.error)) for event, _ in events if isinstance(event, StepFailed))
+    untried = tuple(step for step in steps if step not in tried)
+    if untried and not failed and lost:
+        failed = (("", "the run failed; the log of Dagster says why (--verbose)"),)
+    made = tuple(event.step for event, _ in events if isinstance(event, StepMade))
+    standing = tuple(step for step in steps if step in tried and step not in (*made, *(step for step, _ in failed)))
+    return RunOutcome(experiment, made, standing, failed, untried, max((s for _, s in events), default=0.0))

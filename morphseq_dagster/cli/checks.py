@@ -121,7 +121,7 @@ def check_work(workspace: Workspace) -> Iterator[CheckResult]:
             )
     for path in _json_files(layout.private / "pending"):
         experiment, _, step = path.stem.rpartition(".")
-        if not layout.claim(step, experiment=experiment).exists():
+        if not layout.lock(step, experiment=experiment).exists():
             clean = False
             yield CheckResult("problem", f"the publication of {path.stem} was cut off", FIX, fixable=True)
     orphans = list(find_orphans(layout)) if layout.data_root.is_dir() else []

@@ -6,13 +6,15 @@ Holds the selection only. Names are compared whole, so that no name selects anot
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from morphseq_dagster.engine.layout import Layout
+from morphseq_dagster.engine.pipeline import FoundSource, Source
+from morphseq_dagster.engine.planner.status import refuse_unknown
+from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.identifiers import refuse_experiment
-from morphseq_dagster.morphseq.discovery import RawFolder, inspect_folder, list_folders
+from morphseq_dagster.runs.run_mode import wants_bulk
+from morphseq_dagster.settings.machine import MachineSettings
 
 ALL = "all"
 
@@ -37,14 +39,14 @@ class Selection:
 
 
 def choose_experiments(
-    layout: Layout, *, names: Sequence[str] | None, later_than: str | None = None, earlier_than: str | None = None
+    workspace: Workspace, *, names: Sequence[str] | None, later_than: str | None = None, earlier_than: str | None = None
 ) -> Selection:
     """Choose experiments.
 
     Parameters
     ----------
-    layout
-        Paths of the data root.
+    workspace
+        Data root and pipeline.
     names
         As given; None or `all` takes every raw folder that is ready. Named ones are not waited for.
     later_than, earlier_than
@@ -60,14 +62,13 @@ def choose_experiments(
             raise PermanentError(
                 expected="a date YYYYMMDD", found=repr(text), where=option, remedy="write the date as 8 digits"
             )
-    folders = {folder.name: folder for folder in list_folders(layout)}
+    folders = {source.name: source for source in workspace.pipeline.find_sources(workspace.layout)}
     if names is None or tuple(names) == (ALL,):
-        return _choose_all(layout, folders=folders, later_than=later_than, earlier_than=earlier_than)
-    from morphseq_dagster.engine.planner.status import refuse_unknown
-
-    refuse_unknown(names, known=[name for name in folders if refuse_experiment(name) is None])
+        return _choose_all(workspace, sources=folders, later_than=later_than, earlier_than=earlier_than)
+    keys = workspace.pipeline.keys
+    refuse_unknown(names, keys=keys, known=[name for name in folders if keys.refuse(name) is None])
     kept = [name for name in names if _is_between(name, later_than=later_than, earlier_than=earlier_than)]
-    found = [inspect_folder(layout, folder=folders[name]) for name in kept]
+    found = _inspect(workspace, [folders[name] for name in kept])
     return Selection(
         tuple(entry.name for entry in found if entry.state != "refused"),
         refused=tuple((entry.name, entry.reason) for entry in found if entry.state == "refused"),
@@ -75,20 +76,36 @@ def choose_experiments(
 
 
 def _choose_all(
-    layout: Layout, *, folders: dict[str, RawFolder], later_than: str | None, earlier_than: str | None
+    workspace: Workspace, *, sources: Mapping[str, Source], later_than: str | None, earlier_than: str | None
 ) -> Selection:
     kept = [
-        folder
-        for name, folder in folders.items()
-        if refuse_experiment(name) is None and _is_between(name, later_than=later_than, earlier_than=earlier_than)
+        source
+        for name, source in sources.items()
+        if workspace.pipeline.keys.refuse(name) is None
+        and _is_between(name, later_than=later_than, earlier_than=earlier_than)
     ]
-    found = [inspect_folder(layout, folder=folder) for folder in kept]
+    found = _inspect(workspace, kept)
     return Selection(
         tuple(entry.name for entry in found if entry.state == "ready"),
         waiting=tuple((entry.name, entry.reason) for entry in found if entry.state != "ready"),
     )
 
 
+def _inspect(workspace: Workspace, sources: Sequence[Source]) -> list[FoundSource]:
+    """Look into sources; a workflow without any takes names as they are."""
+    how = workspace.pipeline.sources
+    return [] if how is None else [how.inspect(workspace.layout, source) for source in sources]
+
+
 def _is_between(name: str, *, later_than: str | None, earlier_than: str | None) -> bool:
     date = name[:8]
     return (later_than is None or date > later_than) and (earlier_than is None or date < earlier_than)
+
+
+def goes_as_bulk(settings: MachineSettings, *, chains: Mapping[str, Sequence[str]]) -> bool:
+    """Whether experiments, each with the steps that it must run, go as one run on this machine."""
+    return wants_bulk(
+        chains,
+        place_of=lambda step, name: settings.place_of(step, experiment=name),
+        chained=settings.places.chained,
+    )

@@ -31,7 +31,7 @@ from morphseq_dagster.engine.executors.environment import (
 from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.engine.storage.atomic_io import make_folder, write_durably
 from morphseq_dagster.errors import MorphseqError
-from morphseq_dagster.settings import SlurmSettings
+from morphseq_dagster.settings.slurm import SlurmSettings
 
 _COMMANDS: Final = ("sbatch", "squeue", "scancel", "sinfo", "sacct")
 _DESCRIBE: Final = (

@@ -34,7 +34,7 @@ from morphseq_dagster.cluster.usage import collect_facts
 from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.engine.storage.atomic_io import make_folder, write_durably
 from morphseq_dagster.errors import MorphseqError
-from morphseq_dagster.settings import ResourceSettings, SlurmSettings
+from morphseq_dagster.settings.slurm import ResourceSettings, SlurmSettings
 
 LIMIT_S: Final = 120.0
 _MEMORY: Final = "500M"

@@ -6,14 +6,14 @@ from typing import Final
 
 import typer
 
-from morphseq_dagster.cli.options import DEFAULT_REGISTRY, DataRoot, RegistryName, Verbose, open_call, refusing_call
+from morphseq_dagster.cli.options import DEFAULT_PIPELINE, DataRoot, PipelineName, Verbose, open_call, refusing_call
 
 COHORT_JOB: Final = "cohort"
 
 
-def cohort(data_root: DataRoot = None, verbose: Verbose = False, registry: RegistryName = DEFAULT_REGISTRY) -> None:
+def cohort(data_root: DataRoot = None, verbose: Verbose = False, pipeline: PipelineName = DEFAULT_PIPELINE) -> None:
     """Join the final tables of all experiments into one."""
-    call = open_call(data_root, registry=registry)
+    call = open_call(data_root, pipeline=pipeline)
     from morphseq_dagster.cli.display import Display
     from morphseq_dagster.cli.launch import Launcher, open_instance
 

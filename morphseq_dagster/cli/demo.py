@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from morphseq_dagster.cli.options import DEFAULT_REGISTRY, Call, DataRoot, RegistryName, Verbose, open_call
-from morphseq_dagster.engine.layout import SENTINELS
+from morphseq_dagster.cli.options import DEFAULT_PIPELINE, Call, DataRoot, PipelineName, Verbose, open_call
 from morphseq_dagster.morphseq.discovery import list_folders
+from morphseq_dagster.morphseq.paths import SENTINELS, truth
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 EXPERIMENT: Final = "20240418_demo"
-_FINAL: Final = "embryo_latents_final"
 _YES: Final = ("True", "true", "1")
 
 
@@ -55,14 +54,14 @@ def demo(
     difficulty: Annotated[Difficulty, typer.Option(help="Contrast and noise of the pictures.")] = Difficulty.middle,
     data_root: DataRoot = None,
     verbose: Verbose = False,
-    registry: RegistryName = DEFAULT_REGISTRY,
+    pipeline: PipelineName = DEFAULT_PIPELINE,
 ) -> None:
     """Make a synthetic plate of embryos and run it from raw microscope files to the final table."""
-    call = open_call(data_root, registry=registry)
+    call = open_call(data_root, pipeline=pipeline)
     experiment = EXPERIMENT if difficulty is Difficulty.middle else f"{EXPERIMENT}-{difficulty}"
     _make(call, experiment=experiment, difficulty=difficulty)
     failures = _run(call, experiment=experiment, verbose=verbose)
-    final = call.workspace.output(_FINAL, experiment=experiment)
+    final = call.workspace.output(call.workspace.pipeline.final, experiment=experiment)
     if final.is_file():
         _show(call, experiment=experiment, final=final)
     raise typer.Exit(1 if failures else 0)
@@ -100,7 +99,7 @@ def _make(call: Call, *, experiment: str, difficulty: Difficulty) -> None:
         task = bar.add_task(f"making {experiment}", total=None)
         make_plate(
             call.workspace.data_root,
-            truth_folder=call.workspace.layout.truth(experiment),
+            truth_folder=truth(call.workspace.layout, experiment),
             experiment=experiment,
             difficulty=difficulty.value,
             on_progress=lambda done, total: bar.update(task, completed=done, total=total),
@@ -114,7 +113,7 @@ def _run(call: Call, *, experiment: str, verbose: bool) -> int:
     from morphseq_dagster.cli.pipeline import run_plans
     from morphseq_dagster.engine.planner.plan import find_pending
 
-    steps = {spec.name for spec in call.workspace.registry.steps}
+    steps = {spec.name for spec in call.workspace.pipeline.steps}
     plan = find_pending(call.workspace, experiment=experiment, steps=steps)
     return run_plans(call, plans={experiment: plan}, verbose=verbose)
 
@@ -131,7 +130,7 @@ def _show(call: Call, *, experiment: str, final: Path) -> None:
         "pictures of every step": layout.preview("snips", experiment=experiment).parent,
         "masks": layout.folders("exported_masks", experiment=experiment)[0],
         "final table": final,
-        "truth": layout.truth(experiment),
+        "truth": truth(layout, experiment),
     }
     for words, path in places.items():
         print(f"{words:<24}{path}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from morphseq_dagster.cli.messages import printable
-from morphseq_dagster.cli.options import DEFAULT_REGISTRY, Call, DataRoot, RegistryName, Verbose, open_call, refuse_call
+from morphseq_dagster.cli.options import DEFAULT_PIPELINE, Call, DataRoot, PipelineName, Verbose, open_call, refuse_call
 from morphseq_dagster.errors import MorphseqError, PermanentError
 
 if TYPE_CHECKING:
@@ -29,11 +29,11 @@ def doctor(
     limit: Annotated[float, typer.Option("--limit", help="Seconds for the jobs of --live.", min=1)] = 120.0,
     data_root: DataRoot = None,
     verbose: Verbose = False,
-    registry: RegistryName = DEFAULT_REGISTRY,
+    pipeline: PipelineName = DEFAULT_PIPELINE,
 ) -> None:
     """Look for trouble: disk, interrupted work, dead runs, versions, the cluster. Exit code 1: a problem stands."""
     del verbose
-    call = open_call(data_root, registry=registry)
+    call = open_call(data_root, pipeline=pipeline)
     if slurm or live:
         _refuse_without_cluster(call, slurm=slurm, fix=fix)
         _print(_examine_cluster(call, live=live, limit_s=limit))

@@ -8,7 +8,7 @@ import typer
 
 from morphseq_dagster.cli.messages import printable
 from morphseq_dagster.cli.options import DataRoot, Verbose
-from morphseq_dagster.settings import load_settings
+from morphseq_dagster.settings.machine import load_settings
 
 
 def environment(

@@ -10,39 +10,40 @@ from typing import Annotated, Any
 import typer
 
 from morphseq_dagster.cli.messages import printable
-from morphseq_dagster.cli.options import DEFAULT_REGISTRY, DataRoot, RegistryName, Verbose, open_call
+from morphseq_dagster.cli.options import DEFAULT_PIPELINE, DataRoot, PipelineName, Verbose, open_call
 from morphseq_dagster.cli.status import Format
-from morphseq_dagster.morphseq.discovery import FoundExperiment, discover
+from morphseq_dagster.engine.pipeline import FoundSource
 
 
 def experiments(
     form: Annotated[Format, typer.Option("--format", help="Form of the output.")] = Format.table,
     data_root: DataRoot = None,
     verbose: Verbose = False,
-    registry: RegistryName = DEFAULT_REGISTRY,
+    pipeline: PipelineName = DEFAULT_PIPELINE,
 ) -> None:
     """List the experiments in the raw folders with their state and the reason."""
     del verbose
-    layout = open_call(data_root, registry=registry).workspace.layout
-    found = discover(layout)
+    workspace = open_call(data_root, pipeline=pipeline).workspace
+    layout, sources = workspace.layout, workspace.pipeline.sources
+    found = sources.discover(layout) if sources is not None else ()
     if form is Format.json:
         values = {"schema": "morphseq.experiments", "version": 1, "experiments": [_encode(entry) for entry in found]}
         print(json.dumps(values, indent=1))
         return
     if not found:
-        print(f"no experiments below {layout.raw_root}")
+        print(f"no experiments below {sources.root(layout) if sources is not None else layout.data_root}")
         return
     print("\n".join(_draw(found)))
 
 
-def _draw(found: tuple[FoundExperiment, ...]) -> Iterable[str]:
+def _draw(found: tuple[FoundSource, ...]) -> Iterable[str]:
     names = [printable(entry.name) for entry in found]
-    width, wide = max(map(len, names)), max(len(entry.microscope) for entry in found)
+    width, wide = max(map(len, names)), max(len(entry.kind) for entry in found)
     for name, entry in zip(names, found, strict=True):
         files = f"{entry.files:>7} files" if entry.state != "refused" else " " * 13
         wait = f", ready in {_span(entry.ready_in_s)}" if entry.ready_in_s is not None else ""
         yield (
-            f"{name:<{width}}  {printable(entry.microscope):<{wide}}  {entry.state:<9}  {files}  "
+            f"{name:<{width}}  {printable(entry.kind):<{wide}}  {entry.state:<9}  {files}  "
             f"{printable(entry.reason)}{wait}"
         )
         yield from (f"{'':<{width}}  {'':<{wide}}  note: {printable(remark)}" for remark in entry.remarks)
@@ -50,10 +51,10 @@ def _draw(found: tuple[FoundExperiment, ...]) -> Iterable[str]:
     yield f"{len(found)} found: " + ", ".join(f"{counts[s]} {s}" for s in ("ready", "acquiring", "refused"))
 
 
-def _encode(entry: FoundExperiment) -> dict[str, Any]:
+def _encode(entry: FoundSource) -> dict[str, Any]:
     return {
         "name": entry.name,
-        "microscope": entry.microscope,
+        "microscope": entry.kind,
         "state": entry.state,
         "reason": entry.reason,
         "ready_in_s": entry.ready_in_s,

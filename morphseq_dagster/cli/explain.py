@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from morphseq_dagster.cli.messages import printable
-from morphseq_dagster.cli.options import DEFAULT_REGISTRY, DataRoot, RegistryName, Verbose, open_call, refusing_call
+from morphseq_dagster.cli.options import DEFAULT_PIPELINE, DataRoot, PipelineName, Verbose, open_call, refusing_call
 from morphseq_dagster.cli.status import Format
 from morphseq_dagster.errors import PermanentError
 
@@ -33,10 +33,10 @@ def explain(
     form: Annotated[Format, typer.Option("--format", help="Form of the output.")] = Format.table,
     data_root: DataRoot = None,
     verbose: Verbose = False,
-    registry: RegistryName = DEFAULT_REGISTRY,
+    pipeline: PipelineName = DEFAULT_PIPELINE,
 ) -> None:
     """Tell why the steps of an experiment are stale, and what refreshing them costs. Nothing is written."""
-    call = open_call(data_root, registry=registry)
+    call = open_call(data_root, pipeline=pipeline)
     from morphseq_dagster.engine.planner.explain import encode_explanation, explain_experiment
 
     with refusing_call():
@@ -60,11 +60,11 @@ def explain(
 def _check(workspace: Workspace, *, experiment: str, step: str | None) -> None:
     from morphseq_dagster.engine.planner.snapshot import find_recorded
     from morphseq_dagster.engine.planner.status import refuse_unknown
-    from morphseq_dagster.morphseq.discovery import list_folders
 
-    known = {*(folder.name for folder in list_folders(workspace.layout)), *find_recorded(workspace)}
-    refuse_unknown([experiment], known=sorted(known))
-    names = [spec.name for spec in workspace.registry.steps]
+    pipeline = workspace.pipeline
+    known = {*(source.name for source in pipeline.find_sources(workspace.layout)), *find_recorded(workspace)}
+    refuse_unknown([experiment], keys=pipeline.keys, known=sorted(known))
+    names = [spec.name for spec in workspace.pipeline.steps]
     if step is not None and step not in names:
         raise PermanentError(
             expected=f"one of {', '.join(names)}", found=repr(step), where="morphseq explain", remedy="correct the name"

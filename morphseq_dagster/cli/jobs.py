@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from morphseq_dagster.cli.messages import printable
-from morphseq_dagster.cli.options import DEFAULT_REGISTRY, Call, DataRoot, RegistryName, Verbose, open_call, refuse_call
+from morphseq_dagster.cli.options import DEFAULT_PIPELINE, Call, DataRoot, PipelineName, Verbose, open_call, refuse_call
 from morphseq_dagster.cluster.attempt_folder import VOID, JobRoot
 from morphseq_dagster.cluster.job_summary import tell_age
 from morphseq_dagster.cluster.orphans import Orphan, OrphanAction, Survey
@@ -48,10 +48,10 @@ def jobs(
     ] = False,
     data_root: DataRoot = None,
     verbose: Verbose = False,
-    registry: RegistryName = DEFAULT_REGISTRY,
+    pipeline: PipelineName = DEFAULT_PIPELINE,
 ) -> None:
     """Show the cluster jobs at work, and what becomes of those whose run has ended. Exit code 1: no answer."""
-    call = open_call(data_root, registry=registry)
+    call = open_call(data_root, pipeline=pipeline)
     if reconcile and call.settings.places.slurm is None:
         refuse_call(
             PermanentError(
@@ -81,7 +81,7 @@ def _look_after(call: Call, *, reconcile: bool) -> _Done:
     """Survey the jobs and, if asked, do what follows; the instance knows their runs."""
     from morphseq_dagster.build import build_definitions
     from morphseq_dagster.cli.launch import open_instance
-    from morphseq_dagster.sensors.jobs import report_done, settle_cluster, survey_cluster
+    from morphseq_dagster.sensors.cluster_jobs import report_done, settle_cluster, survey_cluster
 
     settings = call.settings.places.slurm
     with open_instance() as (instance, lasting):
@@ -95,7 +95,7 @@ def _look_after(call: Call, *, reconcile: bool) -> _Done:
         told = report_done(
             instance,
             orphans=orphans,
-            graph=lambda: build_definitions(call.settings, registry=call.registry).resolve_asset_graph(),
+            graph=lambda: build_definitions(call.settings, pipeline=call.pipeline).resolve_asset_graph(),
             workspace=call.workspace,
         )
     return _Done(survey, answered_at, orphans, told.reported)

@@ -21,13 +21,13 @@ from morphseq_dagster.assets.description import MEMO_TAG
 from morphseq_dagster.assets.factory import FORCE_TAG
 from morphseq_dagster.build import PIPELINE_JOB, build_definitions
 from morphseq_dagster.cli.options import Call
-from morphseq_dagster.cluster.events import Event, StepFailed, StepMade, following
-from morphseq_dagster.engine.contract.progress import Progress, listening
+from morphseq_dagster.engine.contract.progress import Progress
 from morphseq_dagster.engine.storage.atomic_io import host_name
 from morphseq_dagster.engine.storage.step_locks import process_start
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.partitions import BULK_JOB, bulk_config, register_experiments
+from morphseq_dagster.partitions import register_keys
 from morphseq_dagster.runs.interruption import execute, is_interrupt
+from morphseq_dagster.runs.listeners import listening
 from morphseq_dagster.runs.states import PROCESS_TAG
 
 HOME_VARIABLE: Final = "DAGSTER_HOME"
@@ -116,7 +116,7 @@ class Launcher:
     Parameters
     ----------
     call
-        Settings, workspace and registry.
+        Settings, workspace and pipeline.
     instance
         The Dagster instance.
     verbose
@@ -126,7 +126,7 @@ class Launcher:
     def __init__(self, call: Call, *, instance: dg.DagsterInstance, verbose: bool = False) -> None:
         self._call = call
         self._instance = instance
-        self._definitions = build_definitions(call.settings, registry=call.registry)
+        self._definitions = build_definitions(call.settings, pipeline=call.pipeline)
         self._config = _TALKATIVE if verbose else _QUIET
 
     def run(
@@ -145,7 +145,7 @@ class Launcher:
         KeyboardInterrupt
             When Ctrl-C or TERM ended it; the run is cancelled.
         """
-        register_experiments(self._instance, [experiment])
+        register_keys(self._instance, [experiment], pipeline=self._call.workspace.pipeline)
         tags = {FORCE_TAG: ".".join(forced)} if forced else {}
         return self._run(
             PIPELINE_JOB,
@@ -163,50 +163,11 @@ class Launcher:
         if not self._definitions.get_repository_def().has_job(job):
             raise PermanentError(
                 expected=f"a job {job}",
-                found="none in this registry",
-                where=self._call.registry,
-                remedy="use the project's own registry",
+                found="none in this pipeline",
+                where=self._call.pipeline,
+                remedy="use the project's own pipeline",
             )
         return self._run(job, experiment="", steps=(), tags={}, on_event=on_event, on_progress=on_progress)
-
-    def run_bulk(
-        self,
-        chains: Mapping[str, Sequence[str]],
-        *,
-        steps: Sequence[str],
-        force: bool = False,
-        automatic: bool = False,
-        on_item: Callable[[Event], None],
-    ) -> tuple[RunOutcome, ...]:
-        """Run many experiments as one run of the job `bulk`; an outcome each, in their order. Interrupted as `run` is.
-
-        Parameters
-        ----------
-        chains
-            Experiment to the steps that are pending, for the outcomes: the run plans anew.
-        steps, force
-            Steps that were asked for, and whether they run although nothing changed.
-        automatic
-            Leave alone what automation leaves to a person.
-        on_item
-            Called with everything that was made, stands or failed, as it happens.
-        """
-        register_experiments(self._instance, chains)
-        started = time.monotonic()
-        heard: dict[str, list[tuple[Event, float]]] = {experiment: [] for experiment in chains}
-
-        def hear(item: Event) -> None:
-            heard[item.experiment].append((item, time.monotonic() - started))
-            on_item(item)
-
-        with following(hear):
-            config = bulk_config(tuple(chains), steps=steps, force=force, automatic=automatic)
-            result = self._execute(BULK_JOB, config=config)
-        lost = not result.success and not any(isinstance(i, StepFailed) for items in heard.values() for i, _ in items)
-        return tuple(
-            _summarise_items(experiment, items=heard[experiment], steps=steps, lost=lost)
-            for experiment, steps in chains.items()
-        )
 
     def select(self, selection: str) -> tuple[str, ...]:
         """Steps of the pipeline that a selection in Dagster's language names, in order.
@@ -226,13 +187,13 @@ class Launcher:
                 problem = problem or ("" if keys else f"nothing is called {part.strip()!r}")
         except dg.DagsterError as error:
             problem = str(error).splitlines()[0]
-        steps = tuple(spec.name for spec in self._call.workspace.registry.steps if spec.name in found)
+        steps = tuple(spec.name for spec in self._call.workspace.pipeline.steps if spec.name in found)
         if problem or not steps:
             raise PermanentError(
                 expected="assets such as '*', 'ff_images', '*sam2_metadata' (with all before it) or 'qc_staged*'",
                 found=problem or repr(selection),
                 where="--select",
-                remedy="assets: " + ", ".join(spec.name for spec in self._call.workspace.registry.steps),
+                remedy="assets: " + ", ".join(spec.name for spec in self._call.workspace.pipeline.steps),
             )
         return steps
 
@@ -255,12 +216,12 @@ class Launcher:
                 events.append(event)
                 on_event(event)
 
-        with listening(on_progress):
-            result = self._execute(job, experiment=experiment, steps=steps, tags=tags, listen=listen)
+        with listening(lambda event: on_progress(event) if isinstance(event, Progress) else None):
+            result = self.execute(job, experiment=experiment, steps=steps, tags=tags, listen=listen)
         seconds = time.monotonic() - started
         return _summarise(experiment, steps=steps, events=events, success=result.success, seconds=seconds)
 
-    def _execute(
+    def execute(
         self,
         job: str,
         *,
@@ -299,20 +260,6 @@ def _summarise(
     tried = {event.step for event in events}
     untried = tuple(step for step in steps if step not in tried)
     return RunOutcome(experiment, having("made"), having("standing"), failed, untried, seconds)
-
-
-def _summarise_items(
-    experiment: str, *, items: Sequence[tuple[Event, float]], steps: Sequence[str], lost: bool
-) -> RunOutcome:
-    """Sum up one experiment of a bulk run; `lost` says that the run failed without naming an experiment."""
-    tried = {item.step for item, _ in items}
-    failed = tuple((item.step, str(item.error)) for item, _ in items if isinstance(item, StepFailed))
-    untried = tuple(step for step in steps if step not in tried)
-    if untried and not failed and lost:
-        failed = (("", "the run failed; the log of Dagster says why (--verbose)"),)
-    made = tuple(item.step for item, _ in items if isinstance(item, StepMade))
-    standing = tuple(step for step in steps if step in tried and step not in (*made, *(step for step, _ in failed)))
-    return RunOutcome(experiment, made, standing, failed, untried, max((seconds for _, seconds in items), default=0.0))
 
 
 def _translate(entry: EventLogEntry) -> StepEvent | None:

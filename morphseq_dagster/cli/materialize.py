@@ -9,9 +9,9 @@ import typer
 from morphseq_dagster.cli.choice import choose_experiments
 from morphseq_dagster.cli.messages import printable
 from morphseq_dagster.cli.options import (
-    DEFAULT_REGISTRY,
+    DEFAULT_PIPELINE,
     DataRoot,
-    RegistryName,
+    PipelineName,
     Verbose,
     open_call,
     refusing_call,
@@ -26,17 +26,17 @@ def materialize(
     force: Annotated[bool, typer.Option("--force", help="Compute the selected steps again.")] = False,
     data_root: DataRoot = None,
     verbose: Verbose = False,
-    registry: RegistryName = DEFAULT_REGISTRY,
+    pipeline: PipelineName = DEFAULT_PIPELINE,
 ) -> None:
     """Materialize selected assets of experiments; what is done already stands."""
-    call = open_call(data_root, registry=registry)
+    call = open_call(data_root, pipeline=pipeline)
     from morphseq_dagster.cli.display import Display
     from morphseq_dagster.cli.launch import Launcher, open_instance
 
     with open_instance() as (instance, _):
         launcher = Launcher(call, instance=instance, verbose=verbose)
         with refusing_call():
-            choice = choose_experiments(call.workspace.layout, names=split_names(partition))
+            choice = choose_experiments(call.workspace, names=split_names(partition))
             steps = launcher.select(select)
         failures = len(choice.refused)
         with Display(total=len(steps) * len(choice.experiments)) as display:

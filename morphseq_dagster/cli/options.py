@@ -14,16 +14,18 @@ from typing import Annotated, NoReturn
 import typer
 
 from morphseq_dagster.cli.messages import print_error
-from morphseq_dagster.engine.workspace import Workspace, load_registry
+from morphseq_dagster.engine.pipeline import load_pipeline
+from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.settings import MachineSettings, load_settings
+from morphseq_dagster.morphseq import PIPELINE
+from morphseq_dagster.settings.machine import MachineSettings, load_settings
 
-DEFAULT_REGISTRY = "morphseq_dagster.morphseq.pipeline:REGISTRY"
+DEFAULT_PIPELINE = PIPELINE
 
 DataRoot = Annotated[
     Path | None, typer.Option("--data-root", help="Folder of all experiments [default: MORPHSEQ_DATA_ROOT, .env].")
 ]
-RegistryName = Annotated[str, typer.Option("--registry", envvar="MORPHSEQ_REGISTRY", hidden=True)]
+PipelineName = Annotated[str, typer.Option("--pipeline", envvar="MORPHSEQ_PIPELINE", hidden=True)]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Say more; show tracebacks.")]
 Experiments = Annotated[str | None, typer.Option("--experiments", help="Names, separated by commas.")]
 
@@ -34,13 +36,13 @@ class Call:
 
     settings: MachineSettings
     workspace: Workspace
-    registry: str
+    pipeline: str
 
 
-def open_call(data_root: Path | None, *, registry: str) -> Call:
+def open_call(data_root: Path | None, *, pipeline: str) -> Call:
     """Open the settings and the workspace of this call."""
     settings = load_settings(data_root=data_root)
-    return Call(settings, Workspace(settings.data_root, load_registry(registry), settings.weights.named()), registry)
+    return Call(settings, Workspace(settings.data_root, load_pipeline(pipeline), settings.weights.named()), pipeline)
 
 
 def split_names(text: str) -> tuple[str, ...]:

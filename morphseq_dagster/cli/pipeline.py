@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from morphseq_dagster.cli.choice import ALL, Selection, choose_experiments
+from morphseq_dagster.cli.choice import ALL, Selection, choose_experiments, goes_as_bulk
 from morphseq_dagster.cli.messages import printable
 from morphseq_dagster.cli.options import (
-    DEFAULT_REGISTRY,
+    DEFAULT_PIPELINE,
     Call,
     DataRoot,
     Experiments,
-    RegistryName,
+    PipelineName,
     Verbose,
     open_call,
     refusing_call,
     split_names,
 )
-from morphseq_dagster.engine.contract.step import Registry
+from morphseq_dagster.engine.pipeline import Pipeline
 from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 
 if TYPE_CHECKING:
     from morphseq_dagster.engine.planner.rules import StepPlan
@@ -31,21 +31,17 @@ if TYPE_CHECKING:
 _LATENTS: Final = "latents"
 
 
-class Action(StrEnum):
-    """Stages by the lab's names; each runs with everything before it."""
-
-    e2e = "e2e"
-    build01 = "build01"
-    sam2 = "sam2"
-    build03 = "build03"
-    build04 = "build04"
-    build06 = "build06"
+E2E: Final = "e2e"
+"""Goal of every pipeline: all steps."""
 
 
 def pipeline(
-    action: Annotated[Action, typer.Argument(help="What to run; everything before it that is needed runs too.")] = (
-        Action.e2e
-    ),
+    action: Annotated[
+        str,
+        typer.Argument(
+            help=f"What to run, with everything before it that is needed: {E2E} (all), {', '.join(MORPHSEQ.goals)}.",
+        ),
+    ] = E2E,
     *,
     experiments: Experiments = None,
     later_than: Annotated[str | None, typer.Option(help="Only experiments after this day, YYYYMMDD.")] = None,
@@ -57,13 +53,13 @@ def pipeline(
     ] = None,
     data_root: DataRoot = None,
     verbose: Verbose = False,
-    registry: RegistryName = DEFAULT_REGISTRY,
+    pipeline: PipelineName = DEFAULT_PIPELINE,
 ) -> None:
     """Run experiments from raw files to tables; whatever is done already stands.
 
     Without --experiments every experiment that is ready runs. Exit code: 0 done, 1 some failed, 2 wrongly asked.
     """
-    call = open_call(data_root, registry=registry)
+    call = open_call(data_root, pipeline=pipeline)
     with refusing_call():
         names = None if experiments is None else split_names(experiments)
         if force and names is None:
@@ -73,47 +69,44 @@ def pipeline(
                 where="morphseq pipeline",
                 remedy=f"name them with --experiments; `--experiments {ALL}` takes every one",
             )
-        choice = choose_experiments(
-            call.workspace.layout, names=names, later_than=later_than, earlier_than=earlier_than
-        )
-        own, steps = steps_of(action, registry=call.workspace.registry)
+        choice = choose_experiments(call.workspace, names=names, later_than=later_than, earlier_than=earlier_than)
+        own, steps = steps_of(action, pipeline=call.workspace.pipeline)
     _tell_choice(choice)
     if model_name is not None:
         _set_model(call, experiments=choice.experiments, model=model_name, dry_run=dry_run)
     plans, broken = _plan(call, experiments=choice.experiments, steps=steps, forced=own if force else frozenset())
     failures = len(choice.refused) + len(broken)
-    from morphseq_dagster.cli.bulk import goes_as_bulk, run_bulk
-
     chains = {experiment: [verdict.step for verdict in plan] for experiment, plan in plans.items()}
-    bulk = goes_as_bulk(call, chains=chains)
+    bulk = goes_as_bulk(call.settings, chains=chains)
     if dry_run:
         _tell_plans(plans, total=len(steps), bulk=bulk)
     elif bulk:
+        from morphseq_dagster.cli.bulk import run_bulk
+
         failures += run_bulk(call, chains=chains, steps=own, force=force, verbose=verbose)
     else:
-        forced = [spec.name for spec in call.workspace.registry.steps if spec.name in own] if force else []
+        forced = [spec.name for spec in call.workspace.pipeline.steps if spec.name in own] if force else []
         failures += run_plans(call, plans=plans, forced=forced, verbose=verbose)
     raise typer.Exit(1 if failures else 0)
 
 
-def steps_of(action: Action, *, registry: Registry) -> tuple[frozenset[str], frozenset[str]]:
-    """Steps of an action alone, and with everything before them.
+def steps_of(goal: str, *, pipeline: Pipeline) -> tuple[frozenset[str], frozenset[str]]:
+    """Steps of a goal alone, and with everything before them.
 
     Raises
     ------
     PermanentError
-        When the registry has no such stage.
+        When the pipeline has no such goal.
     """
-    stages = {action.value, _LATENTS} if action is Action.build06 else {action.value}
-    own = frozenset(s.name for s in registry.steps if action is Action.e2e or s.stage in stages)
+    own = frozenset(pipeline.step_names) if goal == E2E else pipeline.steps_of(goal)
     if not own:
         raise PermanentError(
-            expected="a stage of this registry",
-            found=action.value,
+            expected=f"one of {', '.join([E2E, *pipeline.goals])}",
+            found=repr(goal),
             where="morphseq pipeline",
-            remedy=f"use {Action.e2e.value}",
+            remedy="correct the name",
         )
-    return own, frozenset(registry.ancestors(set(own)))
+    return own, frozenset(pipeline.ancestors(set(own)))
 
 
 def run_plans(
@@ -160,16 +153,16 @@ def _tell_choice(choice: Selection) -> None:
 
 def _set_model(call: Call, *, experiments: Sequence[str], model: str, dry_run: bool) -> None:
     from morphseq_dagster.engine.storage.recipe_files import check_parameter, set_parameter
-    from morphseq_dagster.latents.backends import load_embedder
+    from morphseq_dagster.latents.backends import EMBEDDERS
 
-    spec = next((s for s in call.workspace.registry.steps if s.name == _LATENTS), None)
+    spec = next((s for s in call.workspace.pipeline.steps if s.name == _LATENTS), None)
     with refusing_call():
         if spec is None:
             raise PermanentError(
-                expected="a registry with a step latents", found=call.registry, where="--model-name", remedy="omit it"
+                expected="a pipeline with a step latents", found=call.pipeline, where="--model-name", remedy="omit it"
             )
         check_parameter(spec.recipe, name="model", value=model)
-        load_embedder(model)
+        EMBEDDERS.find(model)
     for experiment in experiments:
         path = call.workspace.layout.recipes(experiment)[1]
         if dry_run:
@@ -198,8 +191,8 @@ def _plan(
 
 
 def _tell_plans(plans: Mapping[str, Sequence[StepPlan]], *, total: int, bulk: bool) -> None:
-    from morphseq_dagster.cluster.run_mode import describe_way
     from morphseq_dagster.engine.planner.costs import describe_cost, estimate_cost
+    from morphseq_dagster.runs.run_mode import describe_way
 
     for experiment, plan in plans.items():
         if not plan:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from morphseq_dagster.cli.messages import printable
-from morphseq_dagster.cli.options import DEFAULT_REGISTRY, DataRoot, RegistryName, Verbose, open_call, refusing_call
+from morphseq_dagster.cli.options import DEFAULT_PIPELINE, DataRoot, PipelineName, Verbose, open_call, refusing_call
 from morphseq_dagster.cli.status import Format
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.identifiers import check_experiment
 
 if TYPE_CHECKING:
     from morphseq_dagster.engine.contract.recipe import Recipe
-    from morphseq_dagster.engine.contract.step import Registry
+    from morphseq_dagster.engine.pipeline import Pipeline
 
 recipe = typer.Typer(no_args_is_help=True, help="Parameters of the science.", rich_markup_mode=None)
 DEFAULTS = "default"
@@ -35,16 +35,16 @@ def show(
     form: Annotated[Format, typer.Option("--format", help="Form of the output.")] = Format.table,
     data_root: DataRoot = None,
     verbose: Verbose = False,
-    registry: RegistryName = DEFAULT_REGISTRY,
+    pipeline: PipelineName = DEFAULT_PIPELINE,
 ) -> None:
     """Print the resolved parameters, each with the file that sets it, or `default`."""
     del verbose
-    call = open_call(data_root, registry=registry)
+    call = open_call(data_root, pipeline=pipeline)
     with refusing_call():
         if experiment != DEFAULTS:
             check_experiment(experiment)
         resolved = call.workspace.recipe(experiment)
-        steps = _choose(call.workspace.registry, step=step)
+        steps = _choose(call.workspace.pipeline, step=step)
     rows = [(name, value, origin) for s in steps for name, value, origin in list_parameters(resolved, step=s)]
     if form is Format.json:
         values = [{"parameter": name, "value": value, "from": origin} for name, value, origin in rows]
@@ -81,8 +81,8 @@ def _find_origin(origins: Mapping[str, str], name: str) -> str:
     return DEFAULTS
 
 
-def _choose(registry: Registry, *, step: str | None) -> list[str]:
-    names = [spec.name for spec in registry.steps]
+def _choose(pipeline: Pipeline, *, step: str | None) -> list[str]:
+    names = [spec.name for spec in pipeline.steps]
     if step is None:
         return names
     if step not in names:

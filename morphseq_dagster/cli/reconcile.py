@@ -16,11 +16,11 @@ import typer
 
 from morphseq_dagster.cli.messages import describe_error, printable
 from morphseq_dagster.cli.options import (
-    DEFAULT_REGISTRY,
+    DEFAULT_PIPELINE,
     Call,
     DataRoot,
     Experiments,
-    RegistryName,
+    PipelineName,
     Verbose,
     open_call,
     refuse_call,
@@ -35,7 +35,6 @@ from morphseq_dagster.engine.planner.reconcile_actions import discard, keep, ref
 from morphseq_dagster.engine.planner.retirement import read_retired
 from morphseq_dagster.engine.planner.status import refuse_unknown
 from morphseq_dagster.errors import MorphseqError, PermanentError
-from morphseq_dagster.morphseq.discovery import list_folders
 
 _PICTURES: Final = 5
 _HINTS: Final = {
@@ -67,17 +66,18 @@ def reconcile(
     form: Annotated[Format, typer.Option("--format", help="Form of the output.")] = Format.table,
     data_root: DataRoot = None,
     verbose: Verbose = False,
-    registry: RegistryName = DEFAULT_REGISTRY,
+    pipeline: PipelineName = DEFAULT_PIPELINE,
 ) -> None:
     """Compare all files with their records; exit code 1 while findings remain."""
-    call = open_call(data_root, registry=registry)
+    call = open_call(data_root, pipeline=pipeline)
     layout = call.workspace.layout
     chosen = None
     if experiments is not None:
-        folders = [folder.name for folder in list_folders(layout) if not folder.reason]
+        known = [source.name for source in call.workspace.pipeline.find_sources(layout) if not source.reason]
+        known += [entry.experiment for entry in list_artifacts(call.workspace)]
         with refusing_call():
             chosen = split_names(experiments)
-            refuse_unknown(chosen, known=[*folders, *(entry.experiment for entry in list_artifacts(layout))])
+            refuse_unknown(chosen, keys=call.workspace.pipeline.keys, known=known)
     failures = _act(keep_paths or (), "kept", lambda path: keep(call.workspace, _absolute(path, call=call)))
     failures += _act(
         discard_paths or (), "to be made again", lambda p: discard(call.workspace, _absolute(p, call=call))
@@ -87,8 +87,8 @@ def reconcile(
         touched = [layout.absolute(f.path) for f in found.findings if f.kind is Kind.TOUCHED]
         failures += _act(touched, "refreshed", lambda path: refresh(call.workspace, path))
         found = compare_with_records(call.workspace, experiments=chosen, hash_all=False)
-    departed = find_departed(call.workspace, folders=[folder.name for folder in list_folders(layout)])
-    retired = read_retired(layout)
+    departed = find_departed(call.workspace)
+    retired = read_retired(call.workspace)
     departed = {n: c for n, c in departed.items() if n not in retired and (chosen is None or n in chosen)}
     if form is Format.json:
         print(json.dumps(_encode(found, departed=departed, data_root=str(layout.data_root)), indent=1))
@@ -133,7 +133,7 @@ def _report(call: Call, *, experiments: tuple[str, ...] | None) -> None:
                     remedy="export DAGSTER_HOME, or `make install`",
                 )
             )
-        graph = build_definitions(call.settings, registry=call.registry).resolve_asset_graph()
+        graph = build_definitions(call.settings, pipeline=call.pipeline).resolve_asset_graph()
         told = report_records(
             instance,
             graph=graph,

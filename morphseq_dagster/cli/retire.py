@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from morphseq_dagster.cli.messages import print_error
-from morphseq_dagster.cli.options import DEFAULT_REGISTRY, DataRoot, RegistryName, Verbose, open_call, refusing_call
+from morphseq_dagster.cli.options import DEFAULT_PIPELINE, DataRoot, PipelineName, Verbose, open_call, refusing_call
 from morphseq_dagster.engine.planner.inventory import list_artifacts
 from morphseq_dagster.engine.planner.retirement import mark_retired, refuse_retirement
 from morphseq_dagster.engine.storage.atomic_io import host_name
@@ -19,21 +19,21 @@ def retire(
     apply: Annotated[bool, typer.Option("--apply", help="Do it; without, say what would happen.")] = False,
     data_root: DataRoot = None,
     verbose: Verbose = False,
-    registry: RegistryName = DEFAULT_REGISTRY,
+    pipeline: PipelineName = DEFAULT_PIPELINE,
 ) -> None:
     """Retire an experiment: its partition goes, its records and files stay."""
     del verbose
-    call = open_call(data_root, registry=registry)
+    call = open_call(data_root, pipeline=pipeline)
     layout = call.workspace.layout
-    records = sum(entry.has_record for entry in list_artifacts(layout, experiments=[experiment]))
+    records = sum(entry.has_record for entry in list_artifacts(call.workspace, experiments=[experiment]))
     with refusing_call():
-        refuse_retirement(layout, experiment=experiment)
+        refuse_retirement(call.workspace, experiment=experiment)
     from morphseq_dagster.assets.reporting import remove_partition
     from morphseq_dagster.cli.launch import open_instance
     from morphseq_dagster.partitions import find_runs_in_flight
 
     with open_instance() as (instance, lasting):
-        runs = find_runs_in_flight(instance, experiment=experiment)
+        runs = find_runs_in_flight(instance, pipeline=call.workspace.pipeline, experiment=experiment)
         if runs:
             print_error(_busy(experiment, runs=runs))
             raise typer.Exit(1)
@@ -42,7 +42,7 @@ def retire(
                 f"{experiment}: its partition would be removed; {records} records and their files would stay (--apply)"
             )
             return
-        removed = remove_partition(instance, experiment=experiment)
+        removed = remove_partition(instance, pipeline=call.workspace.pipeline, experiment=experiment)
     mark_retired(layout, experiment=experiment, host=host_name(), records=records)
     where = "removed" if removed else "not known to Dagster" if lasting else "unknown (DAGSTER_HOME is not set)"
     print(f"{experiment}: retired; partition {where}, {records} records kept")

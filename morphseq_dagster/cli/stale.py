@@ -10,11 +10,11 @@ import typer
 
 from morphseq_dagster.cli.messages import printable
 from morphseq_dagster.cli.options import (
-    DEFAULT_REGISTRY,
+    DEFAULT_PIPELINE,
     Call,
     DataRoot,
     Experiments,
-    RegistryName,
+    PipelineName,
     Verbose,
     open_call,
     refusing_call,
@@ -33,14 +33,14 @@ def stale(
     form: Annotated[Format, typer.Option("--format", help="Form of the output.")] = Format.table,
     data_root: DataRoot = None,
     verbose: Verbose = False,
-    registry: RegistryName = DEFAULT_REGISTRY,
+    pipeline: PipelineName = DEFAULT_PIPELINE,
 ) -> None:
     """List what is stale and why; every raw folder and picture is looked at now.
 
     Steps that were edited by hand, that failed in the same way too often or that miss an input are listed and left to a
     person. Experiments at work are left out.
     """
-    call = open_call(data_root, registry=registry)
+    call = open_call(data_root, pipeline=pipeline)
     with refusing_call():
         names, left_out = _choose(call, names=None if experiments is None else split_names(experiments))
     plans = _plan(call, names=names)
@@ -64,18 +64,16 @@ def _choose(call: Call, *, names: Sequence[str] | None) -> tuple[list[str], list
     from morphseq_dagster.cli.choice import Selection, choose_experiments
     from morphseq_dagster.engine.planner.retirement import read_retired
     from morphseq_dagster.engine.planner.snapshot import find_recorded
-    from morphseq_dagster.identifiers import refuse_experiment
-    from morphseq_dagster.morphseq.discovery import list_folders
 
-    layout = call.workspace.layout
+    pipeline = call.workspace.pipeline
     recorded = set(find_recorded(call.workspace))
-    folders = {folder.name for folder in list_folders(layout)}
-    gone = recorded - folders - read_retired(layout)
-    archived = sorted(name for name in gone if refuse_experiment(name) is None)
+    folders = {source.name for source in pipeline.find_sources(call.workspace.layout)}
+    gone = recorded - folders - read_retired(call.workspace)
+    archived = sorted(name for name in gone if pipeline.keys.refuse(name) is None)
     if names is not None:
         archived = [name for name in archived if name in names]
         names = [name for name in names if name not in archived]
-    choice = choose_experiments(layout, names=names) if names is None or names else Selection(())
+    choice = choose_experiments(call.workspace, names=names) if names is None or names else Selection(())
     return sorted({*choice.experiments, *archived}), [*choice.waiting, *choice.refused]
 
 
@@ -96,21 +94,22 @@ def _launch(call: Call, *, plans: Sequence[ExperimentPlan], verbose: bool) -> in
     if not names:
         print("nothing to launch")
         return 0
-    from morphseq_dagster.cli.bulk import goes_as_bulk, run_bulk
+    from morphseq_dagster.cli.bulk import run_bulk
+    from morphseq_dagster.cli.choice import goes_as_bulk
     from morphseq_dagster.cli.launch import open_instance
     from morphseq_dagster.engine.planner.plan import plan_experiments
     from morphseq_dagster.partitions import find_busy
 
     with open_instance() as (instance, _):
         # First who is at work, then the facts: what starts in between is met inside the claim.
-        busy = find_busy(instance)
+        busy = find_busy(instance, pipeline=call.workspace.pipeline)
     chains = {}
     for plan in plan_experiments(call.workspace, experiments=names, busy=busy):
         if plan.busy:
             print(printable(f"{plan.experiment}: left out, {plan.busy}"))
         elif plan.automatic:
             chains[plan.experiment] = plan.automatic
-    if goes_as_bulk(call, chains=chains):
+    if goes_as_bulk(call.settings, chains=chains):
         steps = {step for chain in chains.values() for step in chain}
         failures = run_bulk(call, chains=chains, steps=steps, automatic=True, verbose=verbose)
     else:
@@ -136,11 +135,11 @@ def _launch_each(call: Call, *, chains: Mapping[str, Sequence[str]], verbose: bo
 
 def _way(call: Call, *, plans: Sequence[ExperimentPlan]) -> str:
     """Say which way a launch would take; nothing where there is no choice."""
-    from morphseq_dagster.cli.bulk import goes_as_bulk
-    from morphseq_dagster.cluster.run_mode import describe_way
+    from morphseq_dagster.cli.choice import goes_as_bulk
+    from morphseq_dagster.runs.run_mode import describe_way
 
     chains = {plan.experiment: plan.automatic for plan in plans if plan.automatic and not plan.busy}
-    return describe_way(bulk=goes_as_bulk(call, chains=chains)) if len(chains) > 1 else ""
+    return describe_way(bulk=goes_as_bulk(call.settings, chains=chains)) if len(chains) > 1 else ""
 
 
 def _tell(plans: Sequence[ExperimentPlan], *, total: int, way: str, verbose: bool) -> Iterable[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Annotated, Final
 
@@ -12,15 +12,17 @@ import typer
 
 from morphseq_dagster.cli.messages import printable
 from morphseq_dagster.cli.options import (
-    DEFAULT_REGISTRY,
+    DEFAULT_PIPELINE,
     DataRoot,
     Experiments,
-    RegistryName,
+    PipelineName,
     Verbose,
     open_call,
     refusing_call,
     split_names,
 )
+from morphseq_dagster.engine.layout import Layout
+from morphseq_dagster.engine.planner.snapshot import RemoteWork
 from morphseq_dagster.engine.planner.status import StatusTable, encode_status, read_status
 
 _COLOURS: Final = {
@@ -57,20 +59,31 @@ def status(
     ] = None,
     data_root: DataRoot = None,
     verbose: Verbose = False,
-    registry: RegistryName = DEFAULT_REGISTRY,
+    pipeline: PipelineName = DEFAULT_PIPELINE,
 ) -> None:
     """Show the state of every experiment and why it is so.
 
     States: ok, missing, stale, failed, error, queued, running, degraded, unavailable, interrupted, pruned.
     """
-    call = open_call(data_root, registry=registry)
+    call = open_call(data_root, pipeline=pipeline)
     with refusing_call():
         chosen = None if experiments is None else split_names(experiments)
-        found = read_status(call.workspace, experiments=chosen, model=model_name)
+        found = read_status(
+            call.workspace, experiments=chosen, model=model_name, remote=_look_at_jobs(call.workspace.layout)
+        )
     if form is Format.json:
         print(json.dumps(encode_status(found, data_root=str(call.workspace.data_root)), indent=1))
     else:
         print("\n".join(_draw(found, data_root=str(call.workspace.data_root), verbose=verbose)))
+
+
+def _look_at_jobs(layout: Layout) -> Mapping[tuple[str, str], RemoteWork]:
+    """How the cluster's jobs stand, as their files tell; most data roots never saw a cluster."""
+    if not layout.jobs.is_dir():
+        return {}
+    from morphseq_dagster.cluster.job_summary import summarise_jobs
+
+    return summarise_jobs(layout)
 
 
 def _draw(status: StatusTable, *, data_root: str, verbose: bool) -> Iterable[str]:

@@ -11,13 +11,13 @@ from typing import Annotated
 import typer
 
 from morphseq_dagster.cli.messages import printable
-from morphseq_dagster.cli.options import DEFAULT_REGISTRY, Call, DataRoot, RegistryName, open_call, refusing_call
-from morphseq_dagster.cli.pipeline import Action, steps_of
+from morphseq_dagster.cli.options import DEFAULT_PIPELINE, Call, DataRoot, PipelineName, open_call, refusing_call
+from morphseq_dagster.cli.pipeline import E2E, steps_of
 from morphseq_dagster.cluster.array_script import ArrayScheduler, ArrayScript, parse_list, write_array_script
-from morphseq_dagster.cluster.job import Resources
 from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.settings import SlurmSettings
+from morphseq_dagster.settings.job_values import Resources
+from morphseq_dagster.settings.slurm import SlurmSettings
 
 
 def submit_script(
@@ -26,7 +26,7 @@ def submit_script(
     ],
     *,
     scheduler: Annotated[ArrayScheduler, typer.Option(help="Whose array it is.")],
-    action: Annotated[Action, typer.Option(help="What every task runs, as in `morphseq pipeline`.")] = Action.e2e,
+    action: Annotated[str, typer.Option(help="What every task runs, as in `morphseq pipeline`.")] = E2E,
     output: Annotated[Path | None, typer.Option(help="File for the script [default: standard output].")] = None,
     cpus: Annotated[int | None, typer.Option(help="Processors of a task.")] = None,
     memory: Annotated[str | None, typer.Option(help="Memory of a task, such as 16G.")] = None,
@@ -40,13 +40,13 @@ def submit_script(
         typer.Option("--gpu-request", help="Sun Grid Engine: the site's words for a GPU, gpgpu=TRUE,cuda=1."),
     ] = None,
     data_root: DataRoot = None,
-    registry: RegistryName = DEFAULT_REGISTRY,
+    pipeline: PipelineName = DEFAULT_PIPELINE,
 ) -> None:
     """Write a plain array script; what is not given comes from the section places.slurm.
 
     Nothing is submitted. Exit code: 0 written, 2 wrongly asked.
     """
-    call = open_call(data_root, registry=registry)
+    call = open_call(data_root, pipeline=pipeline)
     asked = {"cpus": cpus, "memory": memory, "time": time, "gpus": gpus}
     slurm = call.settings.places.slurm or SlurmSettings()
     there = Layout(Path(slurm.data_root or call.settings.data_root))
@@ -54,11 +54,11 @@ def submit_script(
         experiments = _read(names)
         if experiments:
             _refuse_unready(call, experiments)
-        steps_of(action, registry=call.workspace.registry)
+        steps_of(action, pipeline=call.workspace.pipeline)
         text = write_array_script(
             ArrayScript(
                 experiments=experiments,
-                action=action.value,
+                action=action,
                 python=slurm.python,
                 data_root=str(there.data_root),
                 logs=str(there.array_logs),
@@ -68,7 +68,7 @@ def submit_script(
                 ),
                 environment=slurm.surroundings(),
                 weights={name: str(path) for name, path in call.settings.weights.named().items()},
-                registry="" if registry == DEFAULT_REGISTRY else registry,
+                pipeline="" if pipeline == DEFAULT_PIPELINE else pipeline,
                 at_once=at_once,
                 queue=queue,
                 slots=slots,
@@ -104,7 +104,7 @@ def _refuse_unready(call: Call, experiments: tuple[str, ...]) -> None:
     """Refuse names that no task could run."""
     from morphseq_dagster.cli.choice import choose_experiments
 
-    refused = choose_experiments(call.workspace.layout, names=experiments).refused
+    refused = choose_experiments(call.workspace, names=experiments).refused
     if refused:
         raise PermanentError(
             expected="experiments that can run",

@@ -14,7 +14,6 @@ from morphseq_dagster.engine.planner.snapshot import find_recorded
 from morphseq_dagster.engine.storage.weights import hash_weights, recall_hash
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import MorphseqError
-from morphseq_dagster.morphseq.discovery import list_folders
 
 _NAMED = 3
 _HASH = 12
@@ -36,7 +35,8 @@ def find_wishes(workspace: Workspace) -> dict[str, list[str]]:
     own = {path.stem for path in layout.recipes("default")[0].parent.glob("*.toml")}
     shared: set[str] | None = None
     wishes: dict[str, list[str]] = {}
-    for experiment in sorted({*(f.name for f in list_folders(layout) if not f.reason), *find_recorded(workspace)}):
+    found_sources = [source.name for source in workspace.pipeline.find_sources(layout) if not source.reason]
+    for experiment in sorted({*found_sources, *find_recorded(workspace)}):
         if experiment in own:
             found = _wanted(workspace, experiment)
         else:
@@ -52,7 +52,7 @@ def _wanted(workspace: Workspace, experiment: str) -> set[str]:
         recipe = workspace.recipe(experiment)
     except (MorphseqError, OSError):
         return set()  # the check of the recipes tells
-    specs = workspace.registry.steps
+    specs = workspace.pipeline.steps
     return {e.weights for spec in specs for e in spec.wanted_externals(recipe.slice(spec.name)) if e.weights}
 
 

@@ -15,13 +15,13 @@ from enum import StrEnum
 from math import ceil
 from typing import Final
 
-from morphseq_dagster.cluster.job import Environment, Resources, check_path, is_plain_name, refuse
 from morphseq_dagster.engine.executors.allocation import CPUS_VARIABLE
 from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.settings.job_values import Environment, Resources, check_path, is_plain_name, refuse
 
 _WORD: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _REQUEST: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,=*-]*")
-_REGISTRY: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*")
+_PIPELINE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*")
 _KEPT: Final = (
     "PATH HOME USER LOGNAME SHELL LANG LC_ALL TMPDIR LD_LIBRARY_PATH CUDA_VISIBLE_DEVICES "
     "SLURM_CPUS_PER_TASK SLURM_MEM_PER_NODE SLURM_MEM_PER_CPU"
@@ -90,8 +90,8 @@ class ArrayScript:
         Preamble and variables of a task.
     weights
         Where weights lie, by name, as the nodes see them.
-    registry
-        `module:attribute` of the registry; the project's own when empty.
+    pipeline
+        `module:attribute` of the pipeline; the project's own when empty.
     at_once
         Tasks that may run at the same time; None leaves it to the cluster.
     queue, slots, gpu_request
@@ -111,7 +111,7 @@ class ArrayScript:
     resources: Resources = field(default_factory=Resources)
     environment: Environment = field(default_factory=Environment)
     weights: Mapping[str, str] = field(default_factory=dict)
-    registry: str = ""
+    pipeline: str = ""
     at_once: int | None = None
     queue: str | None = None
     slots: str = "smp"
@@ -132,8 +132,8 @@ class ArrayScript:
         wrong += [f"{word!r}" for word in (self.action, self.slots, self.queue or "q") if not _WORD.fullmatch(word)]
         if self.gpu_request is not None and not _REQUEST.fullmatch(self.gpu_request):
             wrong.append(f"request for a GPU {self.gpu_request!r}")
-        if self.registry and not _REGISTRY.fullmatch(self.registry):
-            wrong.append(f"registry {self.registry!r}")
+        if self.pipeline and not _PIPELINE.fullmatch(self.pipeline):
+            wrong.append(f"pipeline {self.pipeline!r}")
         if self.at_once is not None and self.at_once < 1:
             wrong.append(f"{self.at_once} tasks at once")
         refuse(wrong, where="script of an array")
@@ -163,7 +163,7 @@ def write_array_script(array: ArrayScript, *, scheduler: ArrayScheduler) -> str:
         task, cpus, submit = "${SGE_TASK_ID:-}", "${NSLOTS:-1}", "qsub"
     command = [array.python, "-P", "-u", "-m", "morphseq_dagster.cli", "pipeline", array.action]
     command += ["--data-root", array.data_root]
-    command += ["--registry", array.registry] if array.registry else []
+    command += ["--pipeline", array.pipeline] if array.pipeline else []
     given = {"MORPHSEQ_PLACE": "process", **array.environment.variables}
     if array.weights:
         given["MORPHSEQ_WEIGHTS"] = json.dumps(dict(array.weights), sort_keys=True)

@@ -20,7 +20,7 @@ from typing import Final, NoReturn, Self
 
 from morphseq_dagster.cluster.connection import Contact, say
 from morphseq_dagster.cluster.errors import RejectedError, UndecidedError, UnreachableError
-from morphseq_dagster.cluster.events import Event, StepFailed, StepMade, StepUpToDate, followers
+from morphseq_dagster.cluster.events import Event, StepFailed, StepMade, StepUpToDate
 from morphseq_dagster.cluster.executor import SlurmExecutor
 from morphseq_dagster.cluster.experiment_progress import BusyError, ExperimentProgress
 from morphseq_dagster.cluster.job_handle import JobHandle
@@ -29,9 +29,8 @@ from morphseq_dagster.cluster.pilot.sharing import SMALL_S, Ready, Share, Sharin
 from morphseq_dagster.cluster.poller import JobStatus
 from morphseq_dagster.cluster.request_job import RequestJob, cancel_requests, submit_together
 from morphseq_dagster.engine.contract.step import StepSpec
-from morphseq_dagster.engine.executors.execution import Committed, Executed
-from morphseq_dagster.engine.executors.local import Executor
-from morphseq_dagster.engine.locked_step import discard_unpublished, finish, lock_step, run_locked
+from morphseq_dagster.engine.executors.protocol import Committed, Executed, Executor
+from morphseq_dagster.engine.locked_step import discard_unpublished, finish, lock_step
 from morphseq_dagster.engine.storage.records import read_record
 from morphseq_dagster.engine.storage.step_locks import StepLock
 from morphseq_dagster.engine.workspace import Workspace
@@ -50,10 +49,10 @@ class BulkRun:
     Parameters
     ----------
     workspace
-        Data root and registry.
+        Data root and pipeline.
     chains
         Experiment to the steps that it goes through, in order.
-    place_of
+    executor_of
         Place of a step of an experiment.
     run_id
         On whose behalf.
@@ -66,12 +65,12 @@ class BulkRun:
         workspace: Workspace,
         *,
         chains: Mapping[str, Sequence[str]],
-        place_of: Callable[[str, str], Executor],
+        executor_of: Callable[[str, str], Executor],
         run_id: str,
         forced: AbstractSet[str] = frozenset(),
     ) -> None:
         self._workspace = workspace
-        self._place_of = place_of
+        self._executor_of = executor_of
         self._run_id = run_id
         self._forced = forced
         self._lanes = {name: ExperimentProgress(name, deque(steps)) for name, steps in chains.items() if steps}
@@ -173,7 +172,7 @@ class BulkRun:
         return Ready(lane.experiment, lane.ahead, place, again=lane.errand is not None)
 
     def _goes_on(self, lane: ExperimentProgress, step: str, *, place: SlurmExecutor) -> bool:
-        there = self._place_of(step, lane.experiment)
+        there = self._executor_of(step, lane.experiment)
         if step in self._forced or not isinstance(there, SlurmExecutor) or there.settings != place.settings:
             return False
         try:
@@ -244,8 +243,6 @@ class BulkRun:
         """Yield an item inside its claim, then move the lane on."""
         if item is None:
             return
-        for follower in followers():
-            follower(item)
         yield item
         lane.leave()
         self._out.pop(lane.experiment, None)
@@ -267,7 +264,7 @@ class BulkRun:
 
     def _choose_place(self, lane: ExperimentProgress) -> Executor:
         if lane.place is None:
-            lane.place = self._place_of(lane.steps[0], lane.experiment)
+            lane.place = self._executor_of(lane.steps[0], lane.experiment)
         return lane.place
 
     def _drive(self, lane: ExperimentProgress, *, submit: bool = True) -> Event | None:
@@ -283,7 +280,7 @@ class BulkRun:
 
     def _begin(self, lane: ExperimentProgress) -> Event | None:
         """Claim a step; find that nothing changed, run it here, or make its errand."""
-        spec = self._workspace.registry.spec(lane.steps[0])
+        spec = self._workspace.pipeline.spec(lane.steps[0])
         force = spec.name in self._forced
         session = lane.held.enter_context(
             lock_step(
@@ -293,6 +290,7 @@ class BulkRun:
                 run_id=self._run_id,
                 force=force,
                 repeated=force and self._is_own(spec, experiment=lane.experiment),
+                executor=self._choose_place(lane),
                 on_wait=_refuse_to_wait,
             )
         )
@@ -305,7 +303,7 @@ class BulkRun:
             lane.errand = place.errand(session.request)
             self._out[lane.experiment] = lane
             return None
-        return self._publish(lane, run_locked(session, spec=spec, place=place))
+        return self._publish(lane, session.run())
 
     def _is_own(self, spec: StepSpec, *, experiment: str) -> bool:
         """Whether an earlier process of this run has made a step; forced or not, it is made once."""

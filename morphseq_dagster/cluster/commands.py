@@ -15,9 +15,9 @@ from enum import StrEnum
 from typing import Final
 
 from morphseq_dagster.cluster.errors import RejectedError, UnreachableError
-from morphseq_dagster.cluster.job import check_path
 from morphseq_dagster.cluster.transports.protocol import Answer, Transport
 from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.settings.job_values import check_path
 
 _SUBMITTED: Final = re.compile(r"(?P<job>[0-9]+)(?:;(?P<cluster>[A-Za-z0-9_.-]+))?")
 _NO_CONTACT: Final = (

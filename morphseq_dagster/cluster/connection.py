@@ -18,14 +18,14 @@ from morphseq_dagster.cluster.attempt_folder import JobRoot
 from morphseq_dagster.cluster.client import Client
 from morphseq_dagster.cluster.commands import Scheduler
 from morphseq_dagster.cluster.errors import UnreachableError
-from morphseq_dagster.cluster.job import Resources
 from morphseq_dagster.cluster.job_handle import Timeouts
 from morphseq_dagster.cluster.poller import Poller
 from morphseq_dagster.cluster.transports.local import LocalTransport
 from morphseq_dagster.cluster.transports.protocol import Transport
 from morphseq_dagster.cluster.transports.ssh import SshTransport
 from morphseq_dagster.engine.layout import Layout
-from morphseq_dagster.settings import SlurmSettings
+from morphseq_dagster.settings.job_values import Resources
+from morphseq_dagster.settings.slurm import SlurmSettings
 
 _T = TypeVar("_T")
 _LOG = logging.getLogger(__name__)

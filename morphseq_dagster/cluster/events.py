@@ -1,16 +1,13 @@
-"""News: what a campaign tells of each step that an experiment has come to, and who hears of it.
+"""Events of a bulk run: each step that an experiment has come to, as it was made, stood as it was, or failed.
 
-Holds the items alone. They come to whoever iterates over `campaign.Campaign.items`, and to followers.
+Whoever iterates over `BulkRun.items` (`bulk_run.py`) gets them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 
-from morphseq_dagster.engine.executors.execution import Committed, Executed
+from morphseq_dagster.engine.executors.protocol import Committed, Executed
 from morphseq_dagster.engine.storage.records import Record
 
 
@@ -30,11 +27,13 @@ class StepMade:
 
 @dataclass(frozen=True)
 class StepUpToDate:
-    """A step of which nothing had changed."""
+    """A step of which nothing had changed; it has no outcome."""
 
     experiment: str
     step: str
     record: Record
+    outcome: None = None
+    recalled: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,19 +47,3 @@ class StepFailed:
 
 
 Event = StepMade | StepUpToDate | StepFailed
-_FOLLOWERS: ContextVar[tuple[Callable[[Event], None], ...]] = ContextVar("followers", default=())
-
-
-def followers() -> tuple[Callable[[Event], None], ...]:
-    """Those who hear of items just now."""
-    return _FOLLOWERS.get()
-
-
-@contextmanager
-def following(follower: Callable[[Event], None]) -> Iterator[None]:
-    """Hear of every item of the campaigns inside a `with` block, beside whoever runs them."""
-    token = _FOLLOWERS.set((*_FOLLOWERS.get(), follower))
-    try:
-        yield
-    finally:
-        _FOLLOWERS.reset(token)

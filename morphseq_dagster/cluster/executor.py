@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Final
@@ -15,21 +15,21 @@ from typing import Final
 from morphseq_dagster.cluster.connection import Contact, say
 from morphseq_dagster.cluster.job_handle import JobHandle, JobVerdict
 from morphseq_dagster.cluster.log_relay import LogRelay
+from morphseq_dagster.cluster.open_jobs import find_open_jobs, recall_job
 from morphseq_dagster.cluster.outcome import ACTIVE
 from morphseq_dagster.cluster.poller import JobStatus, Watch
 from morphseq_dagster.cluster.request_job import RequestJob
 from morphseq_dagster.engine.contract.step import StepRequest, StepSpec
-from morphseq_dagster.engine.executors.execution import Committed
-from morphseq_dagster.engine.executors.runner_outcome import DEFAULT_REGISTRY, SLURM
-from morphseq_dagster.settings import SlurmSettings
+from morphseq_dagster.engine.executors.protocol import Committed, Report, WorkLeft, stay_silent
+from morphseq_dagster.engine.layout import Layout
+from morphseq_dagster.engine.storage.records import Record
+from morphseq_dagster.settings.slurm import SLURM, SlurmSettings
 
 _TICK_S: Final = 0.25
 
 
-class SuspendedRun(BaseException):
+class SuspendedRun(WorkLeft):
     """A job works on the request and nobody waits: whoever runs the step leaves, and comes back when the job has ended.
-
-    No error: it passes every handler of failures, and releases the step's claim on its way.
 
     Parameters
     ----------
@@ -51,20 +51,28 @@ class SlurmExecutor:
     ----------
     settings
         Section `places.slurm` of the machine settings.
-    registry
-        `module:attribute` of the registry that the runner looks the step up in.
-    park
+    pipeline
+        `module:attribute` of the pipeline that the runner looks the step up in.
+    suspend
         Leave a job at work (`SuspendedRun`) instead of waiting for its end.
     """
 
     name = SLURM
 
-    def __init__(self, settings: SlurmSettings, *, registry: str = DEFAULT_REGISTRY, park: bool = False) -> None:
+    def __init__(self, settings: SlurmSettings, *, pipeline: str, suspend: bool = False) -> None:
         self._settings = settings
-        self._registry = registry
-        self._park = park
+        self._pipeline = pipeline
+        self._suspend = suspend
 
-    def run(self, spec: StepSpec, *, request: StepRequest) -> Committed:
+    def is_at_work(self, layout: Layout, *, step: str, experiment: str) -> bool:
+        """Whether a job may be at work on a step."""
+        return bool(find_open_jobs(layout, step=step, experiment=experiment))
+
+    def recall(self, layout: Layout, *, record: Record, run_id: str) -> Mapping[str, str | int | float] | None:
+        """Facts of the job of a run that published a record; None when none of this run's jobs did."""
+        return recall_job(layout, record=record, run_id=run_id)
+
+    def run(self, spec: StepSpec, *, request: StepRequest, progress: Report = stay_silent) -> Committed:
         """Run a request as a job and wait for it; a job that works on it already is taken over.
 
         Whatever interrupts the wait cancels the job.
@@ -76,12 +84,12 @@ class SlurmExecutor:
         TransientError
             When the cluster failed it, also after the tries that the client makes by itself.
         ParkedRun
-            When the job is at work and this place parks.
+            When the job is at work and this executor leaves it so.
         """
         errand = self.errand(request)
         try:
             with termination_raises():
-                return self._run(errand)
+                return self._run(errand, progress=progress)
         except SuspendedRun:
             raise
         except BaseException as error:
@@ -103,9 +111,9 @@ class SlurmExecutor:
 
     def errand(self, request: StepRequest) -> RequestJob:
         """Make the errand of a request, for callers who wait in their own way."""
-        return RequestJob(self._settings, registry=self._registry, request=request)
+        return RequestJob(self._settings, pipeline=self._pipeline, request=request)
 
-    def _run(self, errand: RequestJob) -> Committed:
+    def _run(self, errand: RequestJob, *, progress: Report) -> Committed:
         """Submit or take over, wait, try again where the table allows it."""
         contact = Contact()
         contact.retried(errand.clear_others)
@@ -113,20 +121,20 @@ class SlurmExecutor:
             live = contact.retried(errand.ensure)
             if not isinstance(live, JobHandle):
                 return errand.take_done()
-            done = errand.settle(live, verdict=self._await_end(errand, live=live, contact=contact))
+            done = errand.settle(live, verdict=self._await_end(errand, live=live, contact=contact, progress=progress))
             if done is not None:
                 return done
 
-    def _await_end(self, errand: RequestJob, *, live: JobHandle, contact: Contact) -> JobVerdict:
+    def _await_end(self, errand: RequestJob, *, live: JobHandle, contact: Contact, progress: Report) -> JobVerdict:
         watch = errand.watch(live)
-        relay = LogRelay(live.attempt.path("log.txt"))
+        relay = LogRelay(live.attempt.path("log.txt"), progress=progress)
         status: JobStatus | None = None
         try:
             while watch.wait(_TICK_S) is None:
                 relay.pump()
                 status = tell_status(watch, before=status)
                 contact.tell(status.trouble)
-                if self._park and (status.state in ACTIVE or status.trouble):
+                if self._suspend and (status.state in ACTIVE or status.trouble):
                     errand.forget(watch)
                     if not watch.ended.is_set():  # else the end was seen at the last moment
                         raise SuspendedRun(live, request=errand.request)

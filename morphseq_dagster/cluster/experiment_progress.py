@@ -15,7 +15,7 @@ from morphseq_dagster.cluster.connection import say
 from morphseq_dagster.cluster.job_handle import JobHandle
 from morphseq_dagster.cluster.poller import Watch
 from morphseq_dagster.cluster.request_job import RequestJob
-from morphseq_dagster.engine.executors.local import Executor
+from morphseq_dagster.engine.executors.protocol import Executor
 from morphseq_dagster.engine.storage.step_locks import StepLock
 
 _AGAIN_S: Final = 2.0

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from morphseq_dagster.cluster.attempt_folder import Attempt
 from morphseq_dagster.cluster.commands import Row
-from morphseq_dagster.cluster.job import Resources
 from morphseq_dagster.cluster.outcome import End, JobOutcome
+from morphseq_dagster.settings.job_values import Resources
 
 _LOG_TAIL: Final = 4096
 

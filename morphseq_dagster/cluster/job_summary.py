@@ -7,36 +7,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from morphseq_dagster.cluster.attempt_folder import Attempt, JobRoot
 from morphseq_dagster.cluster.job_files import read_end
 from morphseq_dagster.cluster.state_cache import read_word
 from morphseq_dagster.engine.layout import Layout
+from morphseq_dagster.engine.planner.snapshot import RemoteWork
 
 
-@dataclass(frozen=True)
-class JobSummary:
-    """How a step's cluster job stands, as far as files tell.
-
-    Parameters
-    ----------
-    state
-        `queued`; `running` on a node; `ended` without a result and without a verdict.
-    job
-        Its number; empty as long as nobody knows it.
-    words
-        State, reason or node, and how long ago that was said.
-    """
-
-    state: Literal["queued", "running", "ended"]
-    job: str
-    words: str
-
-
-def summarise_jobs(layout: Layout, *, experiments: Collection[str] | None = None) -> dict[tuple[str, str], JobSummary]:
+def summarise_jobs(layout: Layout, *, experiments: Collection[str] | None = None) -> dict[tuple[str, str], RemoteWork]:
     """Look at the newest attempt of every request, by step and experiment; no verdict and no result yet."""
     root = JobRoot(layout.jobs)
     newest: dict[tuple[str, str], Attempt] = {}
@@ -56,23 +36,23 @@ def summarise_jobs(layout: Layout, *, experiments: Collection[str] | None = None
     return {group: glimpse for group, glimpse in found.items() if glimpse is not None}
 
 
-def _glimpse(attempt: Attempt) -> JobSummary | None:
+def _glimpse(attempt: Attempt) -> RemoteWork | None:
     job, start, word = attempt.job or "", attempt.record("start"), read_word(attempt)
     end = read_end(attempt, job=job)
     if end is not None:
         words = f"ended with code {end.code}, and nobody took note: run again, or `morphseq jobs --reconcile`"
-        return None if end.code == 0 else JobSummary("ended", job, words)
+        return None if end.code == 0 else RemoteWork("ended", job, words)
     begun = float(start.get("t", 0.0)) if start is not None else None
     if begun is not None and not (word is not None and word.state == "PENDING" and word.said_at > begun):
-        return JobSummary("running", job, f"on {(start or {}).get('node', '?')} for {tell_age(time.time() - begun)}")
+        return RemoteWork("running", job, f"on {(start or {}).get('node', '?')} for {tell_age(time.time() - begun)}")
     if word is None:
-        return JobSummary("queued", job, f"submitted {tell_age(attempt.age_s)} ago" if job else "being submitted")
+        return RemoteWork("queued", job, f"submitted {tell_age(attempt.age_s)} ago" if job else "being submitted")
     said = f"as the cluster said {tell_age(time.time() - word.said_at)} ago"
     if attempt.pack is not None and word.state != "PENDING":
-        return JobSummary("queued", job, f"its allocation works on others before it, {said}")
+        return RemoteWork("queued", job, f"its allocation works on others before it, {said}")
     if word.state == "PENDING":
-        return JobSummary("queued", job, f"{word.state}{f' ({word.reason})' if word.reason else ''}, {said}")
-    return JobSummary("running", job, f"{word.state}{f' on {word.node}' if word.node else ''}, {said}")
+        return RemoteWork("queued", job, f"{word.state}{f' ({word.reason})' if word.reason else ''}, {said}")
+    return RemoteWork("running", job, f"{word.state}{f' on {word.node}' if word.node else ''}, {said}")
 
 
 def tell_age(seconds: float) -> str:

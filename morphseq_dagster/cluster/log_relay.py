@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from morphseq_dagster.engine.executors.protocol import Report
 from morphseq_dagster.engine.executors.runner_outcome import relay_line
 
 _CHUNK: Final = 256 * 1024
@@ -23,9 +24,12 @@ class LogRelay:
     ----------
     path
         The log; it need not be there yet.
+    progress
+        Told how far the step is.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, progress: Report) -> None:
+        self._progress = progress
         self._path = path
         self._offset = 0
         self._rest = b""
@@ -45,7 +49,7 @@ class LogRelay:
             if dropped < left_out and not line.startswith(b"{"):
                 dropped += 1
                 continue
-            relay_line(line[:_LONGEST] + b"\n")
+            relay_line(line[:_LONGEST] + b"\n", progress=self._progress)
         if left_out:
             sys.stderr.write(f"slurm: {left_out} lines left out here, all are in {self._path}\n")
 

@@ -1,19 +1,22 @@
-"""Attempts: cluster jobs that may still be at work on a step, as the files below the data root tell.
+"""Open jobs: cluster jobs that may still be at work on a step, as the files below the data root tell.
 
-Holds what every place must know before it touches a step: a job outlives the process that submitted it, and with it the
-claim of that process. Asks no scheduler.
+A job outlives the process that submitted it, and with it the lock of that process. Hence an executor of this machine is
+wrapped (`BesideJobs`) wherever a cluster has ever worked below the data root. No scheduler is asked here.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 from morphseq_dagster.cluster.attempt_folder import Attempt, JobRoot
 from morphseq_dagster.cluster.job_files import read_end
 from morphseq_dagster.cluster.outcome import JobOutcome
-from morphseq_dagster.cluster.usage import JobFacts, recall_facts
-from morphseq_dagster.engine.contract.step import StepRequest
+from morphseq_dagster.cluster.usage import recall_facts
+from morphseq_dagster.engine.contract.step import StepRequest, StepSpec
+from morphseq_dagster.engine.executors.protocol import Committed, Executed, Executor, Report, stay_silent
 from morphseq_dagster.engine.executors.runner_outcome import read_outcome
 from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.engine.storage.records import Record
@@ -35,25 +38,48 @@ def find_open_jobs(layout: Layout, *, step: str, experiment: str) -> list[Attemp
     return found
 
 
-def refuse_beside_jobs(layout: Layout, *, request: StepRequest, place: str) -> None:
-    """Refuse to run a step here while a cluster job may be at work on it.
+class BesideJobs:
+    """An executor of this machine that keeps off a step while a cluster job may be at work on it.
 
-    Raises
-    ------
-    TransientError
-        Naming the job's folder.
+    Parameters
+    ----------
+    executor
+        What runs a step where no job is in the way.
     """
-    attempts = find_open_jobs(layout, step=request.step, experiment=request.experiment)
-    if attempts:
-        raise TransientError(
-            expected=f"no cluster job at work on {request.step}",
-            found=f"job {attempts[0].job or 'of unknown number'}, which nobody has seen end",
-            where=str(attempts[0].folder),
-            remedy=f"run the step at slurm, which takes the job over; `morphseq jobs` shows it; {place} keeps out",
-        )
+
+    def __init__(self, executor: Executor) -> None:
+        self.name = executor.name
+        self._executor = executor
+
+    def is_at_work(self, layout: Layout, *, step: str, experiment: str) -> bool:
+        """Whether a job may be at work on a step."""
+        return bool(find_open_jobs(layout, step=step, experiment=experiment))
+
+    def recall(self, layout: Layout, *, record: Record, run_id: str) -> Mapping[str, str | int | float] | None:
+        """Facts of the job of a run that published a record; None when none of this run's jobs did."""
+        return recall_job(layout, record=record, run_id=run_id)
+
+    def run(self, spec: StepSpec, *, request: StepRequest, progress: Report = stay_silent) -> Executed | Committed:
+        """Run a request here.
+
+        Raises
+        ------
+        TransientError
+            When a job may be at work on its step, naming the job's folder.
+        """
+        jobs = find_open_jobs(Layout(Path(request.data_root)), step=request.step, experiment=request.experiment)
+        if jobs:
+            raise TransientError(
+                expected=f"no cluster job at work on {request.step}",
+                found=f"job {jobs[0].job or 'of unknown number'}, which nobody has seen end",
+                where=str(jobs[0].folder),
+                remedy=f"run the step at slurm, which takes the job over; `morphseq jobs` shows it; {self.name} keeps "
+                "out",
+            )
+        return self._executor.run(spec, request=request, progress=progress)
 
 
-def recall_job(layout: Layout, *, record: Record, run_id: str) -> JobFacts | None:
+def recall_job(layout: Layout, *, record: Record, run_id: str) -> Mapping[str, str | int | float] | None:
     """Recall the job of a run that published a record; None when none of this run's jobs did.
 
     A run that was resumed finds the result of the job that it had left at work, and a run whose job went on by itself
@@ -70,7 +96,7 @@ def recall_job(layout: Layout, *, record: Record, run_id: str) -> JobFacts | Non
             _await_end(attempt)  # between the result and what the job says of itself
             find_open_jobs(layout, step=record.step, experiment=record.experiment)
         if read_outcome(attempt.path("outcome.json")).record == record:
-            return recall_facts(attempt)
+            return recall_facts(attempt).told()
     return None
 
 

@@ -26,29 +26,22 @@ from morphseq_dagster.cluster.attempt_folder import VOID, Attempt, JobRoot
 from morphseq_dagster.cluster.client import Client
 from morphseq_dagster.cluster.commands import Row
 from morphseq_dagster.cluster.errors import UnreachableError
-from morphseq_dagster.cluster.job import JobSpec, Resources
+from morphseq_dagster.cluster.job import JobSpec
 from morphseq_dagster.cluster.job_files import read_end, resources_of
 from morphseq_dagster.cluster.job_handle import JobHandle, SchedulerView
 from morphseq_dagster.cluster.outcome import JobOutcome, is_active
 from morphseq_dagster.engine.contract.step import StepRequest
+from morphseq_dagster.engine.executors.protocol import RunStanding
 from morphseq_dagster.engine.executors.runner_outcome import read_outcome
 from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.engine.storage.commit import roll_forward
 from morphseq_dagster.engine.storage.records import Record, read_record
 from morphseq_dagster.engine.storage.step_locks import hold_lock, process_is_gone
 from morphseq_dagster.errors import MorphseqError, TransientError
+from morphseq_dagster.settings.job_values import Resources
 
-RunState = Literal["live", "canceled", "over", "unknown"]
 Policy = Literal["keep", "cancel"]
 _RECONCILER: Final = "reconcile"
-
-
-@dataclass(frozen=True)
-class RunStanding:
-    """What is known of a run: how it stands, and when it ended (seconds since the epoch), if somebody knows."""
-
-    state: RunState
-    ended_at: float | None = None
 
 
 class JobStanding(StrEnum):
@@ -291,7 +284,7 @@ def _note_orphan(attempt: Attempt) -> None:
 
 def _claim(layout: Layout, *, group: tuple[str, str], claims: ExitStack) -> str:
     """Take a step's claim without waiting; who has it, when somebody has."""
-    path = layout.claim(group[0], experiment=group[1])
+    path = layout.lock(group[0], experiment=group[1])
     try:
         claims.enter_context(hold_lock(path, run_id=_RECONCILER, patience_s=0.0, over_silent=True))
     except TransientError as error:

@@ -17,7 +17,7 @@ from typing import Final
 from morphseq_dagster.cluster.attempt_folder import Attempt
 from morphseq_dagster.cluster.connection import connect, default_resources, say
 from morphseq_dagster.cluster.errors import UnreachableError
-from morphseq_dagster.cluster.job import ATTEMPT, JobSpec, Resources
+from morphseq_dagster.cluster.job import ATTEMPT, JobSpec
 from morphseq_dagster.cluster.job_files import outcomes_of_run, resources_of
 from morphseq_dagster.cluster.job_handle import AlreadyDone, JobHandle, JobVerdict
 from morphseq_dagster.cluster.orphans import find_result, note_adoption
@@ -28,14 +28,16 @@ from morphseq_dagster.cluster.retry import RetryPolicy, plan_retry
 from morphseq_dagster.cluster.usage import collect_facts
 from morphseq_dagster.engine.contract.step import StepRequest
 from morphseq_dagster.engine.executors.environment import expected_file, store_description
-from morphseq_dagster.engine.executors.execution import Committed, fail_request
-from morphseq_dagster.engine.executors.runner_outcome import SLURM, read_outcome
+from morphseq_dagster.engine.executors.execution import fail_request
+from morphseq_dagster.engine.executors.protocol import Committed
+from morphseq_dagster.engine.executors.runner_outcome import read_outcome
 from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.engine.storage.commit import roll_forward
 from morphseq_dagster.engine.storage.records import Record, encode, read_record
 from morphseq_dagster.engine.storage.step_locks import name_attempt
 from morphseq_dagster.errors import MorphseqError, PermanentError, TransientError, restore
-from morphseq_dagster.settings import SlurmSettings
+from morphseq_dagster.settings.job_values import Resources
+from morphseq_dagster.settings.slurm import SLURM, SlurmSettings
 
 _FINAL: Final = frozenset((JobOutcome.FAILED, JobOutcome.CONFIG, JobOutcome.KILLED, JobOutcome.CANCELLED))
 _REMEDIES: Final = {
@@ -66,13 +68,13 @@ class RequestJob:
     ----------
     settings
         Section `places.slurm` of the machine settings.
-    registry
-        `module:attribute` of the registry that the runner looks the step up in.
+    pipeline
+        `module:attribute` of the pipeline that the runner looks the step up in.
     request
         What is asked. Whoever makes an errand holds the step's claim.
     """
 
-    def __init__(self, settings: SlurmSettings, *, registry: str, request: StepRequest) -> None:
+    def __init__(self, settings: SlurmSettings, *, pipeline: str, request: StepRequest) -> None:
         self.request = request
         self.layout = Layout(Path(request.data_root))
         self._settings = settings
@@ -80,7 +82,7 @@ class RequestJob:
         self._group = (request.step, request.experiment)
         if settings.environment == "same":
             store_description(self.layout)
-        self._job = make_job(settings, request=request, registry=registry)
+        self._job = make_job(settings, request=request, pipeline=pipeline)
         self._before = self._read()
         self._attempt: Attempt | None = None
 
@@ -151,7 +153,7 @@ class RequestJob:
         """
         record = self._find_record()
         if record is not None:
-            return Committed(self.request, record, job=collect_facts(live.attempt, verdict=verdict))
+            return Committed(self.request, record, facts=collect_facts(live.attempt, verdict=verdict).told())
         again = self._plan_retry(live, verdict)
         if again is None:
             raise self._error(live, verdict)
@@ -208,7 +210,7 @@ class RequestJob:
 
     def _note_attempt(self, attempt: Attempt) -> None:
         self._attempt = attempt
-        claim = self.layout.claim(self.request.step, experiment=self.request.experiment)
+        claim = self.layout.lock(self.request.step, experiment=self.request.experiment)
         name_attempt(claim, attempt=self.layout.relative(attempt.folder))
 
     def _find_record(self) -> Record | None:
@@ -327,7 +329,7 @@ def _has_result(attempt: Attempt, *, layout: Layout) -> bool:
     return find_result(layout, attempt=attempt) is not None
 
 
-def make_job(settings: SlurmSettings, *, request: StepRequest, registry: str) -> JobSpec:
+def make_job(settings: SlurmSettings, *, request: StepRequest, pipeline: str) -> JobSpec:
     """Describe the job of a request.
 
     Raises
@@ -340,11 +342,11 @@ def make_job(settings: SlurmSettings, *, request: StepRequest, registry: str) ->
     # A forced request must not be answered by a job that was not asked to compute everything again.
     key = hashlib.sha256(f"{request.key} forced".encode()).hexdigest() if request.force else request.key
     files = ("--outcome", f"{ATTEMPT}/outcome.json", "--usage", f"{ATTEMPT}/usage.json")
-    runner = (settings.python, "-P", "-u", "-m", "morphseq_dagster.engine.executors.runner", f"{ATTEMPT}/request.json")
+    runner = (settings.python, "-P", "-u", "-m", "morphseq_dagster.cluster.runner", f"{ATTEMPT}/request.json")
     return JobSpec(
         group=(request.step, request.experiment),
         key=key,
-        command=(*runner, "--registry", registry, "--place", SLURM, *files, *_surroundings(settings, request=request)),
+        command=(*runner, "--pipeline", pipeline, "--place", SLURM, *files, *_surroundings(settings, request=request)),
         request=encode(sent),
         resources=settings.resources_of(request.step, experiment=request.experiment, base=default_resources(settings)),
         environment=settings.surroundings(),

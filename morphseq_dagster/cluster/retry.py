@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from morphseq_dagster.cluster.job import Resources
 from morphseq_dagster.cluster.outcome import JobOutcome
+from morphseq_dagster.settings.job_values import Resources
 
 _TRIES: Final = {
     JobOutcome.NODE: 2,

@@ -8,7 +8,8 @@ from __future__ import annotations
 import shlex
 
 from morphseq_dagster.cluster.attempt_folder import INBOX, Attempt
-from morphseq_dagster.cluster.job import ATTEMPT, JobSpec, Resources, check_path
+from morphseq_dagster.cluster.job import ATTEMPT, JobSpec
+from morphseq_dagster.settings.job_values import Resources, check_path
 
 _KEPT = "PATH HOME USER LOGNAME SHELL LANG LC_ALL TMPDIR LD_LIBRARY_PATH CUDA_VISIBLE_DEVICES ROCR_VISIBLE_DEVICES"
 _THREADS = "OMP_NUM_THREADS OPENBLAS_NUM_THREADS MKL_NUM_THREADS NUMEXPR_NUM_THREADS OPENCV_FOR_THREADS_NUM"

@@ -6,15 +6,15 @@ difference.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from morphseq_dagster.cluster.attempt_folder import Attempt
 from morphseq_dagster.cluster.commands import Row, parse_clock_s
-from morphseq_dagster.cluster.job import Resources
 from morphseq_dagster.cluster.job_files import resources_of
 from morphseq_dagster.cluster.job_handle import JobVerdict
 from morphseq_dagster.cluster.outcome import JobOutcome
+from morphseq_dagster.settings.job_values import Resources
 
 USAGE_FILE = "usage.json"
 """Written by the command when it can: `max_rss_mb`, `cpu_s`, and the hashes `environment` and `preamble`."""
@@ -63,6 +63,10 @@ class JobFacts:
     log: str
     environment: str = ""
     preamble: str = ""
+
+    def told(self) -> dict[str, str | int | float]:
+        """Give what is known, by name."""
+        return {name: value for name, value in asdict(self).items() if value is not None and value != ""}
 
 
 def collect_facts(attempt: Attempt, *, verdict: JobVerdict, account: Row | None = None) -> JobFacts:

@@ -1,42 +1,35 @@
-"""The registry of detectors: a name gives a detector or an error, never another detector.
-
-Holds the names. Does not hold settings of the machine, such as where weights lie.
-"""
+"""The detectors, one entry each; `backends.py` of the package says what an entry is."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from morphseq_dagster.backends import refuse_backend
-from morphseq_dagster.detection.classical import ClassicalDetector
-from morphseq_dagster.detection.model import Detector
-from morphseq_dagster.detection.parameters import ClassicalDetectorSettings
+from morphseq_dagster.backends import Backend, Backends
+from morphseq_dagster.detection.parameters import ClassicalDetectorSettings, GroundingDinoSettings
 
-_CLASSICAL: Final = "classical"
-_NEED_WEIGHTS: Final = {
-    "groundingdino": "a GroundingDINO checkpoint (.pth), its configuration and a text encoder folder",
-    "hf_groundingdino": "a GroundingDINO model folder in the Hugging Face format",
-}
-DETECTOR_NAMES: tuple[str, ...] = (_CLASSICAL, *sorted(_NEED_WEIGHTS))
-"""All names that a recipe may use, whether or not this version can load them."""
+if TYPE_CHECKING:
+    from morphseq_dagster.detection.model import Detector
 
-
-def load_detector(name: str, *, settings: ClassicalDetectorSettings | None = None) -> Detector:
-    """Load the detector of a name.
-
-    Parameters
-    ----------
-    name
-        One of `DETECTOR_NAMES`.
-    settings
-        Thresholds of the classical detector; the defaults when None.
-
-    Raises
-    ------
-    PermanentError
-        When the name is unknown or its backend cannot be loaded here. There is no fallback: the backend is part
-        of the result's meaning.
-    """
-    if name != _CLASSICAL:
-        raise refuse_backend(name, room="detection", known=DETECTOR_NAMES, need_weights=_NEED_WEIGHTS)
-    return ClassicalDetector(settings=settings or ClassicalDetectorSettings())
+DETECTORS: Final[Backends[Detector]] = Backends(
+    "gdino_raw.backend",
+    Backend(
+        "classical",
+        "Finds chorions and bodies by their outlines; needs no weights.",
+        parameters=ClassicalDetectorSettings,
+        loader="morphseq_dagster.detection.classical:ClassicalDetector",
+    ),
+    Backend(
+        "groundingdino",
+        "GroundingDINO, from its own package.",
+        parameters=GroundingDinoSettings,
+        weights="gdino",
+        needs="a GroundingDINO checkpoint (.pth), its configuration and a text encoder folder",
+    ),
+    Backend(
+        "hf_groundingdino",
+        "GroundingDINO, in the Hugging Face format.",
+        parameters=GroundingDinoSettings,
+        weights="gdino",
+        needs="a GroundingDINO model folder in the Hugging Face format",
+    ),
+)

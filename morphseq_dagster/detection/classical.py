@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from morphseq_dagster.backends import BackendIdentity
 from morphseq_dagster.detection.bodies import Body, find_bodies
 from morphseq_dagster.detection.chorions import Chorion, find_chorions
 from morphseq_dagster.detection.filtering import order_detections
-from morphseq_dagster.detection.model import BackendIdentity, Box, Detection
+from morphseq_dagster.detection.model import Box, Detection
 from morphseq_dagster.detection.parameters import ClassicalDetectorSettings
 from morphseq_dagster.detection.work_image import WorkPicture, prepare_work_picture
 
@@ -162,4 +163,4 @@ class ClassicalDetector:
 
     def identity(self) -> BackendIdentity:
         """Name and version; there are no weights."""
-        return BackendIdentity("classical", 1, None)
+        return BackendIdentity(name="classical", version="1")

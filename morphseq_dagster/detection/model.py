@@ -11,6 +11,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from morphseq_dagster.backends import BackendIdentity
+
 Box = tuple[float, float, float, float]
 """x_min, y_min, x_max, y_max; normalised to [0, 1] by the frame's width and height unless said otherwise."""
 
@@ -32,15 +34,6 @@ class Detection:
     box_xyxy: Box
     confidence: float
     phrase: str
-
-
-@dataclass(frozen=True)
-class BackendIdentity:
-    """Provenance of a model: backend name, its version and the SHA-256 of its weights (None without weights)."""
-
-    name: str
-    version: int
-    weights_sha256: str | None
 
 
 class Detector(Protocol):

@@ -1,6 +1,6 @@
-"""Parameters of the classical detector with their defaults and sources.
+"""Parameters of the detectors with their defaults and sources.
 
-Holds numbers only. "Measured" refers to 18 frames of ten embryos in chorions at 3.25 um/px (the series of the
+"Measured" refers to 18 frames of ten embryos in chorions at 3.25 um/px (the series of the
 tests), 38 wells of one embryo at about 9.5 um/px, and rendered embryos without a chorion.
 """
 
@@ -9,6 +9,17 @@ from __future__ import annotations
 from pydantic import Field
 
 from morphseq_dagster.parameters import Parameters
+
+
+class GroundingDinoSettings(Parameters):
+    """What GroundingDINO looks for, and its thresholds."""
+
+    prompt: str = "individual embryo"
+    """What to look for (spec, orchestration 3.1)."""
+    box_threshold: float = Field(default=0.35, ge=0, le=1)
+    """Least box score (spec, orchestration 3.1)."""
+    text_threshold: float = Field(default=0.25, ge=0, le=1)
+    """Least text score (spec, orchestration 3.1)."""
 
 
 class ClassicalDetectorSettings(Parameters):

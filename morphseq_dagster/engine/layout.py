@@ -1,7 +1,7 @@
-"""Layout: the only place that knows a path below the data root.
+"""Layout: where artifacts, records and working files lie below a data root.
 
-Holds where every artifact, input, record and working file lies (spec R13's paths). Holds no columns (`contracts`),
-no ids (`identifiers`) and touches no file.
+Templates of artifacts come from the pipeline (`engine/pipeline.py`); what people and microscopes supply is the
+workflow's own (`morphseq/paths.py`). No function here touches a file, but for `publication_folders`, which lists them.
 """
 
 from __future__ import annotations
@@ -15,19 +15,16 @@ from morphseq_dagster.errors import PermanentError
 
 ArtifactKind = Literal["table", "document", "image_set"]
 
-MICROSCOPES: Final = ("Keyence", "YX1", "Frames")
 RECORD_SUFFIX: Final = ".provenance.json"
 FAILURE_SUFFIX: Final = ".failure.json"
 TEMPORARY_SUFFIX: Final = ".tmp"
-SENTINELS: Final = ("acquisition_complete", ".acquisition_complete", ".complete")
-"""Files at the top of a raw folder by which a microscope or a copying script says that nothing more will come."""
 COHORT: Final = "cohort"
-"""Stands for the experiment where an artifact belongs to all experiments; no experiment id can equal it."""
+"""Stands for the key where an artifact belongs to all partitions; no pipeline may use it as a key."""
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """One artifact of an experiment.
+    """One artifact of a partition: everything that is said of it, in one entry.
 
     Parameters
     ----------
@@ -36,7 +33,14 @@ class Artifact:
     kind
         `table` (CSV), `document` (JSON) or `image_set` (folders of pictures with a manifest).
     primary
-        Template of the file that readers open first; for an image set its manifest, inside `folders[0]`.
+        Template of the file that readers open first; for an image set its manifest, inside `folders[0]`. `{exp}` stands
+        for the partition, `{variant}` for the step's variant.
+    description
+        One sentence for people.
+    contract
+        `module:attribute` of its table contract or document model, imported when a file is checked.
+    column
+        Heading in `morphseq status`; empty for an artifact that has no column.
     folders
         Templates of the folders that an image set publishes as one unit.
     """
@@ -44,56 +48,10 @@ class Artifact:
     name: str
     kind: ArtifactKind
     primary: str
+    description: str
+    contract: str
+    column: str = ""
     folders: tuple[str, ...] = ()
-
-
-_SAM2 = "sam2_pipeline_files"
-_ARTIFACTS: Final = (
-    Artifact("raw_manifest", "document", "metadata/raw_manifests/raw_manifest_{exp}.json"),
-    Artifact("plate_metadata", "table", "metadata/plate_tables/plate_metadata_{exp}.csv"),
-    Artifact(
-        "ff_images",
-        "image_set",
-        "built_image_data/stitched_FF_images/{exp}/ff_images_manifest_{exp}.json",
-        ("built_image_data/stitched_FF_images/{exp}",),
-    ),
-    Artifact("built_metadata", "table", "metadata/built_metadata_files/{exp}_metadata.csv"),
-    Artifact(
-        "organized_frames",
-        "image_set",
-        _SAM2 + "/raw_data_organized/{exp}/organized_frames_manifest_{exp}.json",
-        (_SAM2 + "/raw_data_organized/{exp}",),
-    ),
-    Artifact("experiment_metadata", "document", _SAM2 + "/raw_data_organized/experiment_metadata_{exp}.json"),
-    Artifact("gdino_raw", "document", _SAM2 + "/detections/raw/gdino_raw_{exp}.json"),
-    Artifact("gdino_detections", "document", _SAM2 + "/detections/gdino_detections_{exp}.json"),
-    Artifact("sam2_tracks", "document", _SAM2 + "/segmentation/raw/sam2_tracks_{exp}.json"),
-    Artifact("sam2_segmentations", "document", _SAM2 + "/segmentation/grounded_sam_segmentations_{exp}.json"),
-    Artifact(
-        "exported_masks",
-        "image_set",
-        _SAM2 + "/exported_masks/{exp}/mask_export_manifest_{exp}.json",
-        (_SAM2 + "/exported_masks/{exp}",),
-    ),
-    Artifact("sam2_metadata", "table", _SAM2 + "/sam2_expr_files/sam2_metadata_{exp}.csv"),
-    Artifact("qc_masks", "document", "segmentation/qc_masks/qc_masks_{exp}.json"),
-    Artifact("embryo_metadata", "table", "metadata/build03/per_experiment/expr_embryo_metadata_{exp}.csv"),
-    Artifact(
-        "snips",
-        "image_set",
-        "training_data/bf_embryo_snips/{exp}/snips_manifest_{exp}.json",
-        (
-            "training_data/bf_embryo_snips/{exp}",
-            "training_data/bf_embryo_snips_uncropped/{exp}",
-            "training_data/bf_embryo_masks/{exp}",
-        ),
-    ),
-    Artifact("qc_staged", "table", "metadata/build04/per_experiment/qc_staged_{exp}.csv"),
-    Artifact("latents", "table", "analysis/latent_embeddings/legacy/{variant}/morph_latents_{exp}.csv"),
-    Artifact("embryo_latents_final", "table", "metadata/build06/per_experiment/embryo_latents_final_{exp}.csv"),
-    Artifact("cohort_final", "table", "metadata/combined_metadata_files/embryo_metadata_final_with_latents.csv"),
-)
-ARTIFACTS: Final[dict[str, Artifact]] = {artifact.name: artifact for artifact in _ARTIFACTS}
 
 
 @dataclass(frozen=True)
@@ -105,11 +63,11 @@ class Layout:
     data_root
         Absolute path of the data root.
     artifacts
-        Known artifacts by name; tests and studies bring their own.
+        The pipeline's artifacts; without them only working files have a place.
     """
 
     data_root: Path
-    artifacts: tuple[Artifact, ...] = _ARTIFACTS
+    artifacts: tuple[Artifact, ...] = ()
 
     def artifact(self, name: str) -> Artifact:
         """Look an artifact up by its logical name."""
@@ -148,49 +106,10 @@ class Layout:
         """Inverse of `relative`."""
         return self.data_root / relative
 
-    # inputs that a microscope or a person supplies
-
-    @property
-    def raw_root(self) -> Path:
-        """Folder of the raw acquisitions, one folder per microscope in it."""
-        return self.data_root / "raw_image_data"
-
-    def raw_folder(self, microscope: str, *, experiment: str) -> Path:
-        """Raw folder of one experiment."""
-        return self.raw_root / microscope / experiment
-
-    @property
-    def workbook_folders(self) -> tuple[Path, Path]:
-        """Folders searched for the plate workbook, in this order."""
-        return self.data_root / "metadata" / "well_metadata", self.data_root / "metadata" / "plate_metadata"
-
-    def curation(self, experiment: str) -> Path:
-        """Overrides by hand for one experiment."""
-        return self.data_root / "metadata" / "curation" / f"{experiment}_overrides.csv"
-
-    @property
-    def perturbation_key(self) -> Path:
-        """Perturbation names of the lab."""
-        return self.data_root / "metadata" / "perturbation_name_key.csv"
-
-    @property
-    def stage_reference(self) -> Path:
-        """Embryo area against stage."""
-        return self.data_root / "metadata" / "stage_ref_df.csv"
-
-    @property
-    def area_reference(self) -> Path:
-        """Percentiles of embryo area against stage."""
-        return self.data_root / "metadata" / "sa_reference_curves.csv"
-
     def recipes(self, experiment: str) -> tuple[Path, Path]:
-        """Recipe of the lab and of one experiment."""
+        """Recipe of all partitions and of one."""
         folder = self.data_root / "recipes"
         return folder / "default.toml", folder / f"{experiment}.toml"
-
-    def truth(self, experiment: str) -> Path:
-        """Truth of a synthetic experiment; no step reads it."""
-        return self.data_root / "truth" / experiment
 
     # working files
 
@@ -199,8 +118,8 @@ class Layout:
         """Folder of working files that no reader of the science needs."""
         return self.data_root / ".morphseq"
 
-    def claim(self, step: str, *, experiment: str) -> Path:
-        """Exclusive claim of a step at work."""
+    def lock(self, step: str, *, experiment: str) -> Path:
+        """Lock of a step at work."""
         return self.private / "claims" / f"{experiment}.{step}.json"
 
     def journal(self, step: str, *, experiment: str) -> Path:

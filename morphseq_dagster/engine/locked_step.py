@@ -1,6 +1,7 @@
-"""Session: the way of one step of one experiment - claim, roll forward, request, "nothing changed" test, run, commit.
+"""Locked step: the way of one step of one key - lock, roll forward, request, "nothing changed" test, run, publish.
 
-Holds the order of these and the rule of the test. Used by assets, command line and tests alike.
+Assets, bulk runs, command line and tests all go this way. What is stale, and why, is told without a lock by the planner
+(`engine/planner`); the test here is the one that counts.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from morphseq_dagster.cluster.open_jobs import find_open_jobs, recall_job, refuse_beside_jobs
 from morphseq_dagster.engine.contract.step import StepRequest, StepSpec
-from morphseq_dagster.engine.executors.execution import Committed, Executed, fail_request, note_failure, publish, verify
-from morphseq_dagster.engine.executors.local import Executor
-from morphseq_dagster.engine.executors.runner_outcome import SLURM
+from morphseq_dagster.engine.executors.execution import fail_request, note_failure, publish, verify
+from morphseq_dagster.engine.executors.local import LocalExecutor
+from morphseq_dagster.engine.executors.protocol import Committed, Executed, Executor, Report, stay_silent
 from morphseq_dagster.engine.layout import COHORT, Layout
+from morphseq_dagster.engine.planner.plan import needs_bytes
 from morphseq_dagster.engine.storage.checkpoints import clear_checkpoints
 from morphseq_dagster.engine.storage.commit import is_interrupted, roll_forward
 from morphseq_dagster.engine.storage.records import (
@@ -30,19 +31,33 @@ from morphseq_dagster.engine.storage.step_locks import StepLock, hold_lock
 from morphseq_dagster.engine.storage.untracked_files import find_untracked, put_aside
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import MorphseqError, PermanentError, report, restore
-from morphseq_dagster.identifiers import check_experiment
 
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class LockedStep:
-    """A claimed step: its request, and its record if nothing changed since."""
+    """A step whose lock is held.
 
+    Parameters
+    ----------
+    spec, request, executor
+        What is asked for, and where it would run.
+    cached
+        Record of the published result, if nothing changed since.
+    recalled
+        That record as the result of this very run, whose executor published it while the run was not there.
+    """
+
+    spec: StepSpec
     request: StepRequest
+    executor: Executor
     cached: Record | None
     recalled: Committed | None = None
-    """The record as the result of this very run, whose cluster job published it while the run was not there."""
+
+    def run(self, *, progress: Report = stay_silent) -> Executed | Committed:
+        """Run it; the executor records a failure before it raises it."""
+        return self.executor.run(self.spec, request=self.request, progress=progress)
 
 
 @contextmanager
@@ -52,83 +67,85 @@ def lock_step(
     workspace: Workspace,
     experiment: str,
     run_id: str,
+    executor: Executor | None = None,
     force: bool = False,
     repeated: bool = False,
-    replace_foreign: bool = False,
+    replace_untracked: bool = False,
     on_wait: Callable[[StepLock], None] | None = None,
-    make_request: Callable[[], StepRequest] | None = None,
 ) -> Iterator[LockedStep]:
-    """Claim a step and find out whether it must run; the claim lasts as long as the `with` block.
+    """Lock a step and find out whether it must run; the lock lasts as long as the `with` block.
 
     Parameters
     ----------
     spec, workspace, experiment, run_id
         What runs, where, and on whose behalf.
+    executor
+        Where it would run; this process unless given.
     force
         Run although nothing changed.
     repeated
         The run has finished this step already, in a process before this one: its result stands, also when it was
         forced or has wells left to try.
-    replace_foreign
+    replace_untracked
         Put aside what lies at the artifact's place without a record, instead of refusing to run; `force` does too.
     on_wait
-        Called with the holder when the step is at work elsewhere.
-    make_request
-        Makes the request inside the claim; the step's ordinary one unless given (the cohort has its own).
+        Called with the lock when the step is at work elsewhere.
 
     Raises
     ------
     MorphseqError
         When the request cannot be made (an input is missing); recorded as the step's failure.
     PermanentError
-        When the experiment's name is none: it becomes part of paths. When the result would replace files that no
-        record accounts for.
+        When the key is none: it becomes part of paths. When the result would replace files that no record accounts for.
     TransientError
         When the operating system refuses something inside the block, with its remedy.
     """
-    if experiment != COHORT:
-        check_experiment(experiment)
+    if not workspace.pipeline.is_cohort(spec):
+        workspace.pipeline.keys.check(experiment)
     layout = workspace.layout
-    claim = layout.claim(spec.name, experiment=experiment)
+    executor = executor or LocalExecutor(workspace.pipeline)
+    path = layout.lock(spec.name, experiment=experiment)
     force = force and not repeated
     try:
-        with hold_lock(claim, run_id=run_id, on_wait=on_wait or _log_wait, over_silent=True):
-            if not find_open_jobs(layout, step=spec.name, experiment=experiment):
-                # Else a cluster job may be publishing right now; its place rolls forward when the job has ended.
+        with hold_lock(path, run_id=run_id, on_wait=on_wait or _log_wait, over_silent=True):
+            if not executor.is_at_work(layout, step=spec.name, experiment=experiment):
+                # Else its work may be publishing right now; the executor rolls forward when that has ended.
                 roll_forward(layout, step=spec.name, experiment=experiment)
-            try:
-                request = (
-                    make_request()
-                    if make_request is not None
-                    else workspace.request(spec, experiment=experiment, run_id=run_id, force=force)
-                )
-            except MorphseqError as error:
-                output = layout.relative(workspace.output(spec, experiment=experiment))
-                note_failure(layout, output=output, step=spec.name, experiment=experiment, run_id=run_id, error=error)
-                raise
-            cached = None if force else find_answer(layout, request=request, again=not repeated)
+            request = _make_request(spec, workspace=workspace, experiment=experiment, run_id=run_id, force=force)
+            cached = None if force else find_answer(layout, spec=spec, request=request, again=not repeated)
             if cached is not None and cached.condition == "pruned" and _is_needed(workspace, request=request):
                 cached = None
-            recalled = _recall(layout, request=request, cached=cached)
+            recalled = _recall(layout, executor=executor, request=request, cached=cached)
             cached = cached if recalled is None else recalled.record
             if cached is not None:
                 _forget_attempts(layout, request=request)
             else:
-                _clear_place(layout, request=request, replace=force or replace_foreign)
-            yield LockedStep(request, cached, recalled=recalled)
+                _clear_place(layout, executor=executor, request=request, replace=force or replace_untracked)
+            yield LockedStep(spec, request, executor, cached, recalled=recalled)
     except OSError as error:
         raise restore(report(error)) from error
 
 
-def _recall(layout: Layout, *, request: StepRequest, cached: Record | None) -> Committed | None:
-    """Recall what a job of this run published; it was asked for just now, hence forced or not it is the answer."""
+def _make_request(spec: StepSpec, *, workspace: Workspace, experiment: str, run_id: str, force: bool) -> StepRequest:
+    """Make the request; that it cannot be made is recorded as the step's failure."""
+    try:
+        return workspace.request(spec, experiment=experiment, run_id=run_id, force=force)
+    except MorphseqError as error:
+        layout = workspace.layout
+        output = layout.relative(workspace.output(spec, experiment=experiment))
+        note_failure(layout, output=output, step=spec.name, experiment=experiment, run_id=run_id, error=error)
+        raise
+
+
+def _recall(layout: Layout, *, executor: Executor, request: StepRequest, cached: Record | None) -> Committed | None:
+    """Recall what this run's executor published; it was asked for just now, hence forced or not it is the answer."""
     record = cached or read_record(layout, primary=layout.absolute(request.output))
     if record is None or record.request_key != request.key:
         return None
-    job = recall_job(layout, record=record, run_id=request.run_id)
-    if job is None or (cached is None and compare_output(layout, record=record) is not OutputVerdict.AS_RECORDED):
+    facts = executor.recall(layout, record=record, run_id=request.run_id)
+    if facts is None or (cached is None and compare_output(layout, record=record) is not OutputVerdict.AS_RECORDED):
         return None
-    return Committed(request, record, job=job)
+    return Committed(request, record, facts=facts)
 
 
 def _forget_attempts(layout: Layout, *, request: StepRequest) -> None:
@@ -137,16 +154,16 @@ def _forget_attempts(layout: Layout, *, request: StepRequest) -> None:
     clear_checkpoints(layout.checkpoints(request.step, experiment=request.experiment))
 
 
-def _clear_place(layout: Layout, *, request: StepRequest, replace: bool) -> None:
+def _clear_place(layout: Layout, *, executor: Executor, request: StepRequest, replace: bool) -> None:
     """Refuse to replace files that no record accounts for, or put them aside.
 
-    What a crash left is none of these: its publication has been rolled forward, or a job's journal still stands.
+    What a crash left is none of these: its publication has been rolled forward, or its journal still stands.
     """
     step, experiment, primary = request.step, request.experiment, layout.absolute(request.output)
     foreign = list(find_untracked(layout, step=step, experiment=experiment, primary=primary))
     if not foreign or is_interrupted(layout, step=step, experiment=experiment):
         return
-    if find_open_jobs(layout, step=step, experiment=experiment):
+    if executor.is_at_work(layout, step=step, experiment=experiment):
         return
     if replace:
         for path in foreign:
@@ -163,7 +180,9 @@ def _clear_place(layout: Layout, *, request: StepRequest, replace: bool) -> None
     raise error
 
 
-def find_answer(layout: Layout, *, request: StepRequest, thorough: bool = False, again: bool = True) -> Record | None:
+def find_answer(
+    layout: Layout, *, spec: StepSpec, request: StepRequest, thorough: bool = False, again: bool = True
+) -> Record | None:
     """Find the record that answers a request: same key, output as recorded, no well left to try `again`.
 
     An edit by hand that was declared valid answers every request; what was pruned counts as there.
@@ -178,6 +197,7 @@ def find_answer(layout: Layout, *, request: StepRequest, thorough: bool = False,
         return None
     if record.origin == "external_edit" and record.condition == "published":
         return _find_edit(layout, record=record, thorough=thorough)
+    record = spec.translate(record)
     left = any(well.transient and well.tries < MAX_WELL_TRIES for well in record.wells.values())
     if (left and again) or record.request_key != request.key:
         return None
@@ -204,16 +224,7 @@ def _is_needed(workspace: Workspace, *, request: StepRequest) -> bool:
     """Whether a step after a pruned one will read its bytes."""
     if request.experiment == COHORT:
         return False
-    from morphseq_dagster.engine.planner.plan import needs_bytes  # it needs this module's rule of the test
-
     return needs_bytes(workspace, experiment=request.experiment, step=request.step)
-
-
-def run_locked(session: LockedStep, *, spec: StepSpec, place: Executor) -> Executed | Committed:
-    """Run a claimed step at its place, which records a failure before it raises it."""
-    if place.name != SLURM:
-        refuse_beside_jobs(session.request.layout(), request=session.request, place=place.name)
-    return place.run(spec, request=session.request)
 
 
 def discard_unpublished(layout: Layout, *, outcome: Executed | Committed) -> None:

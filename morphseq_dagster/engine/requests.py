@@ -1,4 +1,4 @@
-"""Requests: from registry, recipe and records to the request that a step would run with right now.
+"""Requests: from pipeline, recipe and records to the request that a step would run with right now.
 
 Holds hashing of registered inputs, weights among them, and reading of the records of artifacts. Decides nothing about
 staleness.
@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from morphseq_dagster.engine.cohort import read_manifest
 from morphseq_dagster.engine.contract.recipe import Recipe
-from morphseq_dagster.engine.contract.step import ExternalInput, Registry, StepRequest, StepSpec
-from morphseq_dagster.engine.layout import Layout
+from morphseq_dagster.engine.contract.step import ExternalInput, StepRequest, StepSpec
+from morphseq_dagster.engine.layout import COHORT, Layout
+from morphseq_dagster.engine.pipeline import Pipeline
 from morphseq_dagster.engine.storage.hashing import hash_file
 from morphseq_dagster.engine.storage.records import InputRead, Record, read_record
 from morphseq_dagster.engine.storage.weights import remember_hash
@@ -30,7 +32,7 @@ def output_path(spec: StepSpec, *, layout: Layout, experiment: str, recipe: Reci
 def build_request(
     spec: StepSpec,
     *,
-    registry: Registry,
+    pipeline: Pipeline,
     layout: Layout,
     experiment: str,
     recipe: Recipe,
@@ -45,9 +47,11 @@ def build_request(
     PermanentError
         When an input artifact has no record, or a required registered file or a named weights file is absent.
     """
+    if pipeline.is_cohort(spec):
+        return _build_cohort_request(spec, pipeline=pipeline, layout=layout, run_id=run_id, force=force)
     inputs = []
     for name in spec.inputs:
-        primary = output_path(registry.spec(name), layout=layout, experiment=experiment, recipe=recipe)
+        primary = output_path(pipeline.spec(name), layout=layout, experiment=experiment, recipe=recipe)
         record = read_record(layout, primary=primary)
         if record is None:
             raise _missing_input(spec, name=name, primary=primary, experiment=experiment)
@@ -61,6 +65,31 @@ def build_request(
         recipe=recipe.slice(spec.name),
         inputs=tuple(inputs),
         output=layout.relative(output_path(spec, layout=layout, experiment=experiment, recipe=recipe)),
+        data_root=str(layout.data_root),
+        run_id=run_id,
+        force=force,
+    )
+
+
+def _build_cohort_request(
+    spec: StepSpec, *, pipeline: Pipeline, layout: Layout, run_id: str, force: bool
+) -> StepRequest:
+    """Make the cohort's request: its inputs are the final artifacts of all keys."""
+    manifest = read_manifest(pipeline, layout=layout)
+    if not manifest.included:
+        raise PermanentError(
+            expected=f"at least one {pipeline.final}",
+            found="none",
+            where=str(layout.primary(pipeline.final, experiment="{exp}").parent),
+            remedy="`morphseq pipeline` makes them",
+        )
+    return StepRequest(
+        experiment=COHORT,
+        step=spec.name,
+        version=spec.version,
+        recipe={},
+        inputs=manifest.inputs(),
+        output=layout.relative(layout.primary(spec.name, experiment=COHORT)),
         data_root=str(layout.data_root),
         run_id=run_id,
         force=force,

@@ -56,7 +56,8 @@ class FramesFolderSource:
         `raw_image_data/Frames/{exp}`.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, settings: FocusSettings | None = None) -> None:
+        del settings  # its scan depends on none
         self._folder = folder
 
     @property

@@ -1,7 +1,6 @@
 """What a microscope's raw folder offers: frames, problems, and one focused picture per frame.
 
-Holds the interface that every reader implements and the frozen types that cross it. Does not hold any reader;
-`microscopes.open_source` chooses one. A problem of one frame or well is data (`RawProblem`) and leaves the others
+Every reader implements this interface; they are entered in `microscopes.py`. A problem of one frame or well is data (`RawProblem`) and leaves the others
 usable; a problem of the whole folder is a `PermanentError`.
 """
 
@@ -18,7 +17,6 @@ from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.imaging.parameters import FocusSettings
 from morphseq_dagster.imaging.stitching import TileOffset, TileStep
 
-Microscope = Literal["Keyence", "YX1", "Frames"]
 Polarity = Literal["as_acquired", "inverted"]
 NO_PLANE = 255
 """Value of `FocusedFrame.plane_index` where no tile covers the canvas."""

@@ -23,7 +23,8 @@ class Yx1Source:
         `raw_image_data/YX1/{exp}`.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, settings: FocusSettings | None = None) -> None:
+        del settings  # its scan depends on none
         self._folder = folder
 
     @property

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from morphseq_dagster.engine.executors.execution import Committed, Executed
+from morphseq_dagster.engine.executors.protocol import Committed, Executed
 from morphseq_dagster.engine.locked_step import finish
 from morphseq_dagster.engine.storage.records import Record, read_record
 from morphseq_dagster.engine.workspace import Workspace

@@ -5,8 +5,8 @@ end. The walking is `morphseq_dagster.cluster.bulk_run`.
 """
 
 # Dagster reads the annotations of an op's body at run time, hence no postponed evaluation in this module.
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field
@@ -14,15 +14,16 @@ from pydantic import Field
 from morphseq_dagster.assets.description import describe_hit, describe_result, output_tags
 from morphseq_dagster.assets.provenance import find_newest, find_pointer, says_the_same, tags_of, version_tags
 from morphseq_dagster.assets.reporting import report_records
-from morphseq_dagster.cluster.bulk_run import BulkRun
-from morphseq_dagster.cluster.events import StepFailed, StepMade, StepUpToDate
-from morphseq_dagster.cluster.executor import termination_raises
 from morphseq_dagster.engine.planner.plan import plan_experiments
 from morphseq_dagster.engine.planner.retirement import read_retired
 from morphseq_dagster.engine.planner.scans import Scans
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.partitions import BULK_JOB, BULK_OP, EXPERIMENTS
+from morphseq_dagster.partitions import BULK_JOB, BULK_OP, find_registered
 from morphseq_dagster.resources.workspace import WorkspaceResource
+from morphseq_dagster.runs.listeners import announce
+
+if TYPE_CHECKING:
+    from morphseq_dagster.cluster.events import StepMade, StepUpToDate
 
 _NAMED_IN_TITLE = 20
 
@@ -40,27 +41,34 @@ class BulkConfig(dg.Config):
     )
 
 
-def make_bulk_job(definitions: Callable[[], dg.Definitions]) -> dg.JobDefinition:
+def make_bulk_job(core: dg.Definitions, *, tags: Mapping[str, str]) -> dg.JobDefinition:
     """Make the job.
 
     Parameters
     ----------
-    definitions
-        Gives the definitions, whose asset graph tells what stands but is not known to Dagster yet.
+    core
+        Definitions of the assets, whose graph tells what stands but is not known to Dagster yet.
+    tags
+        Of its runs.
     """
 
     @dg.op(name=BULK_OP, description="Plans, then takes every experiment through what is stale.")
     def walk(context: dg.OpExecutionContext, config: BulkConfig, workspace: WorkspaceResource) -> None:
+        # Only a run over many comes here, and it is meant for a cluster.
+        from morphseq_dagster.cluster.bulk_run import BulkRun
+        from morphseq_dagster.cluster.events import StepFailed
+        from morphseq_dagster.cluster.executor import termination_raises
+
         opened = workspace.open()
         names = _check(config, instance=context.instance, workspace=opened)
-        chosen = set(config.steps) or {spec.name for spec in opened.registry.steps}
+        chosen = set(config.steps) or {spec.name for spec in opened.pipeline.steps}
         forced = chosen if config.force else set()
         failed: dict[str, str] = {}
         chains: dict[str, tuple[str, ...]] = {}
         plans = plan_experiments(
             opened,
             experiments=names,
-            steps=opened.registry.ancestors(chosen),
+            steps=opened.pipeline.ancestors(chosen),
             forced=forced,
             scans=Scans(opened.layout),
         )
@@ -74,16 +82,17 @@ def make_bulk_job(definitions: Callable[[], dg.Definitions]) -> dg.JobDefinition
             f"{len(chains)} of {len(names)} experiments have {sum(map(len, chains.values()))} steps to run, "
             f"{len(names) - len(chains) - len(failed)} are up to date"
         )
-        report_records(context.instance, graph=definitions().resolve_asset_graph(), workspace=opened, experiments=names)
+        report_records(context.instance, graph=core.resolve_asset_graph(), workspace=opened, experiments=names)
         campaign = BulkRun(
             opened,
             chains=chains,
-            place_of=lambda step, experiment: workspace.place_of(step, experiment=experiment),
+            executor_of=lambda step, experiment: workspace.executor_of(step, experiment=experiment),
             run_id=context.run_id,
             forced=forced,
         )
         with termination_raises(), campaign:
             for item in campaign.items():
+                announce(item)
                 if isinstance(item, StepFailed):
                     failed[item.experiment] = f"{item.step}: {item.error}"
                     context.log.error(f"{item.experiment} {failed[item.experiment]}")
@@ -97,6 +106,7 @@ def make_bulk_job(definitions: Callable[[], dg.Definitions]) -> dg.JobDefinition
         description="One run over many experiments: each walks its own chain of steps; on a cluster all wait in one "
         "process. What failed is named at the end, the others are done.",
         executor_def=dg.in_process_executor,
+        tags=dict(tags),
     )
     def bulk() -> None:
         walk()
@@ -107,8 +117,8 @@ def make_bulk_job(definitions: Callable[[], dg.Definitions]) -> dg.JobDefinition
 def _check(config: BulkConfig, *, instance: dg.DagsterInstance, workspace: Workspace) -> tuple[str, ...]:
     """Check the configuration as a whole before anything starts; the experiments without doubles."""
     names = tuple(dict.fromkeys(config.experiments))
-    known = set(instance.get_dynamic_partitions(str(EXPERIMENTS.name))) - read_retired(workspace.layout)
-    steps = {spec.name for spec in workspace.registry.steps}
+    known = find_registered(instance, pipeline=workspace.pipeline) - read_retired(workspace)
+    steps = {spec.name for spec in workspace.pipeline.steps}
     problems = [] if names else ["no experiment is named"]
     if unknown := [name for name in names if name not in known]:
         problems.append(f"not registered, or retired: {', '.join(unknown)}")
@@ -119,24 +129,23 @@ def _check(config: BulkConfig, *, instance: dg.DagsterInstance, workspace: Works
     return names
 
 
-def _tell(context: dg.OpExecutionContext, item: StepMade | StepUpToDate, *, workspace: Workspace) -> None:
+def _tell(context: dg.OpExecutionContext, item: "StepMade | StepUpToDate", *, workspace: Workspace) -> None:
     """Log the materialisation of one partition, unless it stands and Dagster knows it in this version."""
     instance, record = context.instance, item.record
     read = {entry.name: entry.sha256 for entry in record.inputs}
     pointers = {
         name: find_pointer(instance, name=name, experiment=item.experiment, version=read.get(name))
-        for name in workspace.registry.spec(item.step).inputs
+        for name in workspace.pipeline.spec(item.step).inputs
     }
     tags = version_tags(record, pointers=pointers)
-    if isinstance(item, StepUpToDate) or item.recalled:
+    if item.outcome is None or item.recalled:
         newest = find_newest(instance, name=item.step, experiment=item.experiment)
         if says_the_same(tags_of(newest), tags):
             return
-    outcome = item.outcome if isinstance(item, StepMade) else None
     described: dg.MaterializeResult[Any] = (
         describe_hit(record, workspace=workspace)
-        if outcome is None
-        else describe_result(outcome, workspace=workspace, tags=output_tags(outcome.request))
+        if item.outcome is None
+        else describe_result(item.outcome, workspace=workspace, tags=output_tags(item.outcome.request))
     )
     context.log_event(
         dg.AssetMaterialization(

@@ -6,18 +6,18 @@ them all.
 """
 
 # Dagster reads the annotations of an op's body at run time, hence no postponed evaluation in this module.
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import dagster as dg
 from pydantic import Field
 
 from morphseq_dagster.assets.freshness import STALE_JOB, plan_known, summarise
-from morphseq_dagster.cluster.run_mode import describe_way, wants_bulk
 from morphseq_dagster.engine.planner.rules import ExperimentPlan
 from morphseq_dagster.jobs.report_staleness import report
 from morphseq_dagster.partitions import BULK_JOB, bulk_config
 from morphseq_dagster.resources.workspace import WorkspaceResource
 from morphseq_dagster.runs.interruption import execute
+from morphseq_dagster.runs.run_mode import describe_way, wants_bulk
 from morphseq_dagster.sensors.staleness import STALE_TAG
 
 
@@ -28,15 +28,21 @@ class StaleConfig(dg.Config):
     dry_run: bool = Field(default=False, description="Show the plan in the log and launch nothing.")
 
 
-def make_stale_job(*, pipeline: str, definitions: Callable[[], dg.Definitions]) -> dg.JobDefinition:
+def make_stale_job(
+    core: dg.Definitions, *, job: str, bulk: dg.JobDefinition, tags: Mapping[str, str]
+) -> dg.JobDefinition:
     """Make the job.
 
     Parameters
     ----------
-    pipeline
-        Job of one experiment.
-    definitions
-        Gives the definitions that hold it.
+    core
+        Definitions of assets, resources and the job of one experiment.
+    job
+        Name of that job.
+    bulk
+        Job of one run over many.
+    tags
+        Of its runs.
     """
 
     @dg.op(name="mend", description="Plans, then runs what is stale.")
@@ -51,15 +57,19 @@ def make_stale_job(*, pipeline: str, definitions: Callable[[], dg.Definitions]) 
         for plan in plans:
             _tell(context, plan)
         chains = {plan.experiment: plan.automatic for plan in plans if plan.automatic and not plan.busy}
-        bulk = wants_bulk(chains, place_of=workspace.place_names(), chained=workspace.chained)
+        together = wants_bulk(chains, place_of=workspace.place_names(), chained=workspace.chained)
         if chains:
-            context.log.info(f"{len(chains)} experiments to mend, {describe_way(bulk=bulk)}")
+            context.log.info(f"{len(chains)} experiments to mend, {describe_way(bulk=together)}")
         if config.dry_run:
             return
-        if bulk:
-            failed = _run_together(context, tuple(chains), job=definitions().resolve_job_def(BULK_JOB))
+        if together:
+            failed = _run_together(
+                context,
+                tuple(chains),
+                job=dg.Definitions.merge(core, dg.Definitions(jobs=[bulk])).resolve_job_def(BULK_JOB),
+            )
         else:
-            failed = _run_each(context, chains, job=definitions().resolve_job_def(pipeline))
+            failed = _run_each(context, chains, job=core.resolve_job_def(job))
         report(context, workspace=workspace, experiments=named)
         if failed:
             raise dg.Failure(failed, allow_retries=False)
@@ -69,6 +79,7 @@ def make_stale_job(*, pipeline: str, definitions: Callable[[], dg.Definitions]) 
         description="Mends what is stale, one run per experiment; many that wait for a cluster go as one run. Steps "
         "held for a person are named and left alone.",
         executor_def=dg.in_process_executor,
+        tags=dict(tags),
     )
     def materialize_stale() -> None:
         mend()

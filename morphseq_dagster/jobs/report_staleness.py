@@ -5,6 +5,8 @@ Holds the job. One run tells any number of experiments; the sensor of the same n
 """
 
 # Dagster reads the annotations of an op's body at run time, hence no postponed evaluation in this module.
+from collections.abc import Mapping
+
 import dagster as dg
 from pydantic import Field
 
@@ -26,22 +28,28 @@ def tell(context: dg.OpExecutionContext, config: ReportConfig, workspace: Worksp
     report(context, workspace=workspace, experiments=config.experiments or None)
 
 
-@dg.job(
-    name=REPORT_JOB,
-    description="Tells this page which experiments are stale and why. Starts nothing.",
-    executor_def=dg.in_process_executor,
-)
-def report_staleness() -> None:
-    """Report staleness."""
-    tell()
+def make_report_job(*, tags: Mapping[str, str]) -> dg.JobDefinition:
+    """Make the job; its runs carry the tags."""
+
+    @dg.job(
+        name=REPORT_JOB,
+        description="Tells this page which experiments are stale and why. Starts nothing.",
+        executor_def=dg.in_process_executor,
+        tags=dict(tags),
+    )
+    def report_staleness() -> None:
+        tell()
+
+    return report_staleness
 
 
 def report(context: dg.OpExecutionContext, *, workspace: WorkspaceResource, experiments: list[str] | None) -> None:
     """Log the evaluation of every experiment that nobody works on."""
-    for plan in plan_known(workspace.open(), instance=context.instance, experiments=experiments):
+    opened = workspace.open()
+    for plan in plan_known(opened, instance=context.instance, experiments=experiments):
         if plan.busy:
             continue
-        target = find_target(context.instance, experiment=plan.experiment)
+        target = find_target(context.instance, pipeline=opened.pipeline, experiment=plan.experiment)
         # The event is accepted and stored; its type stands in no annotation of Dagster 1.13.
-        context.log_event(evaluate(plan, target=target))  # type: ignore[arg-type]
+        context.log_event(evaluate(plan, pipeline=opened.pipeline, target=target))  # type: ignore[arg-type]
         context.log.info(f"{plan.experiment}: {summarise(plan)}")

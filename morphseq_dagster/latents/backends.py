@@ -1,44 +1,36 @@
-"""Choice of the embedder by name; what cannot be loaded is an error, never replaced by something else.
-
-Holds the names and the guard of the lab's name. Does not hold models.
-"""
+"""The embedders, one entry each, and the guard of their names; `backends.py` of the package says what an entry is."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Final
+
+from morphseq_dagster.backends import Backend, BackendIdentity, Backends
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.latents.dct import DctEmbedder
-from morphseq_dagster.latents.model import Embedder, EmbedderIdentity
-from morphseq_dagster.latents.parameters import DEFAULT_MODEL, LAB_MODEL
 
-AVAILABLE_MODELS = (DEFAULT_MODEL,)
+if TYPE_CHECKING:
+    from morphseq_dagster.latents.model import Embedder
 
+LAB_MODEL: Final = "20241107_ds_sweep01_optimum"
+"""The lab's trained encoder (spec, science 7); its weights are not public."""
 
-def load_embedder(name: str = DEFAULT_MODEL) -> Embedder:
-    """Make the embedder of that name.
-
-    Raises
-    ------
-    PermanentError
-        For the lab's model, whose weights are not there, and for names that nobody knows.
-    """
-    if name == DEFAULT_MODEL:
-        return DctEmbedder(latent_dim=100)
-    if name == LAB_MODEL:
-        raise PermanentError(
-            expected=f"the weights of the lab's model {LAB_MODEL}",
-            found="no weights; they are not public, and no encoder that reads them is installed",
-            where="recipe, latents.model",
-            remedy=f'set latents.model = "{DEFAULT_MODEL}", or import latents that the lab has computed',
-        )
-    raise PermanentError(
-        expected=f"one of {', '.join(AVAILABLE_MODELS)}",
-        found=repr(name),
-        where="recipe, latents.model",
-        remedy=f'set latents.model = "{DEFAULT_MODEL}"',
-    )
+EMBEDDERS: Final[Backends[Embedder]] = Backends(
+    "latents.model",
+    Backend(
+        "dct_100",
+        "The 100 lowest frequencies of a snip's cosine transform; needs no weights.",
+        loader="morphseq_dagster.latents.dct:make_dct_100",
+    ),
+    Backend(
+        LAB_MODEL,
+        "The lab's trained encoder.",
+        weights="latents",
+        needs=f"the weights of the lab's model {LAB_MODEL}, which are not public",
+    ),
+    other_weights="latents",
+)
 
 
-def check_output_name(name: str, *, identity: EmbedderIdentity) -> None:
+def check_output_name(name: str, *, identity: BackendIdentity) -> None:
     """Refuse to file numbers under the name of a model that did not make them.
 
     Parameters

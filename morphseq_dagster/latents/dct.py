@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import dctn
 
+from morphseq_dagster.backends import BackendIdentity
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.latents.model import EmbedderIdentity
+from morphseq_dagster.parameters import Parameters
 
 SNIP_SHAPE = (576, 256)
 
@@ -109,6 +110,12 @@ class DctEmbedder:
             out[i] = spectrum[self._rows, self._cols]
         return out
 
-    def identity(self) -> EmbedderIdentity:
+    def identity(self) -> BackendIdentity:
         """Name and version; there are no weights."""
-        return EmbedderIdentity(name=f"dct_{self._dim}", version="1", weights_sha256=None)
+        return BackendIdentity(name=f"dct_{self._dim}", version="1")
+
+
+def make_dct_100(parameters: Parameters) -> DctEmbedder:
+    """Make the default embedder; it has no parameters beside its name."""
+    del parameters
+    return DctEmbedder(latent_dim=100)

@@ -1,34 +1,16 @@
 """What an embedder is: snips in, one vector per snip out, with an identity that outputs can carry.
 
-Holds the interface and the identity. Does not hold a model (`dct`) nor the choice of one (`backends`).
+The models are entered in `backends.py`; the one without weights is `dct.py`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-
-@dataclass(frozen=True)
-class EmbedderIdentity:
-    """What made a set of latents; equal identities and equal snips give equal numbers.
-
-    Attributes
-    ----------
-    name
-        Model name, under which its outputs are filed.
-    version
-        Version of the algorithm; raised when numbers change.
-    weights_sha256
-        Hash of the weights file; None for a model without weights.
-    """
-
-    name: str
-    version: str
-    weights_sha256: str | None
+from morphseq_dagster.backends import BackendIdentity
 
 
 class Embedder(Protocol):
@@ -48,6 +30,6 @@ class Embedder(Protocol):
         """Turn snips `(N, rows, cols)` uint8 into `(N, latent_dim)` float32, each independent of its batch."""
         ...
 
-    def identity(self) -> EmbedderIdentity:
+    def identity(self) -> BackendIdentity:
         """What made the numbers."""
         ...

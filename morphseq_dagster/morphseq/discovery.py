@@ -15,15 +15,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
-from morphseq_dagster.engine.layout import MICROSCOPES, SENTINELS, Layout
+from morphseq_dagster.engine.layout import Layout
+from morphseq_dagster.engine.pipeline import FoundSource, Source, SourceState
 from morphseq_dagster.engine.storage.hashing import hash_bytes
 from morphseq_dagster.errors import MorphseqError, TransientError
 from morphseq_dagster.identifiers import refuse_experiment
+from morphseq_dagster.imaging.microscopes import READERS
+from morphseq_dagster.morphseq.paths import SENTINELS, raw_folder, raw_root, workbook_folders
 from morphseq_dagster.plate.workbook_search import find_workbook
-
-State = Literal["ready", "acquiring", "refused"]
 
 QUIET_S: Final = 2 * 3600.0
 """Shortest silence in seconds after which an acquisition counts as ended: one frame every half hour is usual."""
@@ -32,69 +33,8 @@ LONGEST_QUIET_S: Final = 24 * 3600.0
 SETTLE_S: Final = 30.0
 """Silence in seconds once all expected files are there: the last may still be being written."""
 WORKBOOK_MISSING: Final = "workbook missing: tables will wait"
-_TABLE: Final = "frames.csv"
 _FINGERPRINT_LENGTH: Final = 16
 _SKIPPED: Final = (".", "_", "ignore")
-
-
-@dataclass(frozen=True)
-class RawFolder:
-    """A folder below a microscope's, by its name alone.
-
-    Parameters
-    ----------
-    name
-        Name of the folder: the experiment.
-    microscope
-        Name of the folder above; several joined by ", " when they share the experiment.
-    path
-        The folder; the first of several.
-    reason
-        Why the name or place is refused; empty when it is not.
-    """
-
-    name: str
-    microscope: str
-    path: Path
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class FoundExperiment:
-    """A raw folder as it is now.
-
-    Parameters
-    ----------
-    name, microscope
-        See `RawFolder`.
-    state
-        `ready` to be worked on, `acquiring` while files still arrive, `refused` with `reason`.
-    reason
-        Why it is in this state.
-    ready_in_s
-        Seconds until an acquiring one counts as ended if nothing more arrives; None when that is not a matter of time.
-    files
-        Number of files.
-    newest
-        Arrival of the newest file in seconds since 1970; None without files.
-    fingerprint
-        Digest of path, size and time of every file; empty when refused before listing.
-    remarks
-        What deserves a look without standing in the way.
-    workbook
-        The plate workbook; None when there is none, or more than one candidate.
-    """
-
-    name: str
-    microscope: str
-    state: State
-    reason: str = ""
-    ready_in_s: float | None = None
-    files: int = 0
-    newest: float | None = None
-    fingerprint: str = ""
-    remarks: tuple[str, ...] = ()
-    workbook: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -107,36 +47,13 @@ class _Entry:
 
 @dataclass(frozen=True)
 class _Judgement:
-    state: State
+    state: SourceState
     reason: str
     ready_in_s: float | None = None
     remarks: tuple[str, ...] = ()
 
 
-def discover(layout: Layout, *, now: float | None = None) -> tuple[FoundExperiment, ...]:
-    """List every experiment in the raw folders with its state.
-
-    Parameters
-    ----------
-    layout
-        Paths of the data root.
-    now
-        Time in seconds since 1970 against which arrivals are judged; the clock's when None.
-
-    Returns
-    -------
-    tuple of FoundExperiment
-        Sorted by name; empty when there is no raw folder yet.
-
-    Raises
-    ------
-    TransientError
-        When the raw folder itself cannot be listed.
-    """
-    return tuple(inspect_folder(layout, folder=folder, now=now) for folder in list_folders(layout))
-
-
-def list_folders(layout: Layout) -> tuple[RawFolder, ...]:
+def list_folders(layout: Layout) -> tuple[Source, ...]:
     """List the raw folders by name, without a look inside; sorted by name.
 
     Raises
@@ -145,39 +62,39 @@ def list_folders(layout: Layout) -> tuple[RawFolder, ...]:
         When the raw folder itself cannot be listed: nothing is known then, which is not the same as no experiments.
     """
     try:
-        microscopes = _subfolders(layout.raw_root)
+        microscopes = _subfolders(raw_root(layout))
     except FileNotFoundError:
         return ()
     except OSError as error:
         raise TransientError(
             expected="a folder that can be listed",
             found=_say(error),
-            where=str(layout.raw_root),
+            where=str(raw_root(layout)),
             remedy="see to the disk and its permissions, then try again",
         ) from error
-    seen: dict[str, list[RawFolder]] = defaultdict(list)
+    seen: dict[str, list[Source]] = defaultdict(list)
     for microscope in microscopes:
         try:
-            names = _subfolders(layout.raw_root / microscope)
+            names = _subfolders(raw_root(layout) / microscope)
         except OSError as error:
-            whole = RawFolder(f"{microscope}/", microscope, layout.raw_root / microscope, f"unreadable: {_say(error)}")
+            whole = Source(f"{microscope}/", microscope, raw_root(layout) / microscope, f"unreadable: {_say(error)}")
             seen[whole.name].append(whole)
             continue
         for name in names:
-            seen[name].append(RawFolder(name, microscope, layout.raw_folder(microscope, experiment=name)))
+            seen[name].append(Source(name, microscope, raw_folder(layout, microscope, experiment=name)))
     return tuple(_judge_name(folders) for _, folders in sorted(seen.items()))
 
 
-def inspect_folder(layout: Layout, *, folder: RawFolder, now: float | None = None) -> FoundExperiment:
+def inspect_folder(layout: Layout, folder: Source, *, now: float | None = None) -> FoundSource:
     """Look into one raw folder and judge it; never raises for what is wrong inside."""
     if folder.reason:
-        return FoundExperiment(folder.name, folder.microscope, "refused", folder.reason)
+        return FoundSource(folder.name, folder.kind, "refused", folder.reason)
     now = time.time() if now is None else now
     try:
         entries = sorted(_walk(folder.path, ""), key=lambda entry: entry.path)
         judgement = _judge(folder, entries=entries, now=now)
     except OSError as error:
-        return FoundExperiment(folder.name, folder.microscope, "refused", f"unreadable: {_say(error)}")
+        return FoundSource(folder.name, folder.kind, "refused", f"unreadable: {_say(error)}")
     remarks = list(judgement.remarks)
     newest = max((entry.arrival for entry in entries), default=None)
     if newest is not None and newest > now + SETTLE_S:
@@ -186,15 +103,15 @@ def inspect_folder(layout: Layout, *, folder: RawFolder, now: float | None = Non
     if remark:
         remarks.append(remark)
     lines = "\n".join(f"{entry.path}\0{entry.size}\0{entry.mtime_ns}" for entry in entries)
-    return FoundExperiment(
+    return FoundSource(
         folder.name,
-        folder.microscope,
+        folder.kind,
         judgement.state,
         judgement.reason,
         ready_in_s=judgement.ready_in_s,
         files=len(entries),
         newest=newest,
-        fingerprint=hash_bytes(os.fsencode(f"{folder.microscope}\n{lines}"))[:_FINGERPRINT_LENGTH],
+        fingerprint=hash_bytes(os.fsencode(f"{folder.kind}\n{lines}"))[:_FINGERPRINT_LENGTH],
         remarks=tuple(remarks),
         workbook=workbook,
     )
@@ -226,18 +143,18 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return True
 
 
-def _judge_name(folders: list[RawFolder]) -> RawFolder:
+def _judge_name(folders: list[Source]) -> Source:
     """Judge folders of one name by name and place."""
     first = folders[0]
-    microscope = ", ".join(folder.microscope for folder in folders)
+    microscope = ", ".join(folder.kind for folder in folders)
     if first.reason:
         return first
     reason = refuse_experiment(first.name)
     if reason is None and len(folders) > 1:
         reason = f"the same name below {microscope}; rename one of the folders"
-    if reason is None and first.microscope not in MICROSCOPES:
-        reason = f"unknown microscope {first.microscope!r} (known: {', '.join(MICROSCOPES)})"
-    return RawFolder(first.name, microscope, first.path, reason or "")
+    if reason is None and first.kind not in READERS:
+        reason = f"unknown microscope {first.kind!r} (known: {', '.join(READERS)})"
+    return Source(first.name, microscope, first.path, reason or "")
 
 
 def _walk(folder: Path, prefix: str) -> Iterator[_Entry]:
@@ -259,37 +176,27 @@ def _walk(folder: Path, prefix: str) -> Iterator[_Entry]:
                 yield _Entry(name, status.st_size, status.st_mtime_ns, status.st_ctime)
 
 
-def _judge(folder: RawFolder, *, entries: list[_Entry], now: float) -> _Judgement:
+def _judge(folder: Source, *, entries: list[_Entry], now: float) -> _Judgement:
     if not entries:
         return _judge_empty(folder, now=now)
     visible = [entry.path for entry in entries if not entry.path.rpartition("/")[2].startswith(".")]
-    if folder.microscope == "YX1":
-        found = [path for path in visible if "/" not in path and path.lower().endswith(".nd2")]
-        if len(found) != 1:
-            names = ", ".join(found) if found else "none"
-            return _Judgement("refused", f"exactly one .nd2 file is expected; found {names}")
-    if folder.microscope == "Keyence" and not any(path.lower().endswith((".tif", ".tiff")) for path in visible):
-        return _Judgement("refused", "no TIFF file")
-    named: frozenset[str] | None = None
-    if folder.microscope == "Frames":
-        if _TABLE not in visible:
-            return _Judgement(
-                "refused", f"{_TABLE} missing: it lists the pictures as well,time_int,time_s,path,um_per_px"
-            )
-        named = _read_paths(folder.path / _TABLE)
-        if named is None:
-            return _Judgement("refused", f"{_TABLE} cannot be read as a table with the column path")
-    return _judge_arrivals(entries, named=named, now=now)
+    reader = READERS[folder.kind]
+    if reason := reader.refuse(visible):
+        return _Judgement("refused", reason)
+    named = _read_paths(folder.path / reader.table) if reader.table else None
+    if reader.table and named is None:
+        return _Judgement("refused", f"{reader.table} cannot be read as a table with the column path")
+    return _judge_arrivals(entries, named=named, table=reader.table, now=now)
 
 
-def _judge_empty(folder: RawFolder, *, now: float) -> _Judgement:
+def _judge_empty(folder: Source, *, now: float) -> _Judgement:
     left = QUIET_S - (now - folder.path.stat().st_ctime)
     if left > 0:
         return _Judgement("acquiring", "no file yet")
     return _Judgement("refused", "the folder is empty")
 
 
-def _judge_arrivals(entries: list[_Entry], *, named: frozenset[str] | None, now: float) -> _Judgement:
+def _judge_arrivals(entries: list[_Entry], *, named: frozenset[str] | None, table: str, now: float) -> _Judgement:
     """Judge whether the acquisition has ended (decisions, Sensor)."""
     for sentinel in SENTINELS:
         if any(entry.path == sentinel for entry in entries):
@@ -299,13 +206,13 @@ def _judge_arrivals(entries: list[_Entry], *, named: frozenset[str] | None, now:
     absent = sorted(named - {entry.path for entry in entries}) if named is not None else []
     if named is not None and not absent:
         if silence >= SETTLE_S:
-            return _Judgement("ready", f"all {len(named)} pictures of {_TABLE} are there")
+            return _Judgement("ready", f"all {len(named)} pictures of {table} are there")
         return _Judgement("acquiring", "the last picture is just arriving", SETTLE_S - max(silence, 0.0))
     wanted = needed_quiet(arrivals)
     remarks: tuple[str, ...] = ()
     if absent:
         more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
-        remarks = (f"named in {_TABLE} but not there: {absent[0]}{more}",)
+        remarks = (f"named in {table} but not there: {absent[0]}{more}",)
     if silence < wanted:
         return _Judgement("acquiring", f"files arrived {_span(silence)} ago", wanted - max(silence, 0.0), remarks)
     return _Judgement("ready", f"no new file for {_span(silence)}", None, remarks)
@@ -327,7 +234,7 @@ def _read_paths(table: Path) -> frozenset[str] | None:
 
 def _look_for_workbook(layout: Layout, experiment: str) -> tuple[Path | None, str]:
     try:
-        match = find_workbook(layout.workbook_folders, experiment=experiment)
+        match = find_workbook(workbook_folders(layout), experiment=experiment)
     except MorphseqError as error:
         missing = error.found.startswith("no workbook")
         return None, WORKBOOK_MISSING if missing else f"workbook ambiguous: {error.found}"

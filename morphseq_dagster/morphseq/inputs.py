@@ -1,16 +1,27 @@
 """Registered inputs: files that a microscope, a lab or a person supplies, found for one experiment and hashed.
 
-Holds the finders that the registry names. Absent is None; two raw folders of one name are an error.
+Holds the finders that the pipeline names. Absent is None; two raw folders of one name are an error.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from morphseq_dagster.engine.layout import MICROSCOPES, SENTINELS, Layout
+from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.engine.storage.hashing import hash_bytes
 from morphseq_dagster.engine.storage.records import list_names
 from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.morphseq.paths import (
+    MICROSCOPES,
+    SENTINELS,
+    area_reference,
+    curation,
+    perturbation_key,
+    raw_folder,
+    raw_root,
+    stage_reference,
+    workbook_folders,
+)
 
 
 def find_raw_folder(layout: Layout, experiment: str) -> Path | None:
@@ -21,7 +32,7 @@ def find_raw_folder(layout: Layout, experiment: str) -> Path | None:
     PermanentError
         When two microscopes have a folder of this name.
     """
-    found = [f for m in MICROSCOPES if (f := layout.raw_folder(m, experiment=experiment)).is_dir()]
+    found = [f for m in MICROSCOPES if (f := raw_folder(layout, m, experiment=experiment)).is_dir()]
     if len(found) > 1:
         raise PermanentError(
             expected="the raw folder below one microscope",
@@ -29,7 +40,7 @@ def find_raw_folder(layout: Layout, experiment: str) -> Path | None:
             where=f"experiment {experiment}",
             remedy="rename one of the folders",
         )
-    return found[0] if found else layout.raw_root / MICROSCOPES[0] / experiment
+    return found[0] if found else raw_root(layout) / MICROSCOPES[0] / experiment
 
 
 def is_raw_file(name: str) -> bool:
@@ -48,27 +59,27 @@ def find_plate_workbook(layout: Layout, experiment: str) -> Path | None:
     """Plate workbook by the search order of the spec (science 2)."""
     from morphseq_dagster.plate.workbook_search import find_workbook
 
-    return find_workbook(layout.workbook_folders, experiment=experiment).path
+    return find_workbook(workbook_folders(layout), experiment=experiment).path
 
 
 def find_perturbation_key(layout: Layout, experiment: str) -> Path | None:
     """Perturbation names of the lab, the same for all experiments."""
     del experiment
-    return layout.perturbation_key
+    return perturbation_key(layout)
 
 
 def find_curation(layout: Layout, experiment: str) -> Path | None:
     """Overrides by hand."""
-    return layout.curation(experiment)
+    return curation(layout, experiment)
 
 
 def find_area_reference(layout: Layout, experiment: str) -> Path | None:
     """Percentiles of embryo area against stage, the same for all experiments."""
     del experiment
-    return layout.area_reference
+    return area_reference(layout)
 
 
 def find_stage_reference(layout: Layout, experiment: str) -> Path | None:
     """Embryo area against stage, the same for all experiments."""
     del experiment
-    return layout.stage_reference
+    return stage_reference(layout)

@@ -1,27 +1,33 @@
-"""The registry: every step of the pipeline, in an order in which they can run; the asset graph is made from it.
+"""The MorphSeq pipeline: every step in an order in which they can run; the asset graph is made from it.
 
-Holds names, versions, inputs and descriptions. Raise a step's version whenever its results change, never otherwise.
+Raise a step's version whenever its results change, never otherwise. What an artifact is called and where it lies stands
+in `artifacts.py`, parameters in `recipes.py`, bodies in `steps/`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final
 
-from morphseq_dagster.engine.contract.step import ExternalInput, Registry, StepSpec
-from morphseq_dagster.engine.layout import ARTIFACTS, Layout
-from morphseq_dagster.latents.parameters import DEFAULT_MODEL
+from morphseq_dagster.backends import Backends, weights_input
+from morphseq_dagster.detection.backends import DETECTORS
+from morphseq_dagster.engine.contract.step import ExternalInput, StepSpec
+from morphseq_dagster.engine.layout import Layout
+from morphseq_dagster.engine.pipeline import KeyRule, Pipeline, Sources
+from morphseq_dagster.identifiers import refuse_experiment
+from morphseq_dagster.latents.backends import EMBEDDERS
 from morphseq_dagster.morphseq import inputs as registered
 from morphseq_dagster.morphseq import recipes
+from morphseq_dagster.morphseq.artifacts import ARTIFACTS
+from morphseq_dagster.morphseq.carry_over import drop_unread
+from morphseq_dagster.morphseq.discovery import inspect_folder, list_folders
+from morphseq_dagster.morphseq.paths import raw_root
+from morphseq_dagster.segmentation.backends import SEGMENTERS
 
 
 def _latent_model(recipe: dict[str, Any]) -> str:
     return str(recipe["model"])
-
-
-def _needs_weights(parameter: str, *, without: str) -> Callable[[Mapping[str, Any]], bool]:
-    """Tell whether a slice chooses another backend than the one that has no weights."""
-    return lambda recipe: recipe.get(parameter, without) != without
 
 
 def _find_nothing(layout: Layout, experiment: str) -> None:
@@ -29,19 +35,26 @@ def _find_nothing(layout: Layout, experiment: str) -> None:
     del layout, experiment
 
 
-def _weights(name: str, *, parameter: str, without: str) -> ExternalInput:
-    wanted = _needs_weights(parameter, without=without)
-    return ExternalInput(f"{name}_weights", _find_nothing, wanted=wanted, weights=name)
+def _weights(backends: Backends[Any], *, parameter: str = "backend") -> tuple[ExternalInput, ...]:
+    """Weights of a step's backends: inputs of the step under the recipes that choose a backend that reads them."""
+
+    def is_wanted(name: str, recipe: Mapping[str, Any]) -> bool:
+        return backends.weights_of(recipe.get(parameter, backends.default)) == name
+
+    return tuple(
+        ExternalInput(weights_input(name), _find_nothing, wanted=partial(is_wanted, name), weights=name)
+        for name in backends.weights()
+    )
 
 
+_BODIES: Final = "morphseq_dagster.morphseq.steps"
 _WORKBOOK = ExternalInput("plate_workbook", registered.find_plate_workbook, required=True)
 _STEPS: Final = (
     StepSpec(
         "raw_manifest",
         1,
-        "morphseq_dagster.morphseq.steps.raw_manifest:run",
+        f"{_BODIES}.raw_manifest:run",
         (),
-        "Every raw file of the acquisition with size and hashes; its version says whether any pixel changed.",
         group="acquisition",
         stage="build01",
         externals=(
@@ -52,9 +65,8 @@ _STEPS: Final = (
     StepSpec(
         "plate_metadata",
         1,
-        "morphseq_dagster.morphseq.steps.plate_metadata:run",
+        f"{_BODIES}.plate_metadata:run",
         (),
-        "The plate workbook as a table of 96 wells: medium, genotype, perturbation, start age, temperature.",
         group="acquisition",
         stage="build01",
         externals=(_WORKBOOK,),
@@ -63,9 +75,8 @@ _STEPS: Final = (
     StepSpec(
         "ff_images",
         2,
-        "morphseq_dagster.morphseq.steps.ff_images:run",
+        f"{_BODIES}.ff_images:run",
         ("raw_manifest",),
-        "Focus-stacked, stitched 8-bit frames with pixel size and time of each.",
         group="acquisition",
         stage="build01",
         recipe=recipes.FfImagesRecipe,
@@ -74,9 +85,8 @@ _STEPS: Final = (
     StepSpec(
         "built_metadata",
         1,
-        "morphseq_dagster.morphseq.steps.built_metadata:run",
+        f"{_BODIES}.built_metadata:run",
         ("ff_images", "plate_metadata"),
-        "One row per well and time: frame geometry and times joined with the plate.",
         group="acquisition",
         stage="build01",
         recipe=recipes.BuiltMetadataRecipe,
@@ -85,9 +95,8 @@ _STEPS: Final = (
     StepSpec(
         "organized_frames",
         1,
-        "morphseq_dagster.morphseq.steps.organized_frames:run",
+        f"{_BODIES}.organized_frames:run",
         ("ff_images",),
-        "Frames named by image id, one folder per well; what detection and segmentation read.",
         group="segmentation",
         stage="sam2",
         recipe=recipes.OrganizedFramesRecipe,
@@ -96,32 +105,30 @@ _STEPS: Final = (
     StepSpec(
         "experiment_metadata",
         1,
-        "morphseq_dagster.morphseq.steps.experiment_metadata:run",
+        f"{_BODIES}.experiment_metadata:run",
         ("organized_frames", "built_metadata"),
-        "Videos, images and plate values of the experiment as one document.",
         group="segmentation",
         stage="sam2",
         kinds=frozenset({"json"}),
     ),
     StepSpec(
         "gdino_raw",
-        1,
-        "morphseq_dagster.morphseq.steps.gdino_raw:run",
+        2,
+        f"{_BODIES}.gdino_raw:run",
         ("organized_frames",),
-        "All detections of the chosen detector, before any filter.",
         group="segmentation",
         stage="sam2",
         recipe=recipes.GdinoRawRecipe,
-        externals=(_weights("gdino", parameter="backend", without="classical"),),
+        externals=_weights(DETECTORS),
+        carry_over=partial(drop_unread, model=recipes.GdinoRawRecipe, versions={1: 2}),
         kinds=frozenset({"opencv", "json"}),
         pool="gpu",
     ),
     StepSpec(
         "gdino_detections",
         1,
-        "morphseq_dagster.morphseq.steps.gdino_detections:run",
+        f"{_BODIES}.gdino_detections:run",
         ("gdino_raw",),
-        "Detections after confidence threshold and non-maximum suppression.",
         group="segmentation",
         stage="sam2",
         recipe=recipes.GdinoDetectionsRecipe,
@@ -130,22 +137,21 @@ _STEPS: Final = (
     StepSpec(
         "sam2_tracks",
         2,
-        "morphseq_dagster.morphseq.steps.sam2_tracks:run",
+        f"{_BODIES}.sam2_tracks:run",
         ("organized_frames", "gdino_detections"),
-        "Masks of every embryo, tracked forward and backward from the seed frame.",
         group="segmentation",
         stage="sam2",
         recipe=recipes.Sam2TracksRecipe,
-        externals=(_weights("sam2", parameter="backend", without="classical"),),
+        externals=_weights(SEGMENTERS),
+        carry_over=partial(drop_unread, model=recipes.Sam2TracksRecipe),
         kinds=frozenset({"opencv", "json"}),
         pool="gpu",
     ),
     StepSpec(
         "sam2_segmentations",
         1,
-        "morphseq_dagster.morphseq.steps.sam2_segmentations:run",
+        f"{_BODIES}.sam2_segmentations:run",
         ("sam2_tracks", "organized_frames"),
-        "Masks with their quality flags, recomputed from scratch.",
         group="segmentation",
         stage="sam2",
         recipe=recipes.Sam2SegmentationsRecipe,
@@ -154,9 +160,8 @@ _STEPS: Final = (
     StepSpec(
         "exported_masks",
         2,
-        "morphseq_dagster.morphseq.steps.exported_masks:run",
+        f"{_BODIES}.exported_masks:run",
         ("sam2_segmentations",),
-        "Label pictures, one per image, with their manifest.",
         group="segmentation",
         stage="sam2",
         recipe=recipes.ExportedMasksRecipe,
@@ -165,9 +170,8 @@ _STEPS: Final = (
     StepSpec(
         "sam2_metadata",
         1,
-        "morphseq_dagster.morphseq.steps.sam2_metadata:run",
+        f"{_BODIES}.sam2_metadata:run",
         ("sam2_segmentations", "exported_masks", "experiment_metadata"),
-        "The table of 43 columns: one row per embryo and frame.",
         group="segmentation",
         stage="sam2",
         kinds=frozenset({"csv"}),
@@ -175,9 +179,8 @@ _STEPS: Final = (
     StepSpec(
         "qc_masks",
         1,
-        "morphseq_dagster.morphseq.steps.qc_masks:run",
+        f"{_BODIES}.qc_masks:run",
         ("ff_images",),
-        "Masks of yolk, focus, bubbles and viability; says `unavailable` until weights are given.",
         group="embryos",
         stage="build02",
         recipe=recipes.QcMasksRecipe,
@@ -186,9 +189,8 @@ _STEPS: Final = (
     StepSpec(
         "embryo_metadata",
         2,
-        "morphseq_dagster.morphseq.steps.embryo_metadata:run",
+        f"{_BODIES}.embryo_metadata:run",
         ("sam2_metadata", "sam2_segmentations", "exported_masks", "organized_frames", "built_metadata", "qc_masks"),
-        "Embryo table: shape, viability, flags, predicted stage, perturbation.",
         group="embryos",
         stage="build03",
         externals=(
@@ -201,9 +203,8 @@ _STEPS: Final = (
     StepSpec(
         "snips",
         1,
-        "morphseq_dagster.morphseq.steps.snips:run",
+        f"{_BODIES}.snips:run",
         ("exported_masks", "organized_frames", "qc_masks"),
-        "Aligned pictures of every embryo at one scale, with their masks.",
         group="embryos",
         stage="build03",
         recipe=recipes.SnipsRecipe,
@@ -212,9 +213,8 @@ _STEPS: Final = (
     StepSpec(
         "qc_staged",
         1,
-        "morphseq_dagster.morphseq.steps.qc_staged:run",
+        f"{_BODIES}.qc_staged:run",
         ("embryo_metadata", "snips"),
-        "Quality flags, death, surface area, stage, and which rows to use.",
         group="embryos",
         stage="build04",
         externals=(
@@ -227,13 +227,12 @@ _STEPS: Final = (
     StepSpec(
         "latents",
         1,
-        "morphseq_dagster.morphseq.steps.latents:run",
+        f"{_BODIES}.latents:run",
         ("snips",),
-        "Latent embedding of every snip.",
         group="latents",
         stage="latents",
         recipe=recipes.LatentsRecipe,
-        externals=(_weights("latents", parameter="model", without=DEFAULT_MODEL),),
+        externals=_weights(EMBEDDERS, parameter="model"),
         kinds=frozenset({"csv"}),
         pool="gpu",
         variant=_latent_model,
@@ -241,9 +240,8 @@ _STEPS: Final = (
     StepSpec(
         "embryo_latents_final",
         1,
-        "morphseq_dagster.morphseq.steps.embryo_latents_final:run",
+        f"{_BODIES}.embryo_latents_final:run",
         ("qc_staged", "latents"),
-        "The final table of the experiment: every staged row with its latents.",
         group="latents",
         stage="build06",
         recipe=recipes.FinalRecipe,
@@ -251,4 +249,35 @@ _STEPS: Final = (
     ),
 )
 
-REGISTRY: Final = Registry(_STEPS, tuple(ARTIFACTS.values()))
+_COHORT: Final = StepSpec(
+    "cohort_final",
+    1,
+    f"{_BODIES}.cohort_final:run",
+    (),
+    group="cohort",
+    stage="cohort",
+    kinds=frozenset({"csv"}),
+)
+
+MORPHSEQ: Final = Pipeline(
+    name="morphseq",
+    steps=_STEPS,
+    artifacts=ARTIFACTS,
+    keys=KeyRule(
+        refuse_experiment,
+        noun="experiment",
+        example="20240418 or 20250612_30hpf_ctrl",
+        remedy="rename the raw folder; `morphseq experiments` lists all names with reasons",
+    ),
+    sources=Sources(list_folders, inspect_folder, raw_root),
+    listing="raw_manifest",
+    final="embryo_latents_final",
+    cohort=_COHORT,
+    goals={
+        "build01": ("build01",),
+        "sam2": ("sam2",),
+        "build03": ("build03",),
+        "build04": ("build04",),
+        "build06": ("latents", "build06"),
+    },
+)

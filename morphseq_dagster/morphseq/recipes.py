@@ -1,17 +1,18 @@
 """Slices of the recipe: which parameters belong to which step; every parameter belongs to exactly one.
 
-Holds the composition. The parameters of each room of the science stand in the module of its name here.
+The parameters themselves stand in the `parameters.py` of the science's rooms, backends in their `backends.py`.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from morphseq_dagster.detection.parameters import ClassicalDetectorSettings
+from morphseq_dagster.backends import BackendSlice
+from morphseq_dagster.detection.backends import DETECTORS
 from morphseq_dagster.imaging.parameters import FocusSettings
-from morphseq_dagster.latents.parameters import DEFAULT_MODEL
+from morphseq_dagster.latents.backends import EMBEDDERS
 from morphseq_dagster.morphometry.parameters import SnipSettings, ViabilitySettings
 from morphseq_dagster.parameters import Parameters
 from morphseq_dagster.quality.parameters import (
@@ -23,7 +24,7 @@ from morphseq_dagster.quality.parameters import (
     SurfaceAreaSettings,
     UseEmbryoSettings,
 )
-from morphseq_dagster.segmentation.parameters import ClassicalSegmenterSettings
+from morphseq_dagster.segmentation.backends import SEGMENTERS
 
 
 class WellSlice(Parameters):
@@ -52,19 +53,10 @@ class OrganizedFramesRecipe(WellSlice):
     """Organised frames."""
 
 
-class GdinoRawRecipe(WellSlice):
+class GdinoRawRecipe(BackendSlice, WellSlice):
     """Detection."""
 
-    backend: Literal["classical", "groundingdino", "hf_groundingdino"] = "classical"
-    """Detector; one that cannot be loaded is an error, never replaced by another."""
-    prompt: str = "individual embryo"
-    """What the neural detectors look for (spec, orchestration 3.1)."""
-    box_threshold: float = Field(default=0.35, ge=0, le=1)
-    """Least box score of the neural detectors (spec, orchestration 3.1)."""
-    text_threshold: float = Field(default=0.25, ge=0, le=1)
-    """Least text score of the neural detectors (spec, orchestration 3.1)."""
-    classical: ClassicalDetectorSettings = ClassicalDetectorSettings()
-    """Parameters of the classical detector."""
+    backends: ClassVar = DETECTORS
 
 
 class GdinoDetectionsRecipe(Parameters):
@@ -76,13 +68,10 @@ class GdinoDetectionsRecipe(Parameters):
     """A box that overlaps a better one at least this much is dropped (spec, orchestration 3.1)."""
 
 
-class Sam2TracksRecipe(WellSlice):
+class Sam2TracksRecipe(BackendSlice, WellSlice):
     """Segmentation and tracking."""
 
-    backend: Literal["classical", "sam2", "hf_sam2"] = "classical"
-    """Segmenter; one that cannot be loaded is an error, never replaced by another."""
-    classical: ClassicalSegmenterSettings = ClassicalSegmenterSettings()
-    """Parameters of the classical segmenter."""
+    backends: ClassVar = SEGMENTERS
 
 
 class Sam2SegmentationsRecipe(Parameters):
@@ -143,7 +132,7 @@ class QcStagedRecipe(Parameters):
 class LatentsRecipe(Parameters):
     """Latents."""
 
-    model: str = Field(default=DEFAULT_MODEL, pattern=r"^[0-9A-Za-z][0-9A-Za-z_.-]*$")
+    model: str = Field(default=EMBEDDERS.default, pattern=r"^[0-9A-Za-z][0-9A-Za-z_.-]*$")
     """Model; names the folder of the table."""
 
 

@@ -14,9 +14,10 @@ from typing import Final, TypeVar
 
 import dagster as dg
 
-from morphseq_dagster.cluster.job import Resources, refuse
-from morphseq_dagster.cluster.transports.ssh import LASTING_OPTIONS, SshAddress, SshTransport
+from morphseq_dagster.cluster.transports.ssh import SshTransport
 from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.settings.job_values import Resources, refuse
+from morphseq_dagster.settings.ssh_address import LASTING_OPTIONS, SshAddress
 
 try:
     from dagster_slurm import SlurmQueueConfig, SlurmResource, SSHConnectionResource

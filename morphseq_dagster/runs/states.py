@@ -11,8 +11,7 @@ from typing import Final
 import dagster as dg
 from dagster import DagsterEventType
 
-from morphseq_dagster.cluster.orphans import RunStanding
-from morphseq_dagster.cluster.suspend.launcher import SuspendingRunLauncher
+from morphseq_dagster.engine.executors.protocol import RunStanding
 from morphseq_dagster.engine.storage.atomic_io import host_name
 from morphseq_dagster.engine.storage.step_locks import process_start
 
@@ -40,7 +39,8 @@ def state_of_run(instance: dg.DagsterInstance, run_id: str) -> RunStanding:
 def has_lost_process(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
     """Whether the process of a run at work is proven gone, and nobody will start another one for it."""
     launcher = instance.run_launcher
-    if isinstance(launcher, SuspendingRunLauncher) and launcher.cares_for(run.run_id):
+    cares_for = getattr(launcher, "cares_for", None)
+    if cares_for is not None and cares_for(run.run_id):
         return False  # it waits for a job without a process, or is about to get another one
     tag = run.tags.get(PROCESS_TAG)
     if tag is not None:

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from morphseq_dagster.backends import BackendIdentity
 from morphseq_dagster.detection.classical import ClassicalDetector
-from morphseq_dagster.detection.model import BackendIdentity, Box, Detection
+from morphseq_dagster.detection.model import Box, Detection
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.segmentation.cutout import FoundMask, FramePicture, find_mask, prepare_frame
 from morphseq_dagster.segmentation.geometry import measure_mask_box
@@ -122,7 +123,7 @@ class ClassicalSegmenter:
 
     def identity(self) -> BackendIdentity:
         """Name and version; there are no weights."""
-        return BackendIdentity("classical", 1, None)
+        return BackendIdentity(name="classical", version="1")
 
 
 def scale_box(box: Box, shape: tuple[int, int]) -> Box:

@@ -12,7 +12,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from morphseq_dagster.detection.model import BackendIdentity, Box, Detection
+from morphseq_dagster.backends import BackendIdentity
+from morphseq_dagster.detection.model import Box, Detection
 from morphseq_dagster.segmentation.rle import Rle, decode
 
 MaskTarget = Literal["body", "chorion"]

@@ -1,71 +1,22 @@
 """Sensor of cluster jobs: every minute it looks after jobs whose run has ended.
 
-Holds the tick, its words, and what it shares with `morphseq jobs --reconcile`: survey, deeds, and the results told to
-Dagster. What becomes of which job is `morphseq_dagster.cluster.orphans`.
+What a tick does stands in `cluster_jobs.py`, which is imported where a cluster is set.
 """
 
 # Dagster reads the annotations of the sensor's body at run time, hence no postponed evaluation in this module.
-from collections import Counter
-from collections.abc import Callable, Collection
-from functools import cache
-from typing import Any, Final
+from typing import Final
 
 import dagster as dg
 
-from morphseq_dagster.assets.reporting import Reported, report_records
-from morphseq_dagster.cluster.connection import connect
-from morphseq_dagster.cluster.orphans import Orphan, OrphanAction, Survey, settle_orphans, survey_jobs
-from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.resources.workspace import WorkspaceResource
-from morphseq_dagster.runs.states import state_of_run
-from morphseq_dagster.settings import PlacesSettings, SlurmSettings
+from morphseq_dagster.settings.machine import PlacesSettings
 
 SENSOR: Final = "cluster_jobs"
 INTERVAL_S: Final = 60
-EVENTS: Final = 400
-"""Most events written per tick, as in the other sensors; the rest is for the next one that finds something."""
-_NAMED: Final = 20
-_HANDLED: Final = (OrphanAction.DONE, OrphanAction.CLOSED, OrphanAction.CANCELLED)
 
 
-def survey_cluster(instance: dg.DagsterInstance, *, workspace: Workspace, settings: SlurmSettings | None) -> Survey:
-    """Look at every job without a verdict, with what this instance knows of their runs."""
-    layout = workspace.layout
-    return survey_jobs(
-        layout,
-        client=None if settings is None else connect(settings, data_root=layout.data_root)[0],
-        state_of=cache(lambda run_id: state_of_run(instance, run_id)),
-        policy="keep" if settings is None else settings.orphans,
-        after_s=0.0 if settings is None else settings.orphans_after_s,
-    )
-
-
-def settle_cluster(*, workspace: Workspace, settings: SlurmSettings, survey: Survey) -> tuple[Orphan, ...]:
-    """Do what a survey proposes."""
-    client = connect(settings, data_root=workspace.layout.data_root)[0]
-    return settle_orphans(workspace.layout, client=client, survey=survey)
-
-
-def report_done(
-    instance: dg.DagsterInstance, *, orphans: Collection[Orphan], graph: Callable[[], Any], workspace: Workspace
-) -> Reported:
-    """Tell Dagster of the results of jobs that were closed as done, as materialisations without a run."""
-    experiments = {orphan.experiment for orphan in orphans if orphan.deed is OrphanAction.DONE}
-    if not experiments:
-        return Reported()
-    return report_records(instance, graph=graph(), workspace=workspace, experiments=experiments, limit=EVENTS)
-
-
-def summarise(orphans: Collection[Orphan], *, trouble: str, told: Reported) -> str:
-    """Say in one line what a tick found and did."""
-    counts = Counter(orphan.deed.value for orphan in orphans)
-    deeds = ", ".join(f"{count} {deed}" for deed, count in sorted(counts.items())) or "none without a verdict"
-    news = f"; told Dagster of {told.reported} artifacts" if told.reported else ""
-    return f"jobs: {deeds}{news}" + (f"; the cluster could not be asked: {trouble}" if trouble else "")
-
-
-def make_jobs_sensor(graph: Callable[[], Any]) -> dg.SensorDefinition:
-    """Make the sensor; `graph` gives the asset graph when a tick needs it."""
+def make_jobs_sensor(core: dg.Definitions) -> dg.SensorDefinition:
+    """Make the sensor; results that it finds become events of the core's assets."""
 
     @dg.sensor(
         name=SENSOR,
@@ -78,12 +29,9 @@ def make_jobs_sensor(graph: Callable[[], Any]) -> dg.SensorDefinition:
         settings = PlacesSettings.model_validate_json(workspace.places).slurm
         if settings is None:
             return dg.SkipReason("the machine settings have no section places.slurm")
-        opened = workspace.open()
-        survey = survey_cluster(context.instance, workspace=opened, settings=settings)
-        orphans = settle_cluster(workspace=opened, settings=settings, survey=survey)
-        for orphan in [orphan for orphan in orphans if orphan.deed in _HANDLED][:_NAMED]:
-            context.log.info(f"{orphan.experiment} {orphan.step}: {orphan.deed.value} ({orphan.words})")
-        told = report_done(context.instance, orphans=orphans, graph=graph, workspace=opened)
-        return dg.SkipReason(summarise(orphans, trouble=survey.trouble, told=told))
+        from morphseq_dagster.sensors import cluster_jobs
+
+        words = cluster_jobs.look_after_jobs(context, workspace=workspace.open(), settings=settings, core=core)
+        return dg.SkipReason(words)
 
     return look_after_jobs

@@ -14,12 +14,12 @@ from typing import Final
 import dagster as dg
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from morphseq_dagster.engine.pipeline import FoundSource, Pipeline, Source
 from morphseq_dagster.engine.planner.plan import find_pending
 from morphseq_dagster.engine.storage.hashing import hash_file
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import MorphseqError
-from morphseq_dagster.morphseq.discovery import FoundExperiment, RawFolder, inspect_folder, list_folders
-from morphseq_dagster.partitions import EXPERIMENTS, find_busy
+from morphseq_dagster.partitions import find_busy, find_registered, partitions_of
 from morphseq_dagster.resources.workspace import WorkspaceResource
 
 SENSOR: Final = "new_experiments"
@@ -73,7 +73,7 @@ class Decision:
 
 
 def decide(
-    found: Sequence[FoundExperiment],
+    found: Sequence[FoundSource],
     *,
     workbooks: Mapping[str, Workbook],
     registered: AbstractSet[str],
@@ -143,13 +143,13 @@ def make_sensor(job: str) -> dg.SensorDefinition:
 
 def _tick(context: dg.SensorEvaluationContext, *, workspace: Workspace) -> dg.SensorResult:
     cursor = read_cursor(context.cursor)
-    folders = list_folders(workspace.layout)
+    folders = workspace.pipeline.find_sources(workspace.layout)
     found, begin = _scan(workspace, folders=folders, begin=cursor.begin)
     decision = decide(
         found,
         workbooks=_hash_workbooks(found),
-        registered=set(context.instance.get_dynamic_partitions(str(EXPERIMENTS.name))),
-        busy=set(find_busy(context.instance)),
+        registered=find_registered(context.instance, pipeline=workspace.pipeline),
+        busy=set(find_busy(context.instance, pipeline=workspace.pipeline)),
         seen=cursor.seen,
     )
     launches = [launch for launch in decision.launches if _has_work(workspace, launch.experiment)]
@@ -160,25 +160,26 @@ def _tick(context: dg.SensorEvaluationContext, *, workspace: Workspace) -> dg.Se
             context.log.info(f"{entry.name}: {entry.state}, {entry.reason}")
     return dg.SensorResult(
         run_requests=[dg.RunRequest(run_key=launch.run_key, partition_key=launch.experiment) for launch in launches],
-        dynamic_partitions_requests=_ask_for_partitions(decision.additions),
+        dynamic_partitions_requests=_ask_for_partitions(decision.additions, pipeline=workspace.pipeline),
         cursor=Cursor(seen=seen, begin=begin).model_dump_json(),
         skip_reason=None if launches else dg.SkipReason(f"{len(found)} folders looked at, nothing new to run"),
     )
 
 
-def _scan(workspace: Workspace, *, folders: Sequence[RawFolder], begin: str) -> tuple[list[FoundExperiment], str]:
+def _scan(workspace: Workspace, *, folders: Sequence[Source], begin: str) -> tuple[list[FoundSource], str]:
     """Look into the folders from `begin` on, until all are done or time is up; return where to go on."""
     ordered = sorted(folders, key=lambda folder: (folder.name < begin, folder.name))
-    found: list[FoundExperiment] = []
+    found: list[FoundSource] = []
     started = time.monotonic()
     for folder in ordered:
         if found and time.monotonic() - started > SCAN_S:
             return found, folder.name
-        found.append(inspect_folder(workspace.layout, folder=folder))
+        if workspace.pipeline.sources is not None:
+            found.append(workspace.pipeline.sources.inspect(workspace.layout, folder))
     return found, ""
 
 
-def _hash_workbooks(found: Sequence[FoundExperiment]) -> dict[str, Workbook]:
+def _hash_workbooks(found: Sequence[FoundSource]) -> dict[str, Workbook]:
     return {entry.name: book for entry in found if entry.workbook and (book := _hash_workbook(entry.workbook))}
 
 
@@ -191,16 +192,16 @@ def _hash_workbook(path: Path) -> Workbook | None:
 
 
 def _ask_for_partitions(
-    names: tuple[str, ...],
+    names: tuple[str, ...], *, pipeline: Pipeline
 ) -> list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest]:
-    return [EXPERIMENTS.build_add_request(list(names))] if names else []
+    return [partitions_of(pipeline).build_add_request(list(names))] if names else []
 
 
 def _has_work(workspace: Workspace, experiment: str) -> bool:
     """Whether any step would run; a plan that cannot be made is left to the run, which says why."""
     try:
         return bool(
-            find_pending(workspace, experiment=experiment, steps={spec.name for spec in workspace.registry.steps})
+            find_pending(workspace, experiment=experiment, steps={spec.name for spec in workspace.pipeline.steps})
         )
     except MorphseqError:
         return True

@@ -6,8 +6,7 @@ changes no file: `morphseq reconcile` acts.
 
 # Dagster reads the annotations of the sensor's body at run time, hence no postponed evaluation in this module.
 from collections import Counter
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import dagster as dg
 
@@ -30,8 +29,8 @@ def summarise(found: Reconciliation, *, told: Reported) -> str:
     return f"{found.checked} artifacts: {kinds}" + (news if told.reported or told.tombstones else "")
 
 
-def make_reconcile_sensor(graph: Callable[[], Any]) -> dg.SensorDefinition:
-    """Make the sensor; `graph` gives the asset graph when a tick needs it."""
+def make_reconcile_sensor(core: dg.Definitions) -> dg.SensorDefinition:
+    """Make the sensor; the graph of the core's assets tells it which records are events."""
 
     @dg.sensor(
         name=SENSOR,
@@ -45,7 +44,7 @@ def make_reconcile_sensor(graph: Callable[[], Any]) -> dg.SensorDefinition:
         found = reconcile(opened)
         for finding in found.remaining[:_NAMED]:
             context.log.warning(f"{finding.kind.value} {finding.path}: {finding.detail}")
-        told = report_records(context.instance, graph=graph(), workspace=opened, limit=EVENTS)
+        told = report_records(context.instance, graph=core.resolve_asset_graph(), workspace=opened, limit=EVENTS)
         return dg.SkipReason(summarise(found, told=told))
 
     return reconcile_files

@@ -16,11 +16,11 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from morphseq_dagster.assets.freshness import find_target, plan_known, summarise
-from morphseq_dagster.cluster.run_mode import describe_way, wants_bulk
 from morphseq_dagster.engine.planner.rules import ExperimentPlan, encode_plan
 from morphseq_dagster.engine.storage.hashing import hash_json
 from morphseq_dagster.partitions import BULK_JOB, bulk_config
 from morphseq_dagster.resources.workspace import WorkspaceResource
+from morphseq_dagster.runs.run_mode import describe_way, wants_bulk
 
 REPORT: Final = "report_staleness"
 LAUNCH: Final = "stale_experiments"
@@ -164,8 +164,12 @@ def make_report_sensor(job: str, *, interval_s: int = REPORT_S) -> dg.SensorDefi
     )
     def report_staleness(context: dg.SensorEvaluationContext, workspace: WorkspaceResource) -> dg.SensorResult:
         told = _read(context.cursor, kind=Told)
-        plans = plan_known(workspace.open(), instance=context.instance)
-        targets = {plan.experiment: find_target(context.instance, experiment=plan.experiment) for plan in plans}
+        opened = workspace.open()
+        plans = plan_known(opened, instance=context.instance)
+        targets = {
+            plan.experiment: find_target(context.instance, pipeline=opened.pipeline, experiment=plan.experiment)
+            for plan in plans
+        }
         latest = {name: target.storage_id for name, target in targets.items() if target is not None}
         news = find_news(plans, told=told.digests, targets=latest)
         for plan in news.plans:

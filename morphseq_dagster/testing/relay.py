@@ -1,7 +1,7 @@
-"""Relay registry: three steps that pass one word on, with the standard library alone.
+"""Relay pipeline: three steps that pass one word on, with the standard library alone.
 
 For tests and benchmarks with many jobs, where the imports of a step would count more than anything else. `first` reads
-the raw text file of the toy registry, `second` refuses the word `fail`, `third` ends the chain.
+the raw text file of the toy pipeline, `second` refuses the word `fail`, `third` ends the chain.
 """
 
 from __future__ import annotations
@@ -10,14 +10,17 @@ import sys
 import time
 from pathlib import Path
 
-from morphseq_dagster.engine.contract.step import ExternalInput, Registry, StepRequest, StepResult, StepSpec
+from morphseq_dagster.engine.contract.context import StepContext
+from morphseq_dagster.engine.contract.step import ExternalInput, StepResult, StepSpec
 from morphseq_dagster.engine.layout import Artifact, Layout
+from morphseq_dagster.engine.pipeline import Pipeline
 from morphseq_dagster.engine.storage.staging import Staged, stage_bytes
 from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 from morphseq_dagster.parameters import Parameters
 
-RELAY = "morphseq_dagster.testing.relay:RELAY_REGISTRY"
-"""Name of the registry as runner and settings want it."""
+RELAY = "morphseq_dagster.testing.relay:RELAY_PIPELINE"
+"""Name of the pipeline as runner and settings want it."""
 
 
 class RelayRecipe(Parameters):
@@ -34,10 +37,9 @@ def word_file(layout: Layout, experiment: str) -> Path:
     return layout.data_root / "words" / f"{experiment}.txt"
 
 
-def run_step(request: StepRequest) -> StepResult:
+def run_step(context: StepContext) -> StepResult:
     """Write the words that the step reads, with its own name below them."""
-    layout = request.layout()
-    recipe = RelayRecipe.model_validate(request.recipe)
+    layout, request, recipe = context.layout, context.request, context.recipe(RelayRecipe)
     if recipe.slow_s:
         sys.stdout.write("at work\n")  # whoever counts what a job costs need not count its start
         sys.stdout.flush()
@@ -53,20 +55,25 @@ def run_step(request: StepRequest) -> StepResult:
 
 
 _BODY = "morphseq_dagster.testing.relay:run_step"
-RELAY_REGISTRY = Registry(
+RELAY_PIPELINE = Pipeline(
+    name="relay",
     steps=(
         StepSpec(
             "first",
             1,
             _BODY,
             (),
-            "Takes the word.",
-            "relay",
+            group="relay",
             externals=(ExternalInput("words", word_file, required=True),),
             recipe=RelayRecipe,
         ),
-        StepSpec("second", 1, _BODY, ("first",), "Passes it on, or refuses it.", "relay", recipe=RelayRecipe),
-        StepSpec("third", 1, _BODY, ("second",), "Keeps it.", "relay", recipe=RelayRecipe),
+        StepSpec("second", 1, _BODY, ("first",), group="relay", recipe=RelayRecipe),
+        StepSpec("third", 1, _BODY, ("second",), group="relay", recipe=RelayRecipe),
     ),
-    artifacts=tuple(Artifact(name, "document", f"relay/{name}_{{exp}}.txt") for name in ("first", "second", "third")),
+    artifacts=tuple(
+        Artifact(name, "document", f"relay/{name}_{{exp}}.txt", "A word with names.", contract="pydantic:BaseModel")
+        for name in ("first", "second", "third")
+    ),
+    keys=MORPHSEQ.keys,
+    sources=MORPHSEQ.sources,
 )

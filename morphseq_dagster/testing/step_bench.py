@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 
+from morphseq_dagster.engine.contract.context import StepContext
 from morphseq_dagster.engine.contract.step import StepRequest, StepResult
 from morphseq_dagster.engine.layout import Layout
+from morphseq_dagster.engine.pipeline import Pipeline
 from morphseq_dagster.engine.storage.hashing import hash_bytes
 from morphseq_dagster.engine.storage.records import InputRead
-from morphseq_dagster.engine.tables.document import encode_document, parse_document
+from morphseq_dagster.engine.tables.document import DocumentPart, encode_document, parse_document
 from morphseq_dagster.engine.tables.image_set import FileEntry
 from morphseq_dagster.engine.tables.table import TableContract
-from morphseq_dagster.morphseq.pipeline import REGISTRY
+from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,17 +36,20 @@ class StepBench:
         Empty folder to work in.
     experiment
         Experiment whose step is run.
+    pipeline
+        The step's.
     """
 
-    def __init__(self, data_root: Path, *, experiment: str) -> None:
-        self.layout: Layout = REGISTRY.layout(data_root)
+    def __init__(self, data_root: Path, *, experiment: str, pipeline: Pipeline = MORPHSEQ) -> None:
+        self.pipeline = pipeline
+        self.layout: Layout = pipeline.layout(data_root)
         self.experiment = experiment
         self._inputs: dict[str, InputRead] = {}
 
     def supply(self, name: str, document: BaseModel) -> None:
         """Give the document of an earlier step, or the manifest of its pictures."""
         data = encode_document(document)
-        version = getattr(document, "version", None)
+        version = document.stated_version() if isinstance(document, DocumentPart) else None
         self._keep(name, self.layout.primary(name, experiment=self.experiment), data=data, version=version)
 
     def supply_table(self, name: str, frame: pd.DataFrame, *, contract: TableContract) -> None:
@@ -64,7 +69,7 @@ class StepBench:
 
     def request(self, step: str, *, recipe: dict[str, Any] | None = None) -> StepRequest:
         """Make the request of a step; registered files that were not given are absent."""
-        spec = REGISTRY.spec(step)
+        spec = self.pipeline.spec(step)
         values = spec.recipe.model_validate(recipe or {}).model_dump(mode="json")
         externals = [e.name for e in spec.wanted_externals(values)]
         inputs = [self._inputs[name] for name in spec.inputs]
@@ -83,7 +88,7 @@ class StepBench:
 
     def run(self, step: str, *, recipe: dict[str, Any] | None = None) -> StepResult:
         """Run the body of a step on what was given."""
-        return REGISTRY.spec(step).load()(self.request(step, recipe=recipe))
+        return self.pipeline.spec(step).load()(StepContext(self.request(step, recipe=recipe), layout=self.layout))
 
     def _keep(self, name: str, path: Path, *, data: bytes, version: str | None = None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

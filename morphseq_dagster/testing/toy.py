@@ -1,4 +1,4 @@
-"""Toy registry: three steps that show the whole step contract without any science.
+"""Toy pipeline: three steps that show the whole step contract without any science.
 
 `letters` copies the words of a raw text file per well (image set, well by well), `lengths` counts them (table),
 `summary` sums up (document). Used by the tests of storage, places and assets, and as the shortest example of a step.
@@ -12,15 +12,17 @@ import time
 from pathlib import Path
 
 from morphseq_dagster.engine.contract.context import Account, StepContext
-from morphseq_dagster.engine.contract.step import ExternalInput, Registry, StepRequest, StepResult, StepSpec
+from morphseq_dagster.engine.contract.step import ExternalInput, StepResult, StepSpec
 from morphseq_dagster.engine.contract.wells import WellTask, map_wells
 from morphseq_dagster.engine.layout import Artifact, Layout
+from morphseq_dagster.engine.pipeline import Pipeline
 from morphseq_dagster.engine.storage.checkpoints import WellPayload
 from morphseq_dagster.engine.storage.hashing import hash_bytes
 from morphseq_dagster.engine.tables.document import DocumentPart
 from morphseq_dagster.engine.tables.image_set import FileEntry, ImageSetManifest
 from morphseq_dagster.engine.tables.table import Column, TableContract
 from morphseq_dagster.errors import PermanentError, TransientError
+from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 from morphseq_dagster.parameters import Parameters
 
 
@@ -51,10 +53,20 @@ LENGTHS = TableContract(
     order=("well",),
 )
 
+_HERE = "morphseq_dagster.testing.toy"
 _ARTIFACTS = (
-    Artifact("letters", "image_set", "letters/{exp}/letters_manifest_{exp}.json", ("letters/{exp}",)),
-    Artifact("lengths", "table", "tables/lengths_{exp}.csv"),
-    Artifact("summary", "document", "tables/summary_{exp}.json"),
+    Artifact(
+        "letters",
+        "image_set",
+        "letters/{exp}/letters_manifest_{exp}.json",
+        "One file per well.",
+        contract="morphseq_dagster.engine.tables.image_set:ImageSetManifest",
+        folders=("letters/{exp}",),
+    ),
+    Artifact("lengths", "table", "tables/lengths_{exp}.csv", "Letters per well.", contract=f"{_HERE}:LENGTHS"),
+    Artifact(
+        "summary", "document", "tables/summary_{exp}.json", "Wells and letters in all.", contract=f"{_HERE}:Summary"
+    ),
 )
 
 
@@ -63,9 +75,8 @@ def words_file(layout: Layout, experiment: str) -> Path:
     return layout.data_root / "words" / f"{experiment}.txt"
 
 
-def run_letters(request: StepRequest) -> StepResult:
+def run_letters(context: StepContext) -> StepResult:
     """Write one file per well; the words `fail`, `busy`, `full` and `kill` make their well misbehave as named."""
-    context = StepContext(request, artifacts=_ARTIFACTS)
     recipe = context.recipe(LettersRecipe)
     raw = context.external("words")
     lines = [line.split() for line in (raw.read_text().splitlines() if raw is not None else [])]
@@ -108,11 +119,10 @@ def run_letters(request: StepRequest) -> StepResult:
     return context.stage_images(files, manifest=manifest, folders=(folder,), account=account)
 
 
-def run_lengths(request: StepRequest) -> StepResult:
+def run_lengths(context: StepContext) -> StepResult:
     """Count the letters of every well."""
     import pandas as pd
 
-    context = StepContext(request, artifacts=_ARTIFACTS)
     manifest = context.document("letters", ImageSetManifest)
     texts = {Path(path).stem: context.picture(path, entry=entry) for path, entry in manifest.files.items()}
     total = sum(len(text) for text in texts.values())
@@ -120,28 +130,28 @@ def run_lengths(request: StepRequest) -> StepResult:
     return context.stage_table(pd.DataFrame(rows, columns=list(LENGTHS.names)), contract=LENGTHS)
 
 
-def run_summary(request: StepRequest) -> StepResult:
+def run_summary(context: StepContext) -> StepResult:
     """Sum the letters up."""
-    context = StepContext(request, artifacts=_ARTIFACTS)
     table = context.table("lengths", LENGTHS)
     return context.stage_document(Summary(wells=len(table), letters=int(table["letters"].sum())))
 
 
-_HERE = "morphseq_dagster.testing.toy"
-TOY_REGISTRY = Registry(
+TOY_PIPELINE = Pipeline(
+    name="toy",
     steps=(
         StepSpec(
             "letters",
             1,
             f"{_HERE}:run_letters",
             (),
-            "One file per well.",
-            "toy",
+            group="toy",
             externals=(ExternalInput("words", words_file, required=True),),
             recipe=LettersRecipe,
         ),
-        StepSpec("lengths", 1, f"{_HERE}:run_lengths", ("letters",), "Letters per well.", "toy"),
-        StepSpec("summary", 1, f"{_HERE}:run_summary", ("lengths",), "Wells and letters in all.", "toy"),
+        StepSpec("lengths", 1, f"{_HERE}:run_lengths", ("letters",), group="toy"),
+        StepSpec("summary", 1, f"{_HERE}:run_summary", ("lengths",), group="toy"),
     ),
     artifacts=_ARTIFACTS,
+    keys=MORPHSEQ.keys,
+    sources=MORPHSEQ.sources,
 )

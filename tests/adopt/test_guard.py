@@ -11,8 +11,8 @@ from morphseq_dagster.engine.layout import FAILURE_SUFFIX
 from morphseq_dagster.engine.planner.plan import plan_experiments
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.testing.experiments import FRAMES_EXPERIMENT, open_data_root, run_experiment
-from morphseq_dagster.testing.older_tree import OlderForm, copy_inputs, write_older_tree
+from tests.support.experiments import FRAMES_EXPERIMENT, open_data_root, run_experiment
+from tests.support.older_tree import OlderForm, copy_inputs, write_older_tree
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from morphseq_dagster.engine.planner.plan import plan_experiments
 from morphseq_dagster.engine.planner.reconcile import reconcile
 from morphseq_dagster.engine.planner.reconcile_actions import discard, refresh
 from morphseq_dagster.engine.storage.records import encode, read_record
-from morphseq_dagster.engine.tables.image_set import ImageSetManifest
 from morphseq_dagster.engine.workspace import Workspace
+from morphseq_dagster.morphseq.paths import raw_folder
 from morphseq_dagster.testing.chain import open_toy, run_chain, write_words
-from morphseq_dagster.testing.experiments import (
+from tests.support.experiments import (
     FRAMES_EXPERIMENT,
     STEPS,
     make_small_frames,
@@ -22,8 +22,7 @@ from morphseq_dagster.testing.experiments import (
     read_artifacts,
     run_experiment,
 )
-from morphseq_dagster.testing.older_tree import OlderForm, copy_inputs, merge_documents, write_older_tree
-from morphseq_dagster.testing.toy import LENGTHS, Summary
+from tests.support.older_tree import OlderForm, copy_inputs, merge_documents, write_older_tree
 
 TOY = "20240418"
 EXP, SECOND = FRAMES_EXPERIMENT, "20250529_ctrl_extras"
@@ -134,7 +133,7 @@ def test_records_carry_full_provenance(finished: Workspace, lab: Workspace) -> N
 
     assert record.adopted_from.sha256 == hashlib.sha256(aside.read_bytes()).hexdigest()
     assert {entry.name: entry.sha256 for entry in record.inputs}["organized_frames"] == frames.data_version
-    request = lab.request(lab.registry.spec("sam2_tracks"), experiment=EXP)
+    request = lab.request(lab.pipeline.spec("sam2_tracks"), experiment=EXP)
     assert (record.request_key, record.recipe, record.step_version) == (request.key, request.recipe, request.version)
     assert record.backend is not None
     assert (record.backend.name, record.backend.weights_sha256) == ("SAM2", None)
@@ -295,7 +294,7 @@ def test_lost_records_come_back_and_nothing_is_computed(finished: Workspace, lab
     for finding in reconcile(lab).findings:
         refresh(lab, lab.layout.absolute(finding.path))
     before = read_artifacts(lab, EXP)
-    for spec in lab.registry.steps:
+    for spec in lab.pipeline.steps:
         lab.layout.record(lab.output(spec, experiment=EXP)).unlink()
     outcomes = run(lab, apply=True)
     assert set(actions(outcomes).values()) == {"adopt"}
@@ -310,7 +309,7 @@ def test_an_own_file_that_is_not_good_is_not_given_a_record(finished: Workspace,
     primary = lab.output(step, experiment=EXP)
     lab.layout.record(primary).unlink()
     if step == "raw_manifest":
-        pictures = lab.layout.raw_folder("Frames", experiment=EXP).rglob("*")
+        pictures = raw_folder(lab.layout, "Frames", experiment=EXP).rglob("*")
         raw = min(path for path in pictures if path.is_file())
         raw.write_bytes(raw.read_bytes() + b"\0")
     elif step == "snips":
@@ -335,8 +334,7 @@ def test_latents_of_other_snips_are_refused(finished: Workspace, lab: Workspace)
 
 
 def run_toy(workspace: Workspace) -> dict[str, str]:
-    contracts = {"letters": ImageSetManifest, "lengths": LENGTHS, "summary": Summary}
-    return actions(list(Import(workspace, workspace.data_root, apply=True, find=contracts.get).run([TOY])))
+    return actions(list(Import(workspace, workspace.data_root, apply=True).run([TOY])))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Assets of the toy registry in a real Dagster instance: memo, force, failures, claims, places."""
+"""Assets of the toy pipeline in a real Dagster instance: memo, force, failures, claims, places."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from morphseq_dagster.engine.storage import commit as commit_module
 from morphseq_dagster.engine.storage.records import Failure, Record, read_failure, read_record
 from morphseq_dagster.engine.storage.step_locks import hold_lock, read_lock
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.partitions import register_experiments
-from morphseq_dagster.settings import MachineSettings
+from morphseq_dagster.morphseq.pipeline import MORPHSEQ
+from morphseq_dagster.partitions import register_keys
+from morphseq_dagster.settings.machine import MachineSettings
 from morphseq_dagster.testing.chain import TOY, open_toy, write_words
 
 EXPERIMENT = "20240418"
@@ -33,9 +34,9 @@ class Runs:
         self.workspace: Workspace = open_toy(root)
         self.instance = instance
         self.definitions = build_definitions(
-            MachineSettings.model_validate({"data_root": root, **settings}), registry=TOY
+            MachineSettings.model_validate({"data_root": root, **settings}), pipeline=TOY
         )
-        register_experiments(instance, [EXPERIMENT])
+        register_keys(instance, [EXPERIMENT], pipeline=MORPHSEQ)
 
     def words(self, **words: str) -> None:
         write_words(self.workspace.layout, EXPERIMENT, words=words)
@@ -61,7 +62,7 @@ class Runs:
         return read_failure(self.workspace.layout, primary=self.primary(step))
 
     def primary(self, step: str) -> Path:
-        return self.workspace.output(self.workspace.registry.spec(step), experiment=EXPERIMENT)
+        return self.workspace.output(self.workspace.pipeline.spec(step), experiment=EXPERIMENT)
 
     @property
     def temporaries(self) -> list[Path]:
@@ -129,7 +130,7 @@ def test_first_run_publishes_everything_and_says_what_it_made(runs: Runs) -> Non
     assert record.run_id == result.run_id
     assert runs.temporaries == []
     for step in STEPS:
-        assert read_lock(runs.workspace.layout.claim(step, experiment=EXPERIMENT)) is None
+        assert read_lock(runs.workspace.layout.lock(step, experiment=EXPERIMENT)) is None
 
 
 def test_second_run_hits_everywhere_with_equal_versions_and_touches_no_file(runs: Runs) -> None:
@@ -242,7 +243,7 @@ def test_failing_commit_leaves_a_failure_record_the_old_version_and_a_free_claim
     assert failure is not None
     assert (failure.error.kind, failure.tries, failure.run_id) == ("transient", 1, result.run_id)
     assert {k: v for k, v in published(runs.workspace.data_root).items() if not k.startswith("words")} == good
-    assert read_lock(runs.workspace.layout.claim("letters", experiment=EXPERIMENT)) is None
+    assert read_lock(runs.workspace.layout.lock("letters", experiment=EXPERIMENT)) is None
     assert runs.temporaries == []
     assert computed(runs.run()) == STEPS
     assert runs.failure("letters") is None
@@ -306,7 +307,7 @@ def _hold(path: Path, ready: Event, release: Event) -> None:
 def test_run_waits_for_the_claim_of_another_and_shows_it(runs: Runs) -> None:
     fork = multiprocessing.get_context("fork")
     ready, release = fork.Event(), fork.Event()
-    claim = runs.workspace.layout.claim("letters", experiment=EXPERIMENT)
+    claim = runs.workspace.layout.lock("letters", experiment=EXPERIMENT)
     other = fork.Process(target=_hold, args=(claim, ready, release))
     other.start()
     assert ready.wait(30)
@@ -383,7 +384,7 @@ def test_child_killed_by_the_system_is_told_as_transient_with_its_remedy(
     failure = runs.failure("letters")
     assert failure is not None
     assert (failure.error.kind, failure.tries) == ("transient", 1)
-    assert read_lock(runs.workspace.layout.claim("letters", experiment=EXPERIMENT)) is None
+    assert read_lock(runs.workspace.layout.lock("letters", experiment=EXPERIMENT)) is None
     runs.words(A01="fish", A02="fin")
     assert computed(runs.run()) == STEPS
     assert runs.record("letters").counts["computed"] == 1, "the well finished before the kill was kept"
@@ -412,7 +413,7 @@ def test_failure_only_allows_retries_when_it_is_transient(runs: Runs) -> None:
 def test_assets_mirror_the_registry(runs: Runs) -> None:
     specs = {spec.key.to_user_string(): spec for spec in runs.definitions.resolve_all_asset_specs()}
     assert sorted(specs) == sorted(STEPS)
-    for step in runs.workspace.registry.steps:
+    for step in runs.workspace.pipeline.steps:
         spec = specs[step.name]
         assert {d.asset_key.to_user_string() for d in spec.deps} == set(step.inputs)
         assert spec.code_version == str(step.version)

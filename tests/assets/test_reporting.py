@@ -23,8 +23,9 @@ from morphseq_dagster.engine.storage.step_locks import hold_lock
 from morphseq_dagster.engine.tables.image_set import ImageSetManifest
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import PermanentError, TransientError
-from morphseq_dagster.partitions import BULK_JOB, EXPERIMENTS, bulk_config, find_runs_in_flight
-from morphseq_dagster.settings import load_settings
+from morphseq_dagster.morphseq.paths import raw_folder
+from morphseq_dagster.partitions import BULK_JOB, bulk_config, find_runs_in_flight
+from morphseq_dagster.settings.machine import load_settings
 from morphseq_dagster.testing.chain import TOY, open_toy, run_chain, write_words
 from morphseq_dagster.testing.toy import LENGTHS, Summary
 
@@ -44,7 +45,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 @pytest.fixture
 def definitions(workspace: Workspace) -> dg.Definitions:
-    return build_definitions(load_settings(data_root=workspace.data_root), registry=TOY)
+    return build_definitions(load_settings(data_root=workspace.data_root), pipeline=TOY)
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def test_an_empty_home_learns_everything_and_agrees(
     before = {p: p.stat().st_mtime_ns for p in workspace.data_root.rglob("*")}
     told = report(instance, definitions, workspace)
     assert (told.reported, told.tombstones, told.known, told.registered) == (6, 0, 0, 2)
-    assert set(instance.get_dynamic_partitions(str(EXPERIMENTS.name))) == {A, B}
+    assert set(instance.get_dynamic_partitions("experiment")) == {A, B}
     for name in (A, B):
         assert statuses(instance, definitions, name) == dict.fromkeys(STEPS, "FRESH")
     assert {p: p.stat().st_mtime_ns for p in workspace.data_root.rglob("*")} == before
@@ -119,7 +120,7 @@ def test_a_second_report_tells_nothing_new_and_a_partial_one_is_finished(
 def test_what_a_run_has_told_is_known(
     instance: dg.DagsterInstance, definitions: dg.Definitions, workspace: Workspace
 ) -> None:
-    instance.add_dynamic_partitions(str(EXPERIMENTS.name), [A])
+    instance.add_dynamic_partitions("experiment", [A])
     result = definitions.resolve_job_def(PIPELINE_JOB).execute_in_process(instance=instance, partition_key=A)
     assert result.success
     told = report(instance, definitions, workspace)
@@ -192,18 +193,18 @@ def test_a_retired_experiment_is_not_registered_again(
     assert remove_partition(instance, experiment=A)
     assert not remove_partition(instance, experiment=A)
     report(instance, definitions, workspace)
-    assert instance.get_dynamic_partitions(str(EXPERIMENTS.name)) == [B]
+    assert instance.get_dynamic_partitions("experiment") == [B]
     assert workspace.output("lengths", experiment=A).exists()
-    workspace.layout.raw_folder("YX1", experiment=A).mkdir(parents=True)
+    raw_folder(workspace.layout, "YX1", experiment=A).mkdir(parents=True)
     assert read_retired(workspace.layout) == frozenset()
 
 
 def test_what_is_there_or_at_work_is_not_retired(workspace: Workspace) -> None:
-    with hold_lock(workspace.layout.claim("lengths", experiment=A), run_id="r"):
+    with hold_lock(workspace.layout.lock("lengths", experiment=A), run_id="r"):
         with pytest.raises(TransientError, match="lengths is held"):
             refuse_retirement(workspace.layout, experiment=A)
         refuse_retirement(workspace.layout, experiment=B)
-    workspace.layout.raw_folder("YX1", experiment=A).mkdir(parents=True)
+    raw_folder(workspace.layout, "YX1", experiment=A).mkdir(parents=True)
     with pytest.raises(PermanentError, match="is there"):
         refuse_retirement(workspace.layout, experiment=A)
 

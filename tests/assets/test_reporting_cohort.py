@@ -16,10 +16,9 @@ from morphseq_dagster.cli import main
 from morphseq_dagster.engine.planner.reconcile_actions import discard
 from morphseq_dagster.engine.storage.hashing import hash_bytes
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.morphseq.pipeline import REGISTRY
-from morphseq_dagster.partitions import EXPERIMENTS
-from morphseq_dagster.settings import load_settings
-from morphseq_dagster.testing.fabricated import fabricate_cohort, fabricate_experiment, fabricate_step
+from morphseq_dagster.morphseq.pipeline import MORPHSEQ
+from morphseq_dagster.settings.machine import load_settings
+from tests.support.fabricated import fabricate_cohort, fabricate_experiment, fabricate_step
 
 A, B = "20240418", "20240419"
 FINAL, COHORT = dg.AssetKey("embryo_latents_final"), dg.AssetKey("cohort_final")
@@ -28,7 +27,7 @@ TEMPLATE = Path(morphseq_dagster.__file__).parent / "templates" / "dagster.yaml"
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
-    workspace = Workspace(tmp_path / "root", REGISTRY)
+    workspace = Workspace(tmp_path / "root", MORPHSEQ)
     for experiment in (A, B):
         fabricate_experiment(workspace, experiment)
     fabricate_cohort(workspace)
@@ -55,9 +54,9 @@ def test_an_empty_home_learns_of_the_cohort_and_its_members(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert report(workspace, tmp_path / "home", monkeypatch) == 0
-    assert f"told Dagster of {2 * len(REGISTRY.steps) + 1} artifacts" in capsys.readouterr().err
+    assert f"told Dagster of {2 * len(MORPHSEQ.steps) + 1} artifacts" in capsys.readouterr().err
     with dg.DagsterInstance.get() as instance:
-        assert set(instance.get_dynamic_partitions(str(EXPERIMENTS.name))) == {A, B}
+        assert set(instance.get_dynamic_partitions("experiment")) == {A, B}
         (event,) = instance.fetch_materializations(COHORT, limit=5).records
         assert event.partition_key is None
         assert event.asset_materialization is not None
@@ -68,7 +67,7 @@ def test_an_empty_home_learns_of_the_cohort_and_its_members(
         assert cohort_status(workspace, instance) == "FRESH"
         assert instance.get_runs_count() == 0
     assert report(workspace, tmp_path / "home", monkeypatch) == 0
-    assert f"told Dagster of 0 artifacts and 0 missing files; {2 * len(REGISTRY.steps) + 1} were known" in (
+    assert f"told Dagster of 0 artifacts and 0 missing files; {2 * len(MORPHSEQ.steps) + 1} were known" in (
         capsys.readouterr().err
     )
 
@@ -76,7 +75,7 @@ def test_an_empty_home_learns_of_the_cohort_and_its_members(
 def test_a_cohort_older_than_its_members_is_stale_in_an_empty_home(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fabricate_step(workspace, REGISTRY.spec("embryo_latents_final"), experiment=B, content="another version")
+    fabricate_step(workspace, MORPHSEQ.spec("embryo_latents_final"), experiment=B, content="another version")
     assert report(workspace, tmp_path / "home", monkeypatch) == 0
     with dg.DagsterInstance.get() as instance:
         assert cohort_status(workspace, instance) == "STALE"

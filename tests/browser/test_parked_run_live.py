@@ -15,10 +15,10 @@ from selenium.common.exceptions import (
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
 
-from morphseq_dagster.settings import PlacesSettings
-from morphseq_dagster.testing.installation import Installation, parking_settings
-from morphseq_dagster.testing.slurm_cluster import LocalCluster
-from morphseq_dagster.testing.slurm_gate import Gate
+from morphseq_dagster.settings.machine import PlacesSettings
+from tests.support.installation import Installation, parking_settings
+from tests.support.slurm_cluster import LocalCluster
+from tests.support.slurm_gate import Gate
 
 pytestmark = [pytest.mark.browser, pytest.mark.slurm]
 

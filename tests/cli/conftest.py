@@ -14,6 +14,7 @@ import pytest
 import morphseq_dagster
 from morphseq_dagster.cli import main
 from morphseq_dagster.engine.workspace import Workspace
+from morphseq_dagster.morphseq.paths import raw_folder
 from morphseq_dagster.testing.chain import TOY, open_toy, write_words
 
 TEMPLATE = Path(morphseq_dagster.__file__).parent / "templates" / "dagster.yaml"
@@ -34,7 +35,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     (tmp_path / "root").mkdir()
     monkeypatch.setenv("DAGSTER_HOME", str(home))
     monkeypatch.setenv("MORPHSEQ_DATA_ROOT", str(tmp_path / "root"))
-    monkeypatch.setenv("MORPHSEQ_REGISTRY", TOY)
+    monkeypatch.setenv("MORPHSEQ_PIPELINE", TOY)
     monkeypatch.delenv("MORPHSEQ_TRACE", raising=False)
     monkeypatch.chdir(tmp_path)
     return open_toy(tmp_path / "root")
@@ -58,7 +59,7 @@ def add(workspace: Workspace) -> Callable[..., Path]:
     """Adds an experiment whose acquisition has ended; `words` by well, None leaves the input out."""
 
     def add(experiment: str, words: dict[str, str] | None = None, *, ready: bool = True) -> Path:
-        folder = workspace.layout.raw_folder("Keyence", experiment=experiment)
+        folder = raw_folder(workspace.layout, "Keyence", experiment=experiment)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "a.tif").touch()
         if ready:

@@ -13,8 +13,8 @@ import pytest
 from morphseq_dagster import cli
 from morphseq_dagster.cli.app import VERBS
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.morphseq.pipeline import REGISTRY
-from morphseq_dagster.testing.fabricated import fabricate_experiment, name_experiments
+from morphseq_dagster.morphseq.pipeline import MORPHSEQ
+from tests.support.fabricated import fabricate_experiment, name_experiments
 
 HEAVY = ("numpy", "pandas", "cv2", "scipy", "dagster", "torch", "rich.progress")
 _ASKED = """
@@ -59,7 +59,7 @@ def test_misspelt_verb_is_refused_with_the_nearest_one(capsys: pytest.CaptureFix
 
 @pytest.mark.parametrize("verb", ["pipeline", "status", "stale"])
 def test_planning_imports_no_other_verb_and_nothing_heavy(verb: str, tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path / "root", REGISTRY)
+    workspace = Workspace(tmp_path / "root", MORPHSEQ)
     (experiment,) = name_experiments(1)
     fabricate_experiment(workspace, experiment)
     said, modules = modules_after(verb, "--data-root", str(workspace.data_root))

@@ -56,7 +56,7 @@ def dead_process() -> int:
 def test_leavings_of_dead_processes_are_found_and_fixed(say: Callable, add: Callable, workspace: Workspace) -> None:
     add(A)
     say("pipeline")
-    claim = workspace.layout.claim("letters", experiment=A)
+    claim = workspace.layout.lock("letters", experiment=A)
     with hold_lock(claim, run_id="x"):
         text = claim.read_text()
     claim.write_text(json.dumps(json.loads(text) | {"pid": dead_process()}))
@@ -85,7 +85,7 @@ def test_leavings_of_dead_processes_are_found_and_fixed(say: Callable, add: Call
 
 def test_living_work_is_left_alone(say: Callable, add: Callable, workspace: Workspace) -> None:
     add(A)
-    claim = workspace.layout.claim("letters", experiment=A)
+    claim = workspace.layout.lock("letters", experiment=A)
     with hold_lock(claim, run_id="x"):
         temporary = temporary_beside(workspace.output("summary", experiment=A))
         temporary.parent.mkdir(parents=True)
@@ -97,7 +97,7 @@ def test_living_work_is_left_alone(say: Callable, add: Callable, workspace: Work
 
 
 def test_damaged_claim_is_named_with_its_remedy(say: Callable, workspace: Workspace) -> None:
-    claim = workspace.layout.claim("letters", experiment=A)
+    claim = workspace.layout.lock("letters", experiment=A)
     claim.parent.mkdir(parents=True)
     claim.write_text("?")
     said = say("doctor", "--fix")

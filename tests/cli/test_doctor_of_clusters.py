@@ -14,9 +14,9 @@ from morphseq_dagster.cli.cluster_trial import try_cluster
 from morphseq_dagster.engine.executors.environment import describe_environment
 from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.settings import SlurmSettings
-from morphseq_dagster.testing.slurm_cluster import LocalCluster, start_cluster
-from morphseq_dagster.testing.slurm_gate import Gate
+from morphseq_dagster.settings.slurm import SlurmSettings
+from tests.support.slurm_cluster import LocalCluster, start_cluster
+from tests.support.slurm_gate import Gate
 
 TWO = {"steps": {"letters": {"partition": "gpu", "gpus": 1}}, "resources": {"partition": "cpu", "memory": "600M"}}
 

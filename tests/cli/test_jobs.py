@@ -15,9 +15,9 @@ from morphseq_dagster.cluster.job_handle import JobHandle
 from morphseq_dagster.cluster.request_job import RequestJob
 from morphseq_dagster.engine.locked_step import lock_step
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.settings import load_settings
+from morphseq_dagster.settings.machine import load_settings
 from morphseq_dagster.testing.chain import TOY
-from morphseq_dagster.testing.slurm_cluster import start_cluster
+from tests.support.slurm_cluster import start_cluster
 
 EXPERIMENT = "20240418"
 
@@ -48,9 +48,9 @@ def leave_job(workspace: Workspace, experiment: str, *, run_id: str, slow_s: flo
     recipe.write_text(f"[letters]\nslow_s = {slow_s}\n")
     settings = load_settings().places.slurm
     assert settings is not None
-    spec = workspace.registry.steps[0]
+    spec = workspace.pipeline.steps[0]
     with lock_step(spec, workspace=workspace, experiment=experiment, run_id=run_id) as session:
-        found = RequestJob(settings, registry=TOY, request=session.request).ensure()
+        found = RequestJob(settings, pipeline=TOY, request=session.request).ensure()
     assert isinstance(found, JobHandle)
     return found.attempt
 

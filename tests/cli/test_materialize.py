@@ -6,7 +6,6 @@ import dagster as dg
 import pytest
 
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.partitions import EXPERIMENTS
 
 A, B = "20240101", "20240102"
 
@@ -18,7 +17,7 @@ def test_unregistered_experiment_is_registered_and_made(
     said = say("materialize", "--partition", A)
     assert said.code == 0, said.err
     assert workspace.output("summary", experiment=A).is_file()
-    assert instance.get_dynamic_partitions(str(EXPERIMENTS.name)) == [A]
+    assert instance.get_dynamic_partitions("experiment") == [A]
     assert "3 stand" in say("materialize", "--partition", A).err
 
 

@@ -10,8 +10,8 @@ from morphseq_dagster.cli.pipeline import Action, steps_of
 from morphseq_dagster.engine.storage.records import Record, read_record
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.morphseq.pipeline import REGISTRY
-from morphseq_dagster.partitions import EXPERIMENTS
+from morphseq_dagster.morphseq.paths import raw_folder
+from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 
 A, B, C = "20240101", "20240102", "20240101_extras"
 
@@ -34,7 +34,7 @@ def test_experiment_runs_through_the_pipeline_job_once(
     assert record(workspace, A) is not None
     (run,) = runs(instance)
     assert (run.job_name, run.tags["dagster/partition"], run.status.value) == ("pipeline", A, "SUCCESS")
-    assert instance.get_dynamic_partitions(str(EXPERIMENTS.name)) == [A]
+    assert instance.get_dynamic_partitions("experiment") == [A]
 
     again = say("pipeline", "--experiments", A)
     assert (again.code, again.out) == (0, f"{A}: nothing to do\n")
@@ -96,8 +96,8 @@ def test_broken_recipe_fails_its_own_experiment_only(say: Callable, add: Callabl
 
 def test_refused_experiment_that_was_named_counts_as_failed(say: Callable, add: Callable, workspace: Workspace) -> None:
     add(A)
-    (workspace.layout.raw_folder("YX1", experiment=B)).mkdir(parents=True)
-    (workspace.layout.raw_folder("YX1", experiment=B) / "notes.txt").touch()
+    (raw_folder(workspace.layout, "YX1", experiment=B)).mkdir(parents=True)
+    (raw_folder(workspace.layout, "YX1", experiment=B) / "notes.txt").touch()
     said = say("pipeline", "--experiments", f"{A},{B}")
     assert said.code == 1
     assert f"{B}: refused, exactly one .nd2" in said.err
@@ -165,16 +165,16 @@ def test_stage_that_a_registry_lacks_is_refused(say: Callable, add: Callable) ->
 
 
 def test_actions_run_their_own_steps_and_all_before() -> None:
-    own, steps = steps_of(Action.build06, registry=REGISTRY)
+    own, steps = steps_of(Action.build06, pipeline=MORPHSEQ)
     assert own == {"latents", "embryo_latents_final"}
-    assert steps == {spec.name for spec in REGISTRY.steps}
-    own, steps = steps_of(Action.sam2, registry=REGISTRY)
+    assert steps == {spec.name for spec in MORPHSEQ.steps}
+    own, steps = steps_of(Action.sam2, pipeline=MORPHSEQ)
     assert "sam2_metadata" in own
     assert "built_metadata" in steps - own
     assert not steps & {"qc_masks", "embryo_metadata", "latents"}
-    assert steps_of(Action.e2e, registry=REGISTRY)[0] == {spec.name for spec in REGISTRY.steps}
+    assert steps_of(Action.e2e, pipeline=MORPHSEQ)[0] == {spec.name for spec in MORPHSEQ.steps}
     with pytest.raises(PermanentError, match="stage"):
-        steps_of(Action.build04, registry=type(REGISTRY)(REGISTRY.steps[:3], REGISTRY.artifacts))
+        steps_of(Action.build04, pipeline=type(MORPHSEQ)(MORPHSEQ.steps[:3], MORPHSEQ.artifacts))
 
 
 def test_history_may_be_left_out(say: Callable, add: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +210,7 @@ def test_wrong_dagster_home_is_told_without_a_traceback(
 def test_model_name_is_checked_and_not_written_by_a_dry_run(
     say: Callable, add: Callable, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("MORPHSEQ_REGISTRY")
+    monkeypatch.delenv("MORPHSEQ_PIPELINE")
     add(A)
     recipe = workspace.layout.recipes(A)[1]
     assert say("pipeline", "--experiments", A, "--model-name", "nobody").code == 2
@@ -223,7 +223,7 @@ def test_model_name_is_checked_and_not_written_by_a_dry_run(
 def test_model_name_is_written_to_the_recipes_of_these_experiments(
     say: Callable, add: Callable, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("MORPHSEQ_REGISTRY")
+    monkeypatch.delenv("MORPHSEQ_PIPELINE")
     add(A)
     add(B)
     said = say("pipeline", "build01", "--experiments", A, "--model-name", "dct_100")

@@ -19,16 +19,16 @@ from morphseq_dagster.cluster.attempt_folder import Attempt, JobRoot
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.partitions import BULK_JOB
 from morphseq_dagster.testing.relay import RELAY
-from morphseq_dagster.testing.slurm_cluster import LocalCluster
-from morphseq_dagster.testing.slurm_gate import Gate
+from tests.support.slurm_cluster import LocalCluster
+from tests.support.slurm_gate import Gate
 
 NAMES = [f"202404{day:02d}" for day in range(1, 10)]
 
 
 @pytest.fixture
 def many(workspace: Workspace, add: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Nine experiments of the relay registry whose first step runs at the cluster; the second refuses one of them."""
-    monkeypatch.setenv("MORPHSEQ_REGISTRY", RELAY)
+    """Nine experiments of the relay pipeline whose first step runs at the cluster; the second refuses one of them."""
+    monkeypatch.setenv("MORPHSEQ_PIPELINE", RELAY)
     for name in NAMES:
         add(name, {"A01": "fail" if name == NAMES[4] else f"word{name}"})
     # The code may be edited while tests run; what a job must find is not what they are about.

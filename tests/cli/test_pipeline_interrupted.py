@@ -16,8 +16,8 @@ import pytest
 from morphseq_dagster.cluster.attempt_folder import JobRoot
 from morphseq_dagster.engine.storage.records import read_record
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.testing.slurm_cluster import LocalCluster
-from morphseq_dagster.testing.slurm_gate import Gate
+from tests.support.slurm_cluster import LocalCluster
+from tests.support.slurm_gate import Gate
 
 A, B, C = "20240101", "20240102", "20240103"
 Begin = Callable[..., "subprocess.Popen[str]"]
@@ -99,7 +99,7 @@ def test_ended_command_leaves_a_cancelled_run_and_begins_no_other(
         add(name)
     make_slow(workspace, B, seconds=600)
     child = begin(A, B, C, background=background)
-    claim = workspace.layout.claim("letters", experiment=B)
+    claim = workspace.layout.lock("letters", experiment=B)
     wait_for(claim.exists, child)
     child.send_signal(sent)
     said, _ = child.communicate(timeout=180)
@@ -121,7 +121,7 @@ def test_command_in_the_background_heeds_no_ctrl_c(
         hold(workspace, name)
     child = begin(A, B, background=True)
     for name in (A, B):
-        wait_for(workspace.layout.claim("letters", experiment=name).exists, child)
+        wait_for(workspace.layout.lock("letters", experiment=name).exists, child)
         child.send_signal(signal.SIGINT)
         go_of(workspace, name).touch()
     said, _ = child.communicate(timeout=180)
@@ -168,4 +168,4 @@ def test_kill_of_a_command_in_the_background_cancels_its_job(
     assert (attempt.record("closed") or {})["kind"] == "cancelled"
     assert attempt.job not in gate.jobs()
     assert [run.status for run in instance.get_runs()] == [dg.DagsterRunStatus.CANCELED]
-    assert not workspace.layout.claim("letters", experiment=A).exists()
+    assert not workspace.layout.lock("letters", experiment=A).exists()

@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.partitions import EXPERIMENTS
+from morphseq_dagster.morphseq.paths import raw_folder
 from morphseq_dagster.testing.chain import run_chain, write_words
 
 EXP = "20240418"
@@ -84,7 +84,7 @@ def test_a_lost_home_is_filled_again(made: Workspace, say: Say) -> None:
     assert "told Dagster of 3 artifacts" in said.err
     assert "3 were known" in say("reconcile", "--report-to-dagster").err
     with dg.DagsterInstance.get() as instance:
-        assert instance.get_dynamic_partitions(str(EXPERIMENTS.name)) == [EXP]
+        assert instance.get_dynamic_partitions("experiment") == [EXP]
 
 
 def test_retire_says_first_and_keeps_records(made: Workspace, say: Say) -> None:
@@ -95,7 +95,7 @@ def test_retire_says_first_and_keeps_records(made: Workspace, say: Say) -> None:
     said = say("retire", EXP, "--apply")
     assert said.out == f"{EXP}: retired; partition removed, 3 records kept\n"
     with dg.DagsterInstance.get() as instance:
-        assert instance.get_dynamic_partitions(str(EXPERIMENTS.name)) == []
+        assert instance.get_dynamic_partitions("experiment") == []
     assert made.output("lengths", experiment=EXP).exists()
     assert "departed" not in say("reconcile").out
 
@@ -117,7 +117,7 @@ def test_retire_waits_for_runs_in_flight(made: Workspace, say: Say) -> None:
 
 
 def test_retire_refuses_what_is_still_there(made: Workspace, say: Say) -> None:
-    made.layout.raw_folder("YX1", experiment=EXP).mkdir(parents=True)
+    raw_folder(made.layout, "YX1", experiment=EXP).mkdir(parents=True)
     said = say("retire", EXP, "--apply")
     assert said.code == 2
     assert "is there" in said.err

@@ -9,15 +9,15 @@ import pytest
 
 from morphseq_dagster.cli import main
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.morphseq.pipeline import REGISTRY
-from morphseq_dagster.testing.fabricated import fabricate_experiment
+from morphseq_dagster.morphseq.pipeline import MORPHSEQ
+from tests.support.fabricated import fabricate_experiment
 
 FIRST, SECOND = "20240418_a", "20240418_b"
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    workspace = Workspace(tmp_path / "root", REGISTRY)
+    workspace = Workspace(tmp_path / "root", MORPHSEQ)
     for experiment in (FIRST, SECOND):
         fabricate_experiment(workspace, experiment)
     return workspace.data_root
@@ -49,7 +49,7 @@ def test_a_threshold_makes_filter_and_downstream_stale_where_it_applies(
     assert code == 0
     (plan,) = json.loads(text)["experiments"]
     assert plan["experiment"] == SECOND
-    assert {step["step"] for step in plan["steps"]} == REGISTRY.descendants({"gdino_detections"})
+    assert {step["step"] for step in plan["steps"]} == MORPHSEQ.descendants({"gdino_detections"})
     (cause,) = plan["steps"][0]["causes"]
     assert (cause["kind"], cause["subject"], cause["old"], cause["new"]) == (
         "recipe",

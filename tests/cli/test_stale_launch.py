@@ -11,6 +11,7 @@ import dagster as dg
 from morphseq_dagster.engine.storage.records import read_record
 from morphseq_dagster.engine.storage.step_locks import hold_lock
 from morphseq_dagster.engine.workspace import Workspace
+from morphseq_dagster.morphseq.paths import raw_folder
 from morphseq_dagster.testing.chain import write_words
 
 A, B, C, D = "20240101", "20240102", "20240103", "20240104"
@@ -76,8 +77,8 @@ def test_experiments_at_work_are_left_out_and_have_their_turn_later(
     tags = {"dagster/partition": B}
     run = instance.create_run_for_job(somebody_elses, tags=tags, status=dg.DagsterRunStatus.STARTED)
     add(D, {"A01": "fin"}, ready=False)
-    (workspace.layout.raw_folder("Keyence", experiment=D) / "acquisition_complete").unlink()
-    with hold_lock(workspace.layout.claim("summary", experiment=C), run_id="x"):
+    (raw_folder(workspace.layout, "Keyence", experiment=D) / "acquisition_complete").unlink()
+    with hold_lock(workspace.layout.lock("summary", experiment=C), run_id="x"):
         said = say("stale", "--launch")
     assert said.code == 0, said.out + said.err
     assert f"{B}: left out, run {run.run_id} is started" in said.out + said.err

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from morphseq_dagster.engine.workspace import Workspace
+from morphseq_dagster.morphseq.paths import raw_root
 
 A, B = "20240101", "20240102"
 
@@ -62,7 +63,7 @@ def test_missing_data_root_is_an_empty_status(say: Callable) -> None:
 def test_experiments_lists_every_state_with_its_reason(say: Callable, add: Callable, workspace: Workspace) -> None:
     add(A)
     add(B, ready=False)
-    (workspace.layout.raw_root / "Keyence" / "fish\x1b[31m").mkdir()
+    (raw_root(workspace.layout) / "Keyence" / "fish\x1b[31m").mkdir()
     said = say("experiments")
     lines = {line.split()[0]: line for line in said.out.splitlines() if line[0] != " "}
     assert said.code == 0
@@ -79,7 +80,7 @@ def test_experiments_lists_every_state_with_its_reason(say: Callable, add: Calla
 def test_errors_are_four_lines_and_a_traceback_only_on_request(
     say: Callable, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    workspace.layout.raw_root.write_text("not a folder")
+    raw_root(workspace.layout).write_text("not a folder")
     said = say("experiments")
     assert said.code == 1
     assert [line.split(":")[0].strip() for line in said.err.splitlines()] == [

@@ -16,8 +16,8 @@ from morphseq_dagster.cluster.request_job import RequestJob
 from morphseq_dagster.engine.locked_step import lock_step
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.testing.chain import TOY
-from morphseq_dagster.testing.slurm_cluster import start_cluster
-from morphseq_dagster.testing.slurm_gate import Gate
+from tests.support.slurm_cluster import start_cluster
+from tests.support.slurm_gate import Gate
 
 EXPERIMENT = "20240418"
 
@@ -40,7 +40,7 @@ def test_waiting_and_running_jobs_are_shown_from_files(
     recipe = workspace.layout.recipes(EXPERIMENT)[1]
     recipe.parent.mkdir(exist_ok=True)
     recipe.write_text("[letters]\nslow_s = 280\n")
-    settings, spec = gate.settings(), workspace.registry.steps[0]
+    settings, spec = gate.settings(), workspace.pipeline.steps[0]
     client = connect(settings, data_root=workspace.data_root)[0]
 
     def read() -> dict[str, Any]:
@@ -51,7 +51,7 @@ def test_waiting_and_running_jobs_are_shown_from_files(
     gate.close()
     try:
         with lock_step(spec, workspace=workspace, experiment=EXPERIMENT, run_id="r") as session:
-            live = RequestJob(settings, registry=TOY, request=session.request).ensure()
+            live = RequestJob(settings, pipeline=TOY, request=session.request).ensure()
         assert isinstance(live, JobHandle)
         assert (read()["state"], read()["job"]) == ("queued", live.job)
         deadline = time.monotonic() + 240

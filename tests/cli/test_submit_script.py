@@ -13,7 +13,7 @@ import pytest
 
 from morphseq_dagster.engine.storage.records import Record, read_record
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.testing.slurm_cluster import LocalCluster
+from tests.support.slurm_cluster import LocalCluster
 
 GOOD, BAD, LAST = "20240101", "20240102", "20240103"
 

@@ -18,9 +18,9 @@ from morphseq_dagster.engine.planner.scans import Scans
 from morphseq_dagster.engine.storage.hashing import hash_bytes
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.morphseq.pipeline import REGISTRY
-from morphseq_dagster.settings import load_settings
-from morphseq_dagster.testing.fabricated import fabricate_experiment
+from morphseq_dagster.morphseq.pipeline import MORPHSEQ
+from morphseq_dagster.settings.machine import load_settings
+from tests.support.fabricated import fabricate_experiment
 
 NEURAL, PLAIN = "20240418_a", "20240418_b"
 Call = Callable[..., tuple[int, str]]
@@ -38,7 +38,7 @@ def file(tmp_path: Path) -> Path:
 def workspace(tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """Two experiments with records, of which one was made by a detector with weights."""
     monkeypatch.setenv("MORPHSEQ_WEIGHTS", json.dumps({"gdino": str(file)}))
-    workspace = Workspace(tmp_path / "root", REGISTRY, load_settings().weights.named())
+    workspace = Workspace(tmp_path / "root", MORPHSEQ, load_settings().weights.named())
     recipe = workspace.layout.recipes(NEURAL)[1]
     recipe.parent.mkdir(parents=True)
     recipe.write_text('[gdino_raw]\nbackend = "groundingdino"\n')
@@ -63,11 +63,11 @@ def closure(workspace: Workspace, experiment: str = NEURAL, scans: Scans | None 
 
 
 def test_only_the_backend_that_wants_weights_has_them_in_its_request(workspace: Workspace, file: Path) -> None:
-    spec = REGISTRY.spec("gdino_raw")
+    spec = MORPHSEQ.spec("gdino_raw")
     neural, plain = (workspace.request(spec, experiment=name) for name in (NEURAL, PLAIN))
     assert [entry.name for entry in plain.inputs] == ["organized_frames"]
     assert [(e.name, e.sha256) for e in neural.inputs[1:]] == [("gdino_weights", hash_bytes(b"one"))]
-    without = Workspace(workspace.data_root, REGISTRY)
+    without = Workspace(workspace.data_root, MORPHSEQ)
     assert without.request(spec, experiment=PLAIN).key == plain.key
     assert closure(without, PLAIN) == ()
     assert StepContext(neural).weights("gdino_weights") == file
@@ -78,9 +78,9 @@ def test_place_and_time_of_weights_are_in_no_key_and_their_content_is(workspace:
     os.utime(file, ns=(0, 0))
     assert closure(workspace) == ()
     moved = file.rename(workspace.data_root / "gdino.pth")
-    elsewhere = Workspace(workspace.data_root, REGISTRY, {"gdino": moved})
+    elsewhere = Workspace(workspace.data_root, MORPHSEQ, {"gdino": moved})
     assert closure(elsewhere) == ()
-    assert elsewhere.request(REGISTRY.spec("gdino_raw"), experiment=NEURAL).inputs[1].path == "gdino.pth"
+    assert elsewhere.request(MORPHSEQ.spec("gdino_raw"), experiment=NEURAL).inputs[1].path == "gdino.pth"
     moved.write_bytes(b"other")
     assert closure(elsewhere)[0] == "gdino_raw"
     assert closure(elsewhere, PLAIN) == ()
@@ -115,7 +115,7 @@ def test_planning_reads_known_weights_no_more_and_a_budget_is_kept(workspace: Wo
 
 
 def test_result_stands_where_a_machine_names_no_weights(workspace: Workspace) -> None:
-    viewer = Workspace(workspace.data_root, REGISTRY)
+    viewer = Workspace(workspace.data_root, MORPHSEQ)
     (plan,) = plan_experiments(viewer, experiments=[NEURAL])
     assert plan.closure == ()
     assert "name no weights `gdino`" in plan.verdict("gdino_raw").held
@@ -124,11 +124,11 @@ def test_result_stands_where_a_machine_names_no_weights(workspace: Workspace) ->
 def test_weights_that_are_not_there_are_refused_with_the_command(workspace: Workspace, file: Path) -> None:
     file.unlink()
     with pytest.raises(PermanentError) as caught:
-        workspace.request(REGISTRY.spec("gdino_raw"), experiment=NEURAL)
+        workspace.request(MORPHSEQ.spec("gdino_raw"), experiment=NEURAL)
     assert (caught.value.found, caught.value.where) == ("no file", str(file))
     assert "[weights] of morphseq.toml" in caught.value.remedy
     assert "morphseq doctor" in caught.value.remedy
-    assert workspace.request(REGISTRY.spec("gdino_raw"), experiment=PLAIN).inputs
+    assert workspace.request(MORPHSEQ.spec("gdino_raw"), experiment=PLAIN).inputs
     (plan,) = plan_experiments(workspace, experiments=[NEURAL])
     assert plan.closure == ()
     assert str(file) in plan.verdict("gdino_raw").held
@@ -151,7 +151,7 @@ def test_section_of_the_settings_file_is_read(tmp_path: Path, monkeypatch: pytes
 
 def test_doctor_tells_which_weights_are_there_and_who_wants_them(workspace: Workspace, file: Path, call: Call) -> None:
     def look(weights: dict[str, Path]) -> CheckResult:
-        (finding,) = check_weights(Workspace(workspace.data_root, REGISTRY, weights))
+        (finding,) = check_weights(Workspace(workspace.data_root, MORPHSEQ, weights))
         return finding
 
     good = look({"gdino": file})
@@ -178,6 +178,6 @@ def test_doctor_counts_many_experiments_and_notes_weights_that_nobody_wants(work
     layout.recipes(NEURAL)[1].unlink()
     (note,) = check_weights(workspace)
     assert (note.level, "wanted by no recipe" in note.text) == ("note", True)
-    assert [f.text for f in check_weights(Workspace(workspace.data_root, REGISTRY))] == ["no recipe asks for weights"]
+    assert [f.text for f in check_weights(Workspace(workspace.data_root, MORPHSEQ))] == ["no recipe asks for weights"]
     file.unlink()
     assert [f.level for f in check_weights(workspace)] == ["note"]

@@ -9,11 +9,11 @@ import pytest
 
 from morphseq_dagster.cluster.connection import make_transport
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.settings import SlurmSettings
+from morphseq_dagster.settings.slurm import SlurmSettings
 from morphseq_dagster.testing.chain import open_toy, write_words
-from morphseq_dagster.testing.relay import RELAY_REGISTRY
-from morphseq_dagster.testing.slurm_bench import Bench, wait_for
-from morphseq_dagster.testing.slurm_cluster import LocalCluster
+from morphseq_dagster.testing.relay import RELAY_PIPELINE
+from tests.support.slurm_bench import Bench, wait_for
+from tests.support.slurm_cluster import LocalCluster
 
 EXPERIMENT = "20240418"
 
@@ -27,8 +27,8 @@ def workspace(tmp_path: Path) -> Workspace:
 
 @pytest.fixture
 def relay(tmp_path: Path) -> Workspace:
-    """Data root of the relay registry, empty."""
-    return Workspace(tmp_path / "root", RELAY_REGISTRY)
+    """Data root of the relay pipeline, empty."""
+    return Workspace(tmp_path / "root", RELAY_PIPELINE)
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from morphseq_dagster.cluster.array_script import ArrayScheduler, ArrayScript, parse_list, write_array_script
-from morphseq_dagster.cluster.job import Environment, Resources
 from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.settings.job_values import Environment, Resources
 
 NAMES = ("20240101", "20240102_a", "20240103-b")
 
@@ -114,7 +114,7 @@ def test_sge_script_for_gpus_needs_the_sites_words() -> None:
         {"queue": "a b"},
         {"slots": "smp\n#$ -v X"},
         {"gpu_request": "gpu=1 -v X"},
-        {"registry": "m:R;id"},
+        {"pipeline": "m:R;id"},
         {"at_once": 0},
         {"experiments": ()},
     ],

@@ -11,16 +11,17 @@ import pytest
 from morphseq_dagster.cluster.attempt_folder import JobRoot
 from morphseq_dagster.cluster.bulk_run import BulkRun
 from morphseq_dagster.cluster.connection import connect
-from morphseq_dagster.cluster.events import Event, StepFailed, StepMade, StepUpToDate, following
+from morphseq_dagster.cluster.events import Event, StepFailed, StepMade, StepUpToDate
 from morphseq_dagster.cluster.executor import SlurmExecutor
-from morphseq_dagster.engine.executors.local import Executor, LocalExecutor
+from morphseq_dagster.engine.executors.local import LocalExecutor
+from morphseq_dagster.engine.executors.protocol import Executor
 from morphseq_dagster.engine.storage.records import Record, read_failure, read_record
 from morphseq_dagster.engine.storage.step_locks import hold_lock
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.settings import SlurmSettings
-from morphseq_dagster.testing.relay import RELAY
-from morphseq_dagster.testing.relay_campaigns import (
+from morphseq_dagster.settings.slurm import SlurmSettings
+from morphseq_dagster.testing.relay import RELAY, RELAY_PIPELINE
+from tests.support.relay_campaigns import (
     add_experiments,
     attempts_of,
     claims_of,
@@ -30,8 +31,8 @@ from morphseq_dagster.testing.relay_campaigns import (
     slow_down,
     start_child,
 )
-from morphseq_dagster.testing.slurm_bench import touching, wait_for
-from morphseq_dagster.testing.slurm_cluster import LocalCluster
+from tests.support.slurm_bench import touching, wait_for
+from tests.support.slurm_cluster import LocalCluster
 
 STEPS = ("first", "second", "third")
 QUICK = {"environment": "any", "grace_s": 3, "lost_s": 10, "settle_s": 3}
@@ -42,12 +43,12 @@ def make_settings(**more: object) -> SlurmSettings:
 
 
 def at_cluster(**more: object) -> Callable[[str, str], Executor]:
-    place = SlurmExecutor(make_settings(**more), registry=RELAY)
+    place = SlurmExecutor(make_settings(**more), pipeline=RELAY)
     return lambda step, experiment: place
 
 
 def here(step: str, experiment: str) -> Executor:
-    return LocalExecutor()
+    return LocalExecutor(RELAY_PIPELINE)
 
 
 def start(
@@ -60,7 +61,7 @@ def start(
     forced: frozenset[str] = frozenset(),
 ) -> BulkRun:
     chains = dict.fromkeys(names, steps)
-    return BulkRun(workspace, chains=chains, place_of=place_of, run_id=run_id, forced=forced)
+    return BulkRun(workspace, chains=chains, executor_of=place_of, run_id=run_id, forced=forced)
 
 
 def walk(campaign: BulkRun) -> list[Event]:
@@ -85,10 +86,7 @@ def told(items: Iterable[Event], kind: type[Event]) -> dict[str, list[str]]:
 
 def test_failure_ends_its_own_way_and_no_other(relay: Workspace) -> None:
     names = add_experiments(relay, 4, failing=[1])
-    heard: list[Event] = []
-    with following(heard.append):
-        items = walk(start(relay, names, place_of=here))
-    assert heard == items
+    items = walk(start(relay, names, place_of=here))
     assert told(items, StepMade) == {name: list(STEPS) for name in names if name != names[1]} | {names[1]: ["first"]}
     (failed,) = [item for item in items if isinstance(item, StepFailed)]
     assert (failed.experiment, failed.step, failed.untried) == (names[1], "second", ("third",))
@@ -140,7 +138,7 @@ def test_experiment_at_work_elsewhere_is_tried_again_while_others_go_on(
     relay: Workspace, capfd: pytest.CaptureFixture[str]
 ) -> None:
     names = add_experiments(relay, 3)
-    claim = relay.layout.claim("first", experiment=names[0])
+    claim = relay.layout.lock("first", experiment=names[0])
     with start(relay, names, place_of=here) as campaign:
         items = campaign.items()
         with hold_lock(claim, run_id="elsewhere"):
@@ -191,7 +189,7 @@ def test_no_more_jobs_at_once_than_the_settings_allow(cluster: LocalCluster, rel
 @pytest.mark.slurm
 def test_steps_of_this_machine_and_of_the_cluster_in_one_chain(cluster: LocalCluster, relay: Workspace) -> None:
     names = add_experiments(relay, 3)
-    cluster_place, own = at_cluster(), LocalExecutor()
+    cluster_place, own = at_cluster(), LocalExecutor(RELAY_PIPELINE)
 
     def choose(step: str, experiment: str) -> Executor:
         return own if step == "second" else cluster_place(step, experiment)
@@ -205,7 +203,7 @@ def test_steps_of_this_machine_and_of_the_cluster_in_one_chain(cluster: LocalClu
 @pytest.mark.slurm
 def test_doubtful_submission_holds_nobody_else_up(cluster: LocalCluster, relay: Workspace) -> None:
     names = add_experiments(relay, 2)
-    spec = relay.registry.spec("first")
+    spec = relay.pipeline.spec("first")
     request = relay.request(spec, experiment=names[0], run_id="dead")
     root = JobRoot(relay.layout.jobs)
     doubtful = root.attempt(("first", names[0]), key=request.key, number=1)

@@ -12,12 +12,12 @@ import pytest
 from dagster_slurm import SlurmQueueConfig, SSHConnectionResource
 
 from morphseq_dagster.cluster.connection import default_resources, make_transport
-from morphseq_dagster.cluster.job import Resources
-from morphseq_dagster.cluster.transports.ssh import SshAddress
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.resources.dagster_slurm import DagsterSlurmTransport, connection_of, load_resource, resources_of
-from morphseq_dagster.settings import SlurmSettings
-from morphseq_dagster.testing.slurm_cluster import LocalCluster
+from morphseq_dagster.settings.job_values import Resources
+from morphseq_dagster.settings.slurm import SlurmSettings
+from morphseq_dagster.settings.ssh_address import SshAddress
+from tests.support.slurm_cluster import LocalCluster
 
 pytestmark = pytest.mark.slurm
 
@@ -149,7 +149,7 @@ from morphseq_dagster.cli import main
 from morphseq_dagster.engine.executors import runner
 from morphseq_dagster.cluster import executor as slurm
 from morphseq_dagster.cluster.connection import make_transport
-from morphseq_dagster.settings import SlurmSettings
+from morphseq_dagster.settings.slurm import SlurmSettings
 node = {"host": "h", "user": "me"}
 for choice in ({}, {"transport": "ssh", "ssh": node}, {"transport": "dagster_slurm", "ssh": node}):
     name = make_transport(SlurmSettings.model_validate(choice)).name
@@ -165,7 +165,7 @@ import sys
 sys.modules["dagster_slurm"] = None
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.cluster.connection import make_transport
-from morphseq_dagster.settings import SlurmSettings
+from morphseq_dagster.settings.slurm import SlurmSettings
 try:
     make_transport(SlurmSettings.model_validate({"transport": "dagster_slurm", "ssh": {"host": "h", "user": "me"}}))
 except PermanentError as error:

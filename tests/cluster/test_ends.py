@@ -12,12 +12,12 @@ import pytest
 
 from morphseq_dagster.cluster.commands import Row
 from morphseq_dagster.cluster.errors import RejectedError
-from morphseq_dagster.cluster.job import Environment, Resources
 from morphseq_dagster.cluster.job_handle import JobHandle
 from morphseq_dagster.cluster.outcome import JobOutcome
 from morphseq_dagster.cluster.poller import Poller
 from morphseq_dagster.cluster.usage import collect_facts
-from morphseq_dagster.testing.slurm_bench import Bench, wait_for
+from morphseq_dagster.settings.job_values import Environment, Resources
+from tests.support.slurm_bench import Bench, wait_for
 
 pytestmark = pytest.mark.slurm
 MINUTE = Resources(memory="64M", time="1")

@@ -12,16 +12,18 @@ import pytest
 from morphseq_dagster.cluster.attempt_folder import Attempt, JobRoot
 from morphseq_dagster.cluster.executor import SlurmExecutor
 from morphseq_dagster.cluster.log_relay import LogRelay
-from morphseq_dagster.engine.contract.progress import Progress, listening
-from morphseq_dagster.engine.executors.execution import Committed
-from morphseq_dagster.engine.executors.local import Executor, LocalExecutor
-from morphseq_dagster.engine.locked_step import finish, lock_step, run_locked
+from morphseq_dagster.cluster.open_jobs import BesideJobs
+from morphseq_dagster.engine.contract.progress import Progress
+from morphseq_dagster.engine.executors.local import LocalExecutor
+from morphseq_dagster.engine.executors.protocol import Committed, Executor, Report, stay_silent
+from morphseq_dagster.engine.locked_step import finish, lock_step
 from morphseq_dagster.engine.storage.records import Record, read_failure
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import MorphseqError, PermanentError, TransientError
 from morphseq_dagster.testing.chain import TOY, open_toy, run_chain, write_words
-from morphseq_dagster.testing.slurm_bench import touching, wait_for
-from morphseq_dagster.testing.slurm_cluster import LocalCluster
+from morphseq_dagster.testing.toy import TOY_PIPELINE
+from tests.support.slurm_bench import touching, wait_for
+from tests.support.slurm_cluster import LocalCluster
 
 EXPERIMENT = "20240418"
 WORDS = {"A01": "fish", "A02": "fin", "B03": "yolk"}
@@ -30,30 +32,31 @@ WORDS = {"A01": "fish", "A02": "fin", "B03": "yolk"}
 CHILD = """
 import sys
 from pathlib import Path
-from morphseq_dagster.engine.locked_step import finish, open_session, run_session
-from morphseq_dagster.cluster.executor import SlurmPlace
-from morphseq_dagster.settings import SlurmSettings
+from morphseq_dagster.engine.locked_step import finish, lock_step
+from morphseq_dagster.cluster.executor import SlurmExecutor
+from morphseq_dagster.settings.slurm import SlurmSettings
 from morphseq_dagster.testing.chain import TOY, open_toy
 workspace = open_toy(Path(sys.argv[1]))
-place = SlurmPlace(SlurmSettings.model_validate_json(sys.argv[2]), registry=TOY)
-spec = workspace.registry.steps[0]
-with open_session(spec, workspace=workspace, experiment=sys.argv[3], run_id=sys.argv[4]) as session:
+place = SlurmExecutor(SlurmSettings.model_validate_json(sys.argv[2]), pipeline=TOY)
+spec = workspace.pipeline.steps[0]
+with lock_step(spec, workspace=workspace, experiment=sys.argv[3], executor=place, run_id=sys.argv[4]) as session:
     assert session.cached is None
-    finish(workspace.layout, outcome=run_session(session, spec=spec, place=place))
+    finish(workspace.layout, outcome=session.run())
 """
 
 
 def make_place(cluster: LocalCluster, transport: str = "local", **more: object) -> SlurmExecutor:
-    return SlurmExecutor(cluster.settings(transport, **more), registry=TOY)
+    return SlurmExecutor(cluster.settings(transport, **more), pipeline=TOY)
 
 
-def run_steps(workspace: Workspace, place: Executor, *, count: int = 3, run_id: str = "run") -> list[Record]:
+def run_steps(
+    workspace: Workspace, place: Executor, *, count: int = 3, run_id: str = "run", progress: Report = stay_silent
+) -> list[Record]:
     records = []
-    for spec in workspace.registry.steps[:count]:
-        with lock_step(spec, workspace=workspace, experiment=EXPERIMENT, run_id=run_id) as session:
+    for spec in workspace.pipeline.steps[:count]:
+        with lock_step(spec, workspace=workspace, experiment=EXPERIMENT, run_id=run_id, executor=place) as session:
             if session.cached is None:
-                outcome = run_locked(session, spec=spec, place=place)
-                records.append(finish(workspace.layout, outcome=outcome))
+                records.append(finish(workspace.layout, outcome=session.run(progress=progress)))
     return records
 
 
@@ -88,23 +91,21 @@ def test_chain_gives_the_same_bytes_as_in_this_process(
 @pytest.mark.slurm
 def test_result_tells_what_the_job_used(cluster: LocalCluster, workspace: Workspace) -> None:
     place = make_place(cluster, steps={"letters": {"cpus": 2, "gpus": 1}})
-    spec = workspace.registry.steps[0]
-    with lock_step(spec, workspace=workspace, experiment=EXPERIMENT, run_id="r") as session:
-        outcome = run_locked(session, spec=spec, place=place)
+    spec = workspace.pipeline.steps[0]
+    with lock_step(spec, workspace=workspace, experiment=EXPERIMENT, run_id="r", executor=place) as session:
+        outcome = session.run()
         finish(workspace.layout, outcome=outcome)
     assert isinstance(outcome, Committed)
-    job = outcome.job
-    assert job is not None
-    assert job.job.isdigit()
-    assert (job.attempt, job.outcome, job.memory_mb) == (1, "done", 600)
-    assert job.node in ("n1", "n2")
-    assert job.gpus in ("0", "1")
-    assert job.queue_s is not None
-    assert job.run_s is not None
-    assert job.max_rss_mb is not None
-    assert 10 < job.max_rss_mb < 600
-    assert job.cpu_efficiency is not None
-    assert Path(job.log).is_file()
+    job = outcome.facts
+    assert str(job["job"]).isdigit()
+    assert (job["attempt"], job["outcome"], job["memory_mb"]) == (1, "done", 600)
+    assert job["node"] in ("n1", "n2")
+    assert job["gpus"] in ("0", "1")
+    assert "queue_s" in job
+    assert "run_s" in job
+    assert 10 < float(job["max_rss_mb"]) < 600
+    assert "cpu_efficiency" in job
+    assert Path(str(job["log"])).is_file()
 
 
 @pytest.mark.slurm
@@ -113,8 +114,7 @@ def test_progress_and_words_of_the_job_are_relayed(
 ) -> None:
     write_words(workspace.layout, EXPERIMENT, words={**WORDS, "C01": "fail"})
     heard: list[Progress] = []
-    with listening(heard.append):
-        run_steps(workspace, make_place(cluster), count=1)
+    run_steps(workspace, make_place(cluster), count=1, progress=heard.append)
     assert [(p.step, p.done, p.total) for p in heard] == [("letters", n, 4) for n in range(1, 5)]
     said = capfd.readouterr().err
     assert "well C01 failed" in said
@@ -125,7 +125,7 @@ def test_progress_and_words_of_the_job_are_relayed(
 def test_error_of_the_step_comes_back_whole_and_is_tried_once(cluster: LocalCluster, workspace: Workspace) -> None:
     write_words(workspace.layout, EXPERIMENT, words=dict.fromkeys(WORDS, "fail"))
     with pytest.raises(MorphseqError) as here:
-        run_steps(workspace, LocalExecutor(), count=1)
+        run_steps(workspace, LocalExecutor(TOY_PIPELINE), count=1)
     with pytest.raises(MorphseqError) as there:
         run_steps(workspace, make_place(cluster), count=1)
     assert (type(there.value), str(there.value)) == (type(here.value), str(here.value))
@@ -204,7 +204,7 @@ def test_interrupted_wait_cancels_the_job_and_frees_the_step(
     assert child.returncode != 0
     assert (attempt.record("closed") or {})["kind"] == "cancelled"
     assert attempt.job not in cluster.ask("squeue", "-h", "-o", "%i").split()
-    assert not workspace.layout.claim("letters", experiment=EXPERIMENT).exists()
+    assert not workspace.layout.lock("letters", experiment=EXPERIMENT).exists()
     assert read_failure(workspace.layout, primary=workspace.output("letters", experiment=EXPERIMENT)) is not None
 
 
@@ -216,7 +216,7 @@ def test_job_of_a_killed_wait_is_taken_over(cluster: LocalCluster, workspace: Wo
     child.kill()
     child.communicate()
     with pytest.raises(TransientError, match="cluster job at work"):
-        run_steps(workspace, LocalExecutor(), count=1)
+        run_steps(workspace, BesideJobs(LocalExecutor(TOY_PIPELINE)), count=1)
     ((attempt,),) = jobs_of(workspace)
     with touching(tmp_path / "go", when=lambda: attempt.record("adopted") is not None):
         (record,) = run_steps(workspace, make_place(cluster), count=1, run_id="second")
@@ -243,10 +243,12 @@ def test_job_of_a_killed_wait_for_what_is_no_longer_asked_is_cancelled(
 
 @pytest.mark.slurm
 def test_forced_step_is_computed_again_by_a_job_of_its_own(cluster: LocalCluster, workspace: Workspace) -> None:
-    place, spec = make_place(cluster), workspace.registry.steps[0]
+    place, spec = make_place(cluster), workspace.pipeline.steps[0]
     run_steps(workspace, place, count=1)
-    with lock_step(spec, workspace=workspace, experiment=EXPERIMENT, run_id="again", force=True) as session:
-        record = finish(workspace.layout, outcome=run_locked(session, spec=spec, place=place))
+    with lock_step(
+        spec, workspace=workspace, experiment=EXPERIMENT, run_id="again", executor=place, force=True
+    ) as session:
+        record = finish(workspace.layout, outcome=session.run())
     assert record.run_id == "again"
     assert [len(attempts) for attempts in jobs_of(workspace)] == [1, 1]
 
@@ -258,7 +260,7 @@ def test_log_is_passed_on_once_with_any_bytes_and_not_faster_than_people_read(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "log.txt"
-    relay = LogRelay(path)
+    relay = LogRelay(path, progress=stay_silent)
     relay.pump()
     path.write_bytes(b"one\n\xff\xfe bytes\nhal")
     relay.pump()

@@ -15,15 +15,16 @@ from morphseq_dagster.cluster.attempt_folder import VOID
 from morphseq_dagster.cluster.client import Client
 from morphseq_dagster.cluster.commands import Scheduler
 from morphseq_dagster.cluster.errors import UnreachableError
-from morphseq_dagster.cluster.job import JobSpec, Resources
+from morphseq_dagster.cluster.job import JobSpec
 from morphseq_dagster.cluster.job_handle import JobHandle
 from morphseq_dagster.cluster.outcome import JobOutcome
 from morphseq_dagster.cluster.poller import Poller
 from morphseq_dagster.cluster.transports.local import LocalTransport
 from morphseq_dagster.cluster.transports.protocol import Answer
-from morphseq_dagster.testing.slurm_bench import Bench, wait_for
-from morphseq_dagster.testing.slurm_cluster import QUICK
-from morphseq_dagster.testing.slurm_faults import DoomedClients
+from morphseq_dagster.settings.job_values import Resources
+from tests.support.slurm_bench import Bench, wait_for
+from tests.support.slurm_cluster import QUICK
+from tests.support.slurm_faults import DoomedClients
 
 pytestmark = pytest.mark.slurm
 
@@ -35,9 +36,9 @@ from morphseq_dagster.cluster.job_handle import Live
 from morphseq_dagster.cluster.commands import Scheduler
 from morphseq_dagster.cluster.attempt_folder import JobRoot
 from morphseq_dagster.cluster.connection import make_transport
-from morphseq_dagster.settings import SlurmSettings
-from morphseq_dagster.testing.slurm_cluster import UNHURRIED
-from morphseq_dagster.testing.slurm_faults import Interrupted
+from morphseq_dagster.settings.slurm import SlurmSettings
+from tests.support.slurm_cluster import UNHURRIED
+from tests.support.slurm_faults import Interrupted
 from pathlib import Path
 root, spec, stop = Path(sys.argv[1]), pickle.loads(bytes.fromhex(sys.argv[2])), sys.argv[3] == "stop"
 transport = make_transport(SlurmSettings.model_validate_json(sys.argv[4]))

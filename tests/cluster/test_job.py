@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from morphseq_dagster.cluster.job import Environment, JobSpec, Resources, check_path
-from morphseq_dagster.cluster.transports.ssh import SshAddress
+from morphseq_dagster.cluster.job import JobSpec
 from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.settings.job_values import Environment, Resources, check_path
+from morphseq_dagster.settings.ssh_address import SshAddress
 
 KEY = "0123456789abcdef" * 2
 PLAIN = re.compile(r"[A-Za-z0-9_.,:&|*()\[\]-]+")

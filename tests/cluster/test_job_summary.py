@@ -9,9 +9,10 @@ import pytest
 
 from morphseq_dagster.cluster.attempt_folder import Attempt, JobRoot
 from morphseq_dagster.cluster.commands import Row
-from morphseq_dagster.cluster.job_summary import JobSummary, summarise_jobs
+from morphseq_dagster.cluster.job_summary import summarise_jobs
 from morphseq_dagster.cluster.state_cache import StateCache, read_word
 from morphseq_dagster.engine.layout import Layout
+from morphseq_dagster.engine.planner.snapshot import RemoteWork
 
 GROUP = ("letters", "20240418")
 
@@ -38,7 +39,7 @@ def say(attempt: Attempt, state: str, reason: str = "", node: str = "") -> None:
     StateCache().keep(attempt, row=Row(attempt.job or "", attempt.token, state, reason, node))
 
 
-def glimpse(layout: Layout) -> JobSummary:
+def glimpse(layout: Layout) -> RemoteWork:
     (found,) = summarise_jobs(layout).items()
     assert found[0] == GROUP
     return found[1]

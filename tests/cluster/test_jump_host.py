@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from morphseq_dagster.cluster.connection import make_transport
-from morphseq_dagster.cluster.transports.ssh import SshAddress, SshTransport
+from morphseq_dagster.cluster.transports.ssh import SshTransport
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.testing.slurm_bench import wait_for
-from morphseq_dagster.testing.slurm_cluster import LocalCluster
+from morphseq_dagster.settings.ssh_address import SshAddress
+from tests.support.slurm_bench import wait_for
+from tests.support.slurm_cluster import LocalCluster
 
 pytestmark = pytest.mark.slurm
 TRANSPORTS = pytest.mark.parametrize("transport", ["ssh", "dagster_slurm"])

@@ -15,17 +15,19 @@ import pytest
 
 from morphseq_dagster.cluster.attempt_folder import Attempt, JobRoot
 from morphseq_dagster.cluster.executor import SlurmExecutor
-from morphseq_dagster.engine.executors.local import Executor, LocalExecutor
-from morphseq_dagster.engine.locked_step import finish, lock_step, run_locked
+from morphseq_dagster.cluster.open_jobs import BesideJobs
+from morphseq_dagster.engine.executors.local import LocalExecutor
+from morphseq_dagster.engine.executors.protocol import Executor
+from morphseq_dagster.engine.locked_step import finish, lock_step
 from morphseq_dagster.engine.storage.atomic_io import host_name
 from morphseq_dagster.engine.storage.records import Record
 from morphseq_dagster.engine.storage.step_locks import SILENT_S, StepLock, read_lock
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import TransientError
-from morphseq_dagster.settings import SlurmSettings
-from morphseq_dagster.testing.relay import RELAY, RELAY_REGISTRY, word_file
-from morphseq_dagster.testing.slurm_bench import touching, wait_for
-from morphseq_dagster.testing.slurm_cluster import LocalCluster
+from morphseq_dagster.settings.slurm import SlurmSettings
+from morphseq_dagster.testing.relay import RELAY, RELAY_PIPELINE, word_file
+from tests.support.slurm_bench import touching, wait_for
+from tests.support.slurm_cluster import LocalCluster
 
 EXP = "20240418"
 
@@ -34,23 +36,23 @@ CHILD = """
 import socket, sys
 socket.gethostname = lambda: "elsewhere"
 from pathlib import Path
-from morphseq_dagster.engine.locked_step import finish, open_session, run_session
-from morphseq_dagster.cluster.executor import SlurmPlace
-from morphseq_dagster.settings import SlurmSettings
+from morphseq_dagster.engine.locked_step import finish, lock_step
+from morphseq_dagster.cluster.executor import SlurmExecutor
+from morphseq_dagster.settings.slurm import SlurmSettings
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.testing.relay import RELAY, RELAY_REGISTRY
-workspace = Workspace(Path(sys.argv[1]), RELAY_REGISTRY)
-place = SlurmPlace(SlurmSettings.model_validate_json(sys.argv[2]), registry=RELAY)
-spec = workspace.registry.steps[0]
-with open_session(spec, workspace=workspace, experiment=sys.argv[3], run_id="far") as session:
+from morphseq_dagster.testing.relay import RELAY, RELAY_PIPELINE
+workspace = Workspace(Path(sys.argv[1]), RELAY_PIPELINE)
+place = SlurmExecutor(SlurmSettings.model_validate_json(sys.argv[2]), pipeline=RELAY)
+spec = workspace.pipeline.steps[0]
+with lock_step(spec, workspace=workspace, experiment=sys.argv[3], executor=place, run_id="far") as session:
     assert session.cached is None
-    print(finish(workspace.layout, outcome=run_session(session, spec=spec, place=place)).run_id)
+    print(finish(workspace.layout, outcome=session.run()).run_id)
 """
 
 
 @pytest.fixture
 def relay(tmp_path: Path) -> Workspace:
-    workspace = Workspace(tmp_path / "root", RELAY_REGISTRY)
+    workspace = Workspace(tmp_path / "root", RELAY_PIPELINE)
     word_file(workspace.layout, EXP).parent.mkdir(parents=True)
     word_file(workspace.layout, EXP).write_text("word\n")
     return workspace
@@ -58,7 +60,7 @@ def relay(tmp_path: Path) -> Workspace:
 
 @pytest.fixture
 def place(slurm: SlurmSettings) -> Executor:
-    return SlurmExecutor(slurm, registry=RELAY)
+    return SlurmExecutor(slurm, pipeline=RELAY)
 
 
 def slow(workspace: Workspace, seconds: float) -> None:
@@ -79,7 +81,7 @@ def set_recipe(workspace: Workspace, line: str) -> None:
 
 
 def claim_path(workspace: Workspace) -> Path:
-    return workspace.layout.claim("first", experiment=EXP)
+    return workspace.layout.lock("first", experiment=EXP)
 
 
 def silence(workspace: Workspace) -> None:
@@ -100,11 +102,11 @@ def kinds(workspace: Workspace) -> list[str | None]:
 
 def run_first(workspace: Workspace, place: Executor, **more: Callable[[StepLock], None]) -> Record | None:
     """Run the first step, unless nothing changed."""
-    spec = workspace.registry.steps[0]
-    with lock_step(spec, workspace=workspace, experiment=EXP, run_id="near", **more) as session:
+    spec = workspace.pipeline.steps[0]
+    with lock_step(spec, workspace=workspace, experiment=EXP, run_id="near", executor=place, **more) as session:
         if session.cached is not None:
             return None
-        return finish(workspace.layout, outcome=run_locked(session, spec=spec, place=place))
+        return finish(workspace.layout, outcome=session.run())
 
 
 @pytest.fixture
@@ -167,7 +169,7 @@ def test_job_of_a_killed_wait_on_another_host_is_taken_over(
     child.wait()
     silence(relay)
     with pytest.raises(TransientError, match="cluster job at work"):
-        run_first(relay, LocalExecutor())
+        run_first(relay, BesideJobs(LocalExecutor(RELAY_PIPELINE)))
     assert read_lock(claim_path(relay)) is None, "refused, it holds nothing"
     (attempt,) = attempts_of(relay)
     with touching(go, when=lambda: attempt.record("adopted") is not None):

@@ -17,8 +17,6 @@ from morphseq_dagster.cluster.orphans import (
     Orphan,
     OrphanAction,
     Policy,
-    RunStanding,
-    RunState,
     Survey,
     find_result,
     note_parking,
@@ -26,19 +24,20 @@ from morphseq_dagster.cluster.orphans import (
     survey_jobs,
 )
 from morphseq_dagster.cluster.request_job import RequestJob
+from morphseq_dagster.engine.executors.protocol import RunStanding, RunState
 from morphseq_dagster.engine.locked_step import lock_step
 from morphseq_dagster.engine.storage.step_locks import hold_lock
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.settings import SlurmSettings
-from morphseq_dagster.testing.relay import RELAY, RELAY_REGISTRY, word_file
-from morphseq_dagster.testing.slurm_bench import wait_for
+from morphseq_dagster.settings.slurm import SlurmSettings
+from morphseq_dagster.testing.relay import RELAY, RELAY_PIPELINE, word_file
+from tests.support.slurm_bench import wait_for
 
 GONE = 2**22 + 1  # above the largest number of a process
 
 
 @pytest.fixture
 def relay(tmp_path: Path) -> Workspace:
-    return Workspace(tmp_path / "root", RELAY_REGISTRY)
+    return Workspace(tmp_path / "root", RELAY_PIPELINE)
 
 
 @pytest.fixture
@@ -58,9 +57,9 @@ def make_errand(
     recipe = workspace.layout.recipes(experiment)[1]
     recipe.parent.mkdir(exist_ok=True)
     recipe.write_text(f"[first]\nslow_s = {slow_s}\n")
-    spec = workspace.registry.steps[0]
+    spec = workspace.pipeline.steps[0]
     with lock_step(spec, workspace=workspace, experiment=experiment, run_id=run_id) as session:
-        return RequestJob(slurm, registry=RELAY, request=session.request)
+        return RequestJob(slurm, pipeline=RELAY, request=session.request)
 
 
 def leave_job(
@@ -231,7 +230,7 @@ def test_job_that_another_run_has_taken_over_is_that_runs(
 def test_step_that_somebody_is_at_is_left_alone(relay: Workspace, slurm: SlurmSettings, client: Client) -> None:
     attempt = leave_job(relay, slurm, "20240401")
     survey = look(relay, client, one="canceled")
-    with hold_lock(relay.layout.claim("first", experiment="20240401"), run_id="next"):
+    with hold_lock(relay.layout.lock("first", experiment="20240401"), run_id="next"):
         orphan = settle(relay, client, survey)["20240401"]
     assert (orphan.deed, kind_of(attempt)) == (OrphanAction.LEFT, None)
     assert "run next" in orphan.words

@@ -19,9 +19,9 @@ from morphseq_dagster.cluster.outcome import JobOutcome
 from morphseq_dagster.cluster.poller import Poller
 from morphseq_dagster.cluster.transports.local import LocalTransport
 from morphseq_dagster.cluster.transports.protocol import Transport
-from morphseq_dagster.testing.slurm_bench import Bench, wait_for
-from morphseq_dagster.testing.slurm_cluster import QUICK, LocalCluster
-from morphseq_dagster.testing.slurm_faults import Interrupted, Outage
+from tests.support.slurm_bench import Bench, wait_for
+from tests.support.slurm_cluster import QUICK, LocalCluster
+from tests.support.slurm_faults import Interrupted, Outage
 
 pytestmark = pytest.mark.slurm
 DAEMONS = ("slurmctld", "slurmdbd", "sshd")

@@ -12,8 +12,8 @@ import pytest
 from morphseq_dagster.cluster.outcome import JobOutcome
 from morphseq_dagster.cluster.poller import Poller
 from morphseq_dagster.cluster.retry import plan_retry
-from morphseq_dagster.testing.slurm_bench import Bench, wait_for
-from morphseq_dagster.testing.slurm_cluster import start_cluster
+from tests.support.slurm_bench import Bench, wait_for
+from tests.support.slurm_cluster import start_cluster
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 

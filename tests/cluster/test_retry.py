@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from morphseq_dagster.cluster.job import Resources
 from morphseq_dagster.cluster.outcome import JobOutcome
 from morphseq_dagster.cluster.retry import RetryPolicy, plan_retry
+from morphseq_dagster.settings.job_values import Resources
 
 ASKED = Resources(memory="2G", exclude="n9")
 

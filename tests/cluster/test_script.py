@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from morphseq_dagster.cluster.attempt_folder import Attempt, JobRoot
-from morphseq_dagster.cluster.job import Environment, JobSpec, Resources
+from morphseq_dagster.cluster.job import JobSpec
 from morphseq_dagster.cluster.script import write_script
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.testing.slurm_bench import wait_for
+from morphseq_dagster.settings.job_values import Environment, Resources
+from tests.support.slurm_bench import wait_for
 
 KEY = "ab" * 32
 

@@ -21,8 +21,8 @@ from morphseq_dagster.cluster.errors import UnreachableError
 from morphseq_dagster.cluster.transports.shell import NoShellError, NotSentError, Shell, ShellEndedError
 from morphseq_dagster.cluster.transports.ssh import _STEADY, SshTransport
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.testing.slurm_bench import wait_for
-from morphseq_dagster.testing.slurm_cluster import LocalCluster
+from tests.support.slurm_bench import wait_for
+from tests.support.slurm_cluster import LocalCluster
 
 HERE = ("sh", "-c")
 NASTY = [
@@ -385,7 +385,7 @@ def test_what_has_an_input_or_several_lines_has_a_session_of_its_own(transport: 
 CLIENT = """
 import sys
 from morphseq_dagster.cluster.connection import make_transport
-from morphseq_dagster.settings import SlurmSettings
+from morphseq_dagster.settings.slurm import SlurmSettings
 transport = make_transport(SlurmSettings.model_validate_json(sys.argv[1]))
 print(transport.run(["sh", "-c", "echo $PPID"], timeout_s=30).out, end="", flush=True)
 sys.stdin.read()

@@ -18,8 +18,8 @@ from morphseq_dagster.cluster.poller import Poller
 from morphseq_dagster.cluster.transports.protocol import Transport
 from morphseq_dagster.cluster.transports.ssh import SshTransport
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.testing.slurm_bench import Bench, wait_for
-from morphseq_dagster.testing.slurm_cluster import LocalCluster
+from tests.support.slurm_bench import Bench, wait_for
+from tests.support.slurm_cluster import LocalCluster
 
 pytestmark = pytest.mark.slurm
 HOSTILE = ("a b", "$(id)", "`id`", "x;y", "'", '"', "a\nb", "*", "~", "-n", "\\", "ä")

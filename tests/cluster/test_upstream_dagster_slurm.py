@@ -17,8 +17,8 @@ import dagster as dg
 import pytest
 from dagster_slurm import BashLauncher, ComputeResource, SlurmQueueConfig, SlurmResource, SSHConnectionResource
 
-from morphseq_dagster.testing.slurm_bench import wait_for
-from morphseq_dagster.testing.slurm_cluster import LocalCluster, start_cluster
+from tests.support.slurm_bench import wait_for
+from tests.support.slurm_cluster import LocalCluster, start_cluster
 
 pytestmark = pytest.mark.slurm
 

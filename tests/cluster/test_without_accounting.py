@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from morphseq_dagster.cluster.errors import RejectedError
-from morphseq_dagster.cluster.job import Resources
 from morphseq_dagster.cluster.job_handle import JobHandle
 from morphseq_dagster.cluster.outcome import JobOutcome
 from morphseq_dagster.cluster.poller import Poller
-from morphseq_dagster.testing.slurm_bench import Bench, wait_for
-from morphseq_dagster.testing.slurm_cluster import LocalCluster, start_cluster
-from morphseq_dagster.testing.slurm_ends import Ending, begin_ends, begin_time_limits
+from morphseq_dagster.settings.job_values import Resources
+from tests.support.slurm_bench import Bench, wait_for
+from tests.support.slurm_cluster import LocalCluster, start_cluster
+from tests.support.slurm_ends import Ending, begin_ends, begin_time_limits
 
 pytestmark = pytest.mark.slurm
 

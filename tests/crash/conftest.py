@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from morphseq_dagster.testing.crashes import Child, CrashSite
+from tests.support.crashes import Child, CrashSite
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from typing import NoReturn
 
 import pytest
 
-from morphseq_dagster.testing.crashes import Child, CrashSite
+from tests.support.crashes import Child, CrashSite
 
 RENAMES = "rename,renameat,renameat2"
 LINKS = "link,linkat"

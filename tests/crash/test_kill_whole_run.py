@@ -22,7 +22,7 @@ from morphseq_dagster.engine.storage.commit import is_interrupted
 from morphseq_dagster.engine.storage.records import OutputVerdict, compare_output, list_tree, read_record
 from morphseq_dagster.engine.storage.sweep import sweep
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.testing.experiments import (
+from tests.support.experiments import (
     FRAMES_EXPERIMENT,
     STEPS,
     edit_workbook,
@@ -39,7 +39,7 @@ Published = dict[str, dict[str, Files]]
 
 def read_published(workspace: Workspace) -> Published:
     layout, found = workspace.layout, {}
-    for spec in workspace.registry.steps:
+    for spec in workspace.pipeline.steps:
         primary = workspace.output(spec, experiment=FRAMES_EXPERIMENT)
         units: dict[str, Files] = {}
         for folder in layout.folders(spec.name, experiment=FRAMES_EXPERIMENT):

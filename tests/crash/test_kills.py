@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from morphseq_dagster.testing.crashes import Child, CrashSite
+from tests.support.crashes import Child, CrashSite
 
 
 def kill_often(site: CrashSite, fork: Callable[..., Child], *, kills: int, seed: int) -> None:

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from morphseq_dagster.engine.layout import ARTIFACTS, COHORT, Artifact, Layout
+from morphseq_dagster.engine.layout import COHORT, Artifact, Layout
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.identifiers import refuse_experiment
+from morphseq_dagster.morphseq.artifacts import ARTIFACTS
 
 ROOT = Path("/data")
-LAYOUT = Layout(ROOT)
+LAYOUT = Layout(ROOT, ARTIFACTS)
 EXPERIMENT = "20250612_30hpf_ctrl"
 
 
@@ -44,25 +45,25 @@ def test_latents_of_two_models_lie_beside_each_other() -> None:
 
 
 def test_every_artifact_has_its_own_file_and_contains_the_experiment() -> None:
-    paths = [a.primary for a in ARTIFACTS.values()]
+    paths = [a.primary for a in ARTIFACTS]
     assert len(set(paths)) == len(paths)
-    assert all("{exp}" in a.primary for a in ARTIFACTS.values() if a.name != "cohort_final")
+    assert all("{exp}" in a.primary for a in ARTIFACTS if a.name != "cohort_final")
 
 
 def test_folders_of_image_sets_are_disjoint_and_the_first_holds_the_manifest() -> None:
-    folders = [folder for a in ARTIFACTS.values() for folder in a.folders]
+    folders = [folder for a in ARTIFACTS for folder in a.folders]
     for one in folders:
         assert "{exp}" in Path(one).name, "a folder of one experiment alone, or an exchange would take others along"
         assert [other for other in folders if Path(other).is_relative_to(one)] == [one]
-    for artifact in ARTIFACTS.values():
+    for artifact in ARTIFACTS:
         assert bool(artifact.folders) == (artifact.kind == "image_set")
         if artifact.folders:
             assert Path(artifact.primary).is_relative_to(artifact.folders[0])
 
 
 def test_no_single_file_lies_inside_a_folder_that_is_exchanged_as_a_unit() -> None:
-    units = [Path(folder) for a in ARTIFACTS.values() for folder in a.folders]
-    for artifact in ARTIFACTS.values():
+    units = [Path(folder) for a in ARTIFACTS for folder in a.folders]
+    for artifact in ARTIFACTS:
         if artifact.kind != "image_set":
             assert not any(Path(artifact.primary).is_relative_to(unit) for unit in units)
 
@@ -94,9 +95,11 @@ def test_publication_folders_cover_wherever_something_is_published(tmp_path: Pat
     layout = Layout(
         tmp_path,
         (
-            Artifact("table", "table", "tables/{exp}/t_{exp}.csv"),
-            Artifact("set", "image_set", "sets/{exp}/m_{exp}.json", ("sets/{exp}", "masks/{exp}")),
-            Artifact("latents", "table", "models/{variant}/l_{exp}.csv"),
+            Artifact("table", "table", "tables/{exp}/t_{exp}.csv", "A table.", "m:C"),
+            Artifact(
+                "set", "image_set", "sets/{exp}/m_{exp}.json", "A set.", "m:C", folders=("sets/{exp}", "masks/{exp}")
+            ),
+            Artifact("latents", "table", "models/{variant}/l_{exp}.csv", "Latents.", "m:C"),
         ),
     )
     for folder in ("tables/20240418", "sets/20240418", "masks/20240418", "models/dct", "models/vae"):
@@ -104,7 +107,7 @@ def test_publication_folders_cover_wherever_something_is_published(tmp_path: Pat
     for folder in (
         layout.requests("20240418"),
         layout.preview("a", experiment="20240418").parent,
-        layout.claim("a", experiment="b").parent,
+        layout.lock("a", experiment="b").parent,
     ):
         folder.mkdir(parents=True)
     found = [layout.relative(folder) for folder in layout.publication_folders() if folder.is_dir()]

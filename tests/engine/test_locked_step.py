@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from morphseq_dagster.engine.executors.execution import Committed, Executed, verify
+from morphseq_dagster.engine.executors.execution import verify
 from morphseq_dagster.engine.executors.local import LocalExecutor
+from morphseq_dagster.engine.executors.protocol import Committed, Executed
 from morphseq_dagster.engine.locked_step import (
     discard_unpublished,
     find_answer,
     finish,
     lock_step,
-    run_locked,
 )
 from morphseq_dagster.engine.storage import commit as commit_module
 from morphseq_dagster.engine.storage.commit import is_interrupted
@@ -37,13 +37,13 @@ def ran(workspace: Workspace, **options: bool) -> list[str]:
 
 def failure(workspace: Workspace, step: str) -> Failure | None:
     return read_failure(
-        workspace.layout, primary=workspace.output(workspace.registry.spec(step), experiment=EXPERIMENT)
+        workspace.layout, primary=workspace.output(workspace.pipeline.spec(step), experiment=EXPERIMENT)
     )
 
 
 def record(workspace: Workspace, step: str) -> Record:
     found = read_record(
-        workspace.layout, primary=workspace.output(workspace.registry.spec(step), experiment=EXPERIMENT)
+        workspace.layout, primary=workspace.output(workspace.pipeline.spec(step), experiment=EXPERIMENT)
     )
     assert found is not None
     return found
@@ -153,8 +153,8 @@ def test_missing_input_is_recorded_as_the_failure_of_the_step(workspace: Workspa
 
 
 def test_claim_is_released_after_success_failure_and_break(workspace: Workspace) -> None:
-    spec = workspace.registry.spec("letters")
-    claim = workspace.layout.claim("letters", experiment=EXPERIMENT)
+    spec = workspace.pipeline.spec("letters")
+    claim = workspace.layout.lock("letters", experiment=EXPERIMENT)
     ran(workspace)
     assert read_lock(claim) is None
     seen = []
@@ -175,7 +175,7 @@ def test_name_that_is_no_experiment_touches_no_file(workspace: Workspace, name: 
     before = sorted(workspace.data_root.parent.rglob("*"))
     with (
         pytest.raises(PermanentError, match="experiment"),
-        lock_step(workspace.registry.spec("letters"), workspace=workspace, experiment=name, run_id="r"),
+        lock_step(workspace.pipeline.spec("letters"), workspace=workspace, experiment=name, run_id="r"),
     ):
         pytest.fail("the session was opened")
     assert sorted(workspace.data_root.parent.rglob("*")) == before
@@ -206,14 +206,14 @@ def test_transient_well_keeps_the_step_stale_for_a_stated_number_of_tries(worksp
 @pytest.mark.parametrize("words", [{"A01": "fish"}, {"A01": "fish", "A02": "fin", "A03": "busy"}])
 def test_run_that_comes_to_a_finished_step_again_takes_it_as_it_is(workspace: Workspace, words: dict[str, str]) -> None:
     write_words(workspace.layout, EXPERIMENT, words=words)
-    spec = workspace.registry.spec("letters")
+    spec = workspace.pipeline.spec("letters")
     for repeated, stands in ((False, False), (False, False), (True, True)):
         with lock_step(
             spec, workspace=workspace, experiment=EXPERIMENT, run_id="run", force=True, repeated=repeated
         ) as session:
             assert (session.cached is not None) is stands
             if session.cached is None:
-                finish(workspace.layout, outcome=run_locked(session, spec=spec, place=LocalExecutor()))
+                finish(workspace.layout, outcome=session.run())
 
 
 def test_permanently_failed_well_does_not_keep_the_step_stale(workspace: Workspace) -> None:
@@ -288,9 +288,9 @@ def test_interrupted_publication_is_finished_by_the_next_session(
 
 
 def execute(workspace: Workspace) -> Executed:
-    spec = workspace.registry.spec("letters")
+    spec = workspace.pipeline.spec("letters")
     with lock_step(spec, workspace=workspace, experiment=EXPERIMENT, run_id="r") as session:
-        outcome = run_locked(session, spec=spec, place=LocalExecutor())
+        outcome = session.run()
     assert isinstance(outcome, Executed)
     return outcome
 
@@ -303,7 +303,8 @@ def test_result_that_is_never_committed_can_be_discarded_and_a_published_one_sta
     outcome = execute(workspace)
     made = finish(workspace.layout, outcome=outcome)
     discard_unpublished(workspace.layout, outcome=outcome)
-    assert find_answer(workspace.layout, request=outcome.request) == made
+    spec = workspace.pipeline.spec("letters")
+    assert find_answer(workspace.layout, spec=spec, request=outcome.request) == made
 
 
 def test_result_of_another_place_is_verified(workspace: Workspace) -> None:
@@ -326,13 +327,13 @@ def test_result_of_another_place_is_verified(workspace: Workspace) -> None:
 def test_other_version_of_the_code_is_refused(workspace: Workspace) -> None:
     from dataclasses import replace
 
-    spec = workspace.registry.spec("letters")
+    spec = workspace.pipeline.spec("letters")
     newer = replace(spec, version=2)
     with (
         lock_step(spec, workspace=workspace, experiment=EXPERIMENT, run_id="r") as session,
         pytest.raises(MorphseqError) as caught,
     ):
-        run_locked(session, spec=newer, place=LocalExecutor())
+        LocalExecutor(workspace.pipeline).run(newer, request=session.request)
     assert (caught.value.expected, caught.value.found) == ("version 1 of step letters", "version 2")
 
 

@@ -14,18 +14,23 @@ from morphseq_dagster.engine.storage.hashing import hash_bytes
 from morphseq_dagster.engine.storage.records import read_record
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.testing.chain import run_chain, write_words
+from morphseq_dagster.testing.chain import open_toy, run_chain, write_words
 
 EXPERIMENT = "20240418"
 
 
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return open_toy(tmp_path / "root")
+
+
 def key(workspace: Workspace, step: str) -> str:
-    return workspace.request(workspace.registry.spec(step), experiment=EXPERIMENT).key
+    return workspace.request(workspace.pipeline.spec(step), experiment=EXPERIMENT).key
 
 
 def test_request_names_the_registered_file_with_its_hash(workspace: Workspace) -> None:
     write_words(workspace.layout, EXPERIMENT, words={"A01": "fish"})
-    request = workspace.request(workspace.registry.spec("letters"), experiment=EXPERIMENT, run_id="r", force=True)
+    request = workspace.request(workspace.pipeline.spec("letters"), experiment=EXPERIMENT, run_id="r", force=True)
     assert [(e.name, e.path, e.sha256) for e in request.inputs] == [
         ("words", f"words/{EXPERIMENT}.txt", hash_bytes(b"A01 fish\n"))
     ]
@@ -39,7 +44,7 @@ def test_request_names_an_upstream_artifact_with_the_version_of_its_record(works
     run_chain(workspace, EXPERIMENT)
     record = read_record(workspace.layout, primary=workspace.output("letters", experiment=EXPERIMENT))
     assert record is not None
-    (entry,) = workspace.request(workspace.registry.spec("lengths"), experiment=EXPERIMENT).inputs
+    (entry,) = workspace.request(workspace.pipeline.spec("lengths"), experiment=EXPERIMENT).inputs
     assert (entry.name, entry.path, entry.sha256) == ("letters", record.output.path, record.data_version)
 
 
@@ -116,8 +121,8 @@ def test_variant_of_the_recipe_enters_the_path(tmp_path: Path) -> None:
 
         model: str = "dct_100"
 
-    spec = StepSpec("latents", 1, "m:f", (), "", "g", recipe=Model, variant=lambda recipe: str(recipe["model"]))
-    layout = Layout(tmp_path, (Artifact("latents", "table", "latents/{variant}/l_{exp}.csv"),))
+    spec = StepSpec("latents", 1, "m:f", (), "g", recipe=Model, variant=lambda recipe: str(recipe["model"]))
+    layout = Layout(tmp_path, (Artifact("latents", "table", "latents/{variant}/l_{exp}.csv", "Latents.", "m:C"),))
     recipe = Recipe({"latents": Model(model="vae_a")})
     path = output_path(spec, layout=layout, experiment=EXPERIMENT, recipe=recipe)
     assert layout.relative(path) == f"latents/vae_a/l_{EXPERIMENT}.csv"

@@ -15,9 +15,10 @@ from morphseq_dagster.build import PIPELINE_JOB, build_definitions
 from morphseq_dagster.cluster.attempt_folder import JobRoot
 from morphseq_dagster.engine.storage.records import Record, read_record
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.partitions import BULK_JOB, bulk_config, find_busy, register_experiments
-from morphseq_dagster.settings import MachineSettings, PlacesSettings
-from morphseq_dagster.testing.relay import RELAY, RELAY_REGISTRY, word_file
+from morphseq_dagster.morphseq.pipeline import MORPHSEQ
+from morphseq_dagster.partitions import BULK_JOB, bulk_config, find_busy, register_keys
+from morphseq_dagster.settings.machine import MachineSettings, PlacesSettings
+from morphseq_dagster.testing.relay import RELAY, RELAY_PIPELINE, word_file
 
 STEPS = ("first", "second", "third")
 TEMPLATE = Path(morphseq_dagster.__file__).parent / "templates" / "dagster.yaml"
@@ -28,13 +29,13 @@ CLUSTER = {
 
 
 class Station:
-    """A data root of the relay registry with its definitions and an instance."""
+    """A data root of the relay pipeline with its definitions and an instance."""
 
     def __init__(self, folder: Path, *, cluster: bool = False) -> None:
-        self.workspace = Workspace(folder / "root", RELAY_REGISTRY)
+        self.workspace = Workspace(folder / "root", RELAY_PIPELINE)
         places = PlacesSettings.model_validate(CLUSTER if cluster else {})
         settings = MachineSettings.model_validate({"data_root": folder / "root", "places": places})
-        self.definitions = build_definitions(settings, registry=RELAY)
+        self.definitions = build_definitions(settings, pipeline=RELAY)
         self.open(folder / "home")
 
     def open(self, home: Path) -> None:
@@ -48,7 +49,7 @@ class Station:
             path = word_file(self.workspace.layout, name)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("fail\n" if number in failing else f"word{number}\n")
-        register_experiments(self.instance, names)
+        register_keys(self.instance, names, pipeline=MORPHSEQ)
         return names
 
     def bulk(self, names: Iterable[str], **more: object) -> dg.ExecuteInProcessResult:
@@ -146,7 +147,7 @@ def test_what_stands_is_told_to_an_instance_that_does_not_know_it(station: Stati
     station.bulk(names)
     station.instance.dispose()
     station.open(tmp_path / "lost")
-    register_experiments(station.instance, names)
+    register_keys(station.instance, names, pipeline=MORPHSEQ)
     assert station.bulk(names).success
     versions = {(event.partition_key, tags(event)["dagster/data_version"]) for event in station.events("third")}
     assert versions == {(name, getattr(station.record(name, "third"), "data_version", None)) for name in names}

@@ -9,11 +9,11 @@ import pytest
 
 from morphseq_dagster.engine.storage.records import read_record
 from morphseq_dagster.partitions import BULK_JOB, bulk_config
-from morphseq_dagster.settings import PlacesSettings
+from morphseq_dagster.settings.machine import PlacesSettings
 from morphseq_dagster.testing.chain import open_toy
-from morphseq_dagster.testing.installation import Installation, shipped_settings
-from morphseq_dagster.testing.slurm_cluster import LocalCluster
-from morphseq_dagster.testing.slurm_gate import Gate
+from tests.support.installation import Installation, shipped_settings
+from tests.support.slurm_cluster import LocalCluster
+from tests.support.slurm_gate import Gate
 
 pytestmark = pytest.mark.slurm
 QUICK, LONG = ("20240101", "20240102"), tuple(f"202402{day:02d}" for day in range(1, 9))

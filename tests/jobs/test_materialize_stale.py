@@ -21,11 +21,12 @@ from morphseq_dagster.engine.planner.plan import plan_experiments
 from morphseq_dagster.engine.planner.rules import BRAKE
 from morphseq_dagster.engine.storage.records import Record, read_record
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.morphseq.pipeline import REGISTRY
-from morphseq_dagster.partitions import BULK_JOB, bulk_config, register_experiments
-from morphseq_dagster.settings import load_settings
-from morphseq_dagster.testing.experiments import FRAMES_EXPERIMENT, open_data_root
-from morphseq_dagster.testing.fabricated import fabricate_experiment, name_experiments
+from morphseq_dagster.morphseq.paths import raw_folder
+from morphseq_dagster.morphseq.pipeline import MORPHSEQ
+from morphseq_dagster.partitions import BULK_JOB, bulk_config, register_keys
+from morphseq_dagster.settings.machine import load_settings
+from tests.support.experiments import FRAMES_EXPERIMENT, open_data_root
+from tests.support.fabricated import fabricate_experiment, name_experiments
 
 BUSY, FRESH = "20240418_busy", "20240418_fresh"
 TEMPLATE = Path(morphseq_dagster.__file__).parent / "templates" / "dagster.yaml"
@@ -35,7 +36,7 @@ TEMPLATE = Path(morphseq_dagster.__file__).parent / "templates" / "dagster.yaml"
 def workspace(frames_root: Path) -> Workspace:
     """A real finished experiment with a new threshold; beside it one at work with it, and one that overrides it."""
     workspace = open_data_root(frames_root)
-    (workspace.layout.raw_folder("Frames", experiment=FRAMES_EXPERIMENT) / "acquisition_complete").touch()
+    (raw_folder(workspace.layout, "Frames", experiment=FRAMES_EXPERIMENT) / "acquisition_complete").touch()
     for experiment in (BUSY, FRESH):
         fabricate_experiment(workspace, experiment)
     recipes = workspace.layout.recipes("default")[0].parent
@@ -52,7 +53,7 @@ def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.Dag
     shutil.copy(TEMPLATE, home)
     monkeypatch.setenv("DAGSTER_HOME", str(home))
     with dg.DagsterInstance.get() as instance:
-        register_experiments(instance, [FRAMES_EXPERIMENT, BUSY, FRESH])
+        register_keys(instance, [FRAMES_EXPERIMENT, BUSY, FRESH], pipeline=MORPHSEQ)
         yield instance
 
 
@@ -72,7 +73,7 @@ def closures(workspace: Workspace) -> dict[str, tuple[str, ...]]:
 def records(workspace: Workspace, experiment: str) -> dict[str, Record | None]:
     return {
         spec.name: read_record(workspace.layout, primary=workspace.output(spec, experiment=experiment))
-        for spec in REGISTRY.steps
+        for spec in MORPHSEQ.steps
     }
 
 
@@ -84,7 +85,7 @@ def test_one_launch_mends_what_is_stale_and_leaves_out_who_is_at_work(
         pass
 
     instance.create_run_for_job(somebody_elses, tags={"dagster/partition": BUSY}, status=dg.DagsterRunStatus.STARTED)
-    stale = tuple(s.name for s in REGISTRY.steps if s.name in REGISTRY.descendants({"gdino_detections"}))
+    stale = tuple(s.name for s in MORPHSEQ.steps if s.name in MORPHSEQ.descendants({"gdino_detections"}))
     assert closures(workspace) == {FRAMES_EXPERIMENT: stale, BUSY: stale, FRESH: ()}
     before = {experiment: records(workspace, experiment) for experiment in (FRAMES_EXPERIMENT, BUSY, FRESH)}
 
@@ -133,7 +134,7 @@ def test_many_that_wait_for_a_cluster_go_as_one_run(
     names = name_experiments(9)
     for name in names:
         fabricate_experiment(many, name)
-    register_experiments(instance, names)
+    register_keys(instance, names, pipeline=MORPHSEQ)
     recipe = many.layout.recipes("default")[0]
     recipe.parent.mkdir()
     recipe.write_text("[gdino_detections]\nconfidence_threshold = 0.5\n")
@@ -174,8 +175,8 @@ def test_interrupted_launch_cancels_its_run_and_begins_no_other(
     (workspace.layout.recipes("default")[0]).unlink()
     fabricate_experiment(workspace, later)
     (workspace.layout.recipes("default")[0]).write_text("[gdino_detections]\nconfidence_threshold = 0.5\n")
-    register_experiments(instance, [later])
-    claims = workspace.layout.claim("letters", experiment=FRAMES_EXPERIMENT).parent
+    register_keys(instance, [later], pipeline=MORPHSEQ)
+    claims = workspace.layout.lock("letters", experiment=FRAMES_EXPERIMENT).parent
 
     def interrupt() -> None:
         deadline = time.monotonic() + 60

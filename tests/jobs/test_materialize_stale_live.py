@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from morphseq_dagster.settings import PlacesSettings
-from morphseq_dagster.testing.experiments import REGISTRY_NAME, make_small_frames
-from morphseq_dagster.testing.installation import Installation, parking_settings, shipped_settings
-from morphseq_dagster.testing.slurm_cluster import LocalCluster
-from morphseq_dagster.testing.slurm_gate import Gate
+from morphseq_dagster.settings.machine import PlacesSettings
+from tests.support.experiments import REGISTRY_NAME, make_small_frames
+from tests.support.installation import Installation, parking_settings, shipped_settings
+from tests.support.slurm_cluster import LocalCluster
+from tests.support.slurm_gate import Gate
 
 pytestmark = pytest.mark.slurm
 FIRST, SECOND = "20250501_ctrl", "20250502_ctrl"
@@ -31,7 +31,7 @@ def test_terminated_mending_cancels_its_run_and_the_job_and_begins_no_other(
     preamble = tmp_path / "slow.sh"
     preamble.write_text("sleep 600\n")
     places = PlacesSettings.model_validate({"raw_manifest": "slurm", "slurm": gate.settings(preamble=str(preamble))})
-    live = Installation(tmp_path / "installation", settings(), places, registry=REGISTRY_NAME)
+    live = Installation(tmp_path / "installation", settings(), places, pipeline=REGISTRY_NAME)
     for name in (FIRST, SECOND):
         make_small_frames(live.data_root, experiment=name)
     live.start()

@@ -12,18 +12,22 @@ from hypothesis import strategies as st
 from openpyxl import Workbook
 
 from morphseq_dagster.engine.layout import Layout
+from morphseq_dagster.engine.pipeline import FoundSource
 from morphseq_dagster.errors import TransientError
 from morphseq_dagster.morphseq.discovery import (
     LONGEST_QUIET_S,
     QUIET_S,
     SETTLE_S,
     WORKBOOK_MISSING,
-    FoundExperiment,
-    discover,
+    inspect_folder,
+    list_folders,
     needed_quiet,
 )
+from morphseq_dagster.morphseq.paths import raw_folder, raw_root, workbook_folders
+from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 
 HOUR = 3600.0
+assert MORPHSEQ.sources is not None
 
 
 @pytest.fixture
@@ -32,24 +36,25 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def put(layout: Layout, path: str, content: str = "x") -> Path:
-    target = layout.raw_root / path
+    target = raw_root(layout) / path
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(content)
     return target
 
 
-def found(layout: Layout, *, later_s: float = 0.0) -> dict[str, FoundExperiment]:
-    return {entry.name: entry for entry in discover(layout, now=time.time() + later_s)}
+def found(layout: Layout, *, later_s: float = 0.0) -> dict[str, FoundSource]:
+    now = time.time() + later_s
+    return {folder.name: inspect_folder(layout, folder, now=now) for folder in list_folders(layout)}
 
 
 def test_no_raw_folder_means_no_experiments(layout: Layout) -> None:
-    assert discover(layout) == ()
+    assert MORPHSEQ.sources.discover(layout) == ()
 
 
 def test_raw_root_that_is_a_file_is_an_error_not_an_empty_list(layout: Layout) -> None:
-    layout.raw_root.write_text("not a folder")
+    raw_root(layout).write_text("not a folder")
     with pytest.raises(TransientError, match="raw_image_data"):
-        discover(layout)
+        MORPHSEQ.sources.discover(layout)
 
 
 def test_hidden_underscored_and_ignored_folders_are_skipped_at_both_levels(layout: Layout) -> None:
@@ -123,7 +128,7 @@ def test_keyence_folder_without_pictures_is_refused(layout: Layout) -> None:
 
 
 def test_empty_folder_is_given_time_then_refused(layout: Layout) -> None:
-    layout.raw_folder("YX1", experiment="20240101").mkdir(parents=True)
+    raw_folder(layout, "YX1", experiment="20240101").mkdir(parents=True)
     assert found(layout)["20240101"].state == "acquiring"
     assert found(layout, later_s=QUIET_S + 60)["20240101"].state == "refused"
 
@@ -159,7 +164,7 @@ def test_no_table_of_frames_makes_discovery_raise(tmp_path_factory: pytest.TempP
     root = tmp_path_factory.mktemp("frames")
     table = put(Layout(root), "Frames/20240101/frames.csv")
     table.write_bytes(content)
-    (entry,) = discover(Layout(root))
+    (entry,) = MORPHSEQ.sources.discover(Layout(root))
     assert entry.state in ("refused", "acquiring")
     shutil.rmtree(root)
 
@@ -202,10 +207,10 @@ def test_file_from_the_future_is_told(layout: Layout) -> None:
 
 def test_folder_that_cannot_be_read_is_refused_with_the_systems_words(layout: Layout) -> None:
     put(layout, "Keyence/20240101/XY01/a.tif")
-    loop = layout.raw_folder("Keyence", experiment="20240102")
+    loop = raw_folder(layout, "Keyence", experiment="20240102")
     loop.symlink_to(loop)
-    nowhere = layout.raw_folder("Keyence", experiment="20240103")
-    nowhere.symlink_to(layout.raw_root / "gone")
+    nowhere = raw_folder(layout, "Keyence", experiment="20240103")
+    nowhere.symlink_to(raw_root(layout) / "gone")
     entries = found(layout, later_s=3 * HOUR)
     assert entries["20240101"].state == "ready"
     for name in ("20240102", "20240103"):
@@ -221,16 +226,16 @@ def test_dangling_link_among_the_pictures_is_refused(layout: Layout) -> None:
 def test_link_to_a_folder_elsewhere_is_an_experiment(layout: Layout, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "a.nd2").touch()
-    (layout.raw_root / "YX1").mkdir(parents=True)
-    layout.raw_folder("YX1", experiment="20240101").symlink_to(tmp_path / "elsewhere")
+    (raw_root(layout) / "YX1").mkdir(parents=True)
+    raw_folder(layout, "YX1", experiment="20240101").symlink_to(tmp_path / "elsewhere")
     assert found(layout, later_s=3 * HOUR)["20240101"].state == "ready"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names of other systems are text")
 def test_name_that_is_no_text_is_refused(layout: Layout) -> None:
-    folder = bytes(layout.raw_root / "Keyence") + b"/2024\xff"
+    folder = bytes(raw_root(layout) / "Keyence") + b"/2024\xff"
     Path(folder.decode(errors="surrogateescape")).mkdir(parents=True)
-    (entry,) = discover(layout)
+    (entry,) = MORPHSEQ.sources.discover(layout)
     assert entry.state == "refused"
 
 
@@ -255,7 +260,7 @@ def test_missing_workbook_is_a_remark_and_no_obstacle(layout: Layout) -> None:
     put(layout, "Keyence/20240101/XY01/a.tif")
     entry = found(layout, later_s=3 * HOUR)["20240101"]
     assert (entry.state, entry.workbook, entry.remarks) == ("ready", None, (WORKBOOK_MISSING,))
-    folder = layout.workbook_folders[0]
+    folder = workbook_folders(layout)[0]
     folder.mkdir(parents=True)
     Workbook().save(folder / "20240101_well_metadata.xlsx")
     entry = found(layout, later_s=3 * HOUR)["20240101"]
@@ -264,9 +269,9 @@ def test_missing_workbook_is_a_remark_and_no_obstacle(layout: Layout) -> None:
 
 def test_two_candidates_for_the_workbook_are_named(layout: Layout) -> None:
     put(layout, "Keyence/20240101/XY01/a.tif")
-    layout.workbook_folders[0].mkdir(parents=True)
+    workbook_folders(layout)[0].mkdir(parents=True)
     for suffix in ("_v1", "_v2"):
-        (layout.workbook_folders[0] / f"20240101_well_metadata{suffix}.xlsx").touch()
+        (workbook_folders(layout)[0] / f"20240101_well_metadata{suffix}.xlsx").touch()
     entry = found(layout)["20240101"]
     assert entry.workbook is None
     assert "_v1.xlsx" in entry.remarks[0]

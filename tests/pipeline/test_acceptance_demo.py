@@ -20,10 +20,11 @@ from morphseq_dagster.imaging.keyence import KeyenceSource
 from morphseq_dagster.imaging.parameters import FocusSettings
 from morphseq_dagster.morphseq.contracts.ff_images import FfImages, FrameEntry
 from morphseq_dagster.morphseq.contracts.segmentations import SegmentationDocument
+from morphseq_dagster.morphseq.paths import raw_folder
 from morphseq_dagster.segmentation.rle import Rle, decode
-from morphseq_dagster.testing.experiments import STEPS, ChainRun, open_data_root, read_artifacts, run_experiment
-from morphseq_dagster.testing.slurm_cluster import start_cluster
+from tests.support.experiments import STEPS, ChainRun, open_data_root, read_artifacts, run_experiment
 from tests.support.plate_truth import read_mask, read_planes, truth_mask_on_canvas
+from tests.support.slurm_cluster import start_cluster
 
 EXPERIMENT = "20240418_demo"
 
@@ -91,7 +92,7 @@ def test_tiles_are_placed_within_a_pixel(plate: Plate) -> None:
 
 
 def test_sharpest_plane_is_chosen_inside_the_embryo(plate: Plate) -> None:
-    raw = plate.workspace.layout.raw_folder("Keyence", experiment=EXPERIMENT)
+    raw = raw_folder(plate.workspace.layout, "Keyence", experiment=EXPERIMENT)
     source = KeyenceSource(raw, settings=FocusSettings())
     scan = source.scan()
     right = inside = 0

@@ -15,13 +15,13 @@ import pandas as pd
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from morphseq_dagster.engine.executors.local import Executor, make_executor
+from morphseq_dagster.engine.executors.protocol import Executor, make_executor
 from morphseq_dagster.engine.tables.document import parse_document
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.morphseq.contracts.detections import DetectionDocument
 from morphseq_dagster.morphseq.contracts.organized_frames import OrganizedFrames
-from morphseq_dagster.testing.experiments import STEPS, ChainRun, open_data_root, read_artifacts, run_experiment
-from morphseq_dagster.testing.slurm_cluster import start_cluster
+from tests.support.experiments import STEPS, ChainRun, open_data_root, read_artifacts, run_experiment
+from tests.support.slurm_cluster import start_cluster
 
 EMBRYONET = "20210930_embryonet"
 SIDES = ["x_min_px", "y_min_px", "x_max_px", "y_max_px"]

@@ -17,7 +17,8 @@ import pytest
 
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import MorphseqError, PermanentError
-from morphseq_dagster.testing.experiments import (
+from morphseq_dagster.morphseq.paths import curation, raw_folder
+from tests.support.experiments import (
     FRAMES_EXPERIMENT,
     STEPS,
     ChainRun,
@@ -40,7 +41,7 @@ def workspace(frames_root: Path) -> Workspace:
 
 
 def raw_folder(workspace: Workspace) -> Path:
-    return workspace.layout.raw_folder("Frames", experiment=FRAMES_EXPERIMENT)
+    return raw_folder(workspace.layout, "Frames", experiment=FRAMES_EXPERIMENT)
 
 
 def run_broken(workspace: Workspace, step: str) -> tuple[MorphseqError, ChainRun]:
@@ -378,7 +379,7 @@ def test_unusable_reference_is_named_and_its_removal_mends(
     workspace: Workspace, finished_frames: Path, place: str, content: bytes, step: str
 ) -> None:
     layout = workspace.layout
-    path = layout.curation(FRAMES_EXPERIMENT) if place == "curation" else getattr(layout, place)
+    path = curation(layout, FRAMES_EXPERIMENT) if place == "curation" else getattr(layout, place)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     error, _ = run_broken(workspace, step)

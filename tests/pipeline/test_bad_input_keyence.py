@@ -14,7 +14,8 @@ import tifffile
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.imaging.pictures import read_grey
-from morphseq_dagster.testing.experiments import (
+from morphseq_dagster.morphseq.paths import raw_folder
+from tests.support.experiments import (
     KEYENCE_EXPERIMENT,
     make_tiny_keyence,
     open_data_root,
@@ -40,7 +41,7 @@ def workspace(imaged: Path, tmp_path: Path) -> Workspace:
 
 
 def raw_folder(workspace: Workspace) -> Path:
-    return workspace.layout.raw_folder("Keyence", experiment=KEYENCE_EXPERIMENT)
+    return raw_folder(workspace.layout, "Keyence", experiment=KEYENCE_EXPERIMENT)
 
 
 def truncate(path: Path) -> None:
@@ -145,7 +146,7 @@ def test_two_folders_of_one_well_are_both_named_and_neither_is_used(workspace: W
 @pytest.mark.parametrize("names", [[], ["one.nd2", "two.nd2"]], ids=["none", "two"])
 def test_missing_or_second_nd2_file_is_refused_naming_what_is_there(tmp_path: Path, names: list[str]) -> None:
     workspace = open_data_root(tmp_path / "root")
-    folder = workspace.layout.raw_folder("YX1", experiment="20250529_yx1")
+    folder = raw_folder(workspace.layout, "YX1", experiment="20250529_yx1")
     folder.mkdir(parents=True)
     for name in names:
         (folder / name).write_bytes(b"nd2")
@@ -160,7 +161,7 @@ def test_missing_or_second_nd2_file_is_refused_naming_what_is_there(tmp_path: Pa
 
 def test_raw_folder_without_a_picture_is_refused(tmp_path: Path) -> None:
     workspace = open_data_root(tmp_path / "root")
-    folder = workspace.layout.raw_folder("Keyence", experiment="20250529_empty")
+    folder = raw_folder(workspace.layout, "Keyence", experiment="20250529_empty")
     (folder / "XY01").mkdir(parents=True)
     (folder / "XY01" / "_A01").touch()
     with pytest.raises(PermanentError, match=r"no TIFF file whose name holds CH"):

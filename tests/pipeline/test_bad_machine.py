@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from morphseq_dagster.testing.experiments import (
+from tests.support.experiments import (
     FRAMES_EXPERIMENT,
     REGISTRY_NAME,
     make_small_frames,
@@ -40,7 +40,7 @@ def run_chain(
     data_root: Path, *options: str, prepare: Callable[[], None] | None = None
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*COMMAND, str(data_root), FRAMES_EXPERIMENT, "--registry", REGISTRY_NAME, *options],
+        [*COMMAND, str(data_root), FRAMES_EXPERIMENT, "--pipeline", REGISTRY_NAME, *options],
         preexec_fn=prepare,
         capture_output=True,
         text=True,
@@ -113,10 +113,10 @@ SMALL_DISK = """
 set -e
 mount -t tmpfs -o size={size}k tmpfs "$1" || exit 98
 cp -a "$2/." "$1/"
-"$3" -m morphseq_dagster.testing.chain "$1" {experiment} --registry {registry} && exit 97 || true
+"$3" -m morphseq_dagster.testing.chain "$1" {experiment} --pipeline {pipeline} && exit 97 || true
 find "$1" -name '*.tmp' | grep . && exit 96 || true
 mount -o remount,size=64m "$1"
-"$3" -m morphseq_dagster.testing.chain "$1" {experiment} --registry {registry} || exit 95
+"$3" -m morphseq_dagster.testing.chain "$1" {experiment} --pipeline {pipeline} || exit 95
 cp -a "$1/." "$4/"
 """
 
@@ -130,7 +130,7 @@ def test_disk_that_fills_up_is_said_and_with_more_room_the_run_completes(
     mount.mkdir()
     result.mkdir()
     used = sum(path.stat().st_size + 4096 for path in source.rglob("*")) // 1024
-    script = SMALL_DISK.format(size=used + spare_kb, experiment=FRAMES_EXPERIMENT, registry=REGISTRY_NAME)
+    script = SMALL_DISK.format(size=used + spare_kb, experiment=FRAMES_EXPERIMENT, pipeline=REGISTRY_NAME)
     if shutil.which("unshare") is None:
         pytest.skip("no unshare on this machine")
     done = subprocess.run(

@@ -9,7 +9,8 @@ import pytest
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import MorphseqError, PermanentError
 from morphseq_dagster.morphseq.discovery import discover
-from morphseq_dagster.testing.experiments import (
+from morphseq_dagster.morphseq.paths import raw_folder
+from tests.support.experiments import (
     FRAMES_EXPERIMENT,
     STEPS,
     make_small_frames,
@@ -59,7 +60,7 @@ def test_name_that_is_a_path_trick_or_shell_text_runs_nothing_and_writes_nothing
 
 def test_folder_with_a_bad_name_is_refused_with_its_reason_and_touches_no_other(workspace: Workspace) -> None:
     for name in ("20250529_ctrl; rm -rf ~", "20250529_$(id)", "plate one", "20250529_ctrl_A01"):
-        folder = workspace.layout.raw_folder("Frames", experiment=name)
+        folder = raw_folder(workspace.layout, "Frames", experiment=name)
         folder.mkdir()
         (folder / "frames.csv").write_text("well,time_int,time_s,path,um_per_px\n")
     found = {entry.name: entry for entry in discover(workspace.layout)}
@@ -83,7 +84,7 @@ def test_one_broken_experiment_does_not_keep_another_from_its_final_table(tmp_pa
     make_small_frames(data_root, experiment="20250529_bad")
     make_small_frames(data_root, experiment="20250529_good")
     workspace = open_data_root(data_root)
-    for picture in workspace.layout.raw_folder("Frames", experiment="20250529_bad").glob("*.png"):
+    for picture in raw_folder(workspace.layout, "Frames", experiment="20250529_bad").glob("*.png"):
         picture.write_bytes(b"")
     broken = run_experiment(workspace, "20250529_bad", keep_going=True)
     assert list(broken.errors) == ["ff_images"]

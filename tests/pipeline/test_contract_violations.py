@@ -18,7 +18,7 @@ from morphseq_dagster.morphseq.contracts import (
     qc_staged,
     sam2_metadata,
 )
-from morphseq_dagster.testing.experiments import FRAMES_EXPERIMENT, open_data_root
+from tests.support.experiments import FRAMES_EXPERIMENT, open_data_root
 
 CONTRACTS: dict[str, TableContract] = {
     "plate_metadata": plate_metadata.CONTRACT,

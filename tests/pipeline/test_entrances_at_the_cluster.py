@@ -18,8 +18,8 @@ import pytest
 from morphseq_dagster.cluster.attempt_folder import Attempt, JobRoot
 from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.partitions import BULK_JOB
-from morphseq_dagster.settings import PlacesSettings
-from morphseq_dagster.testing.experiments import (
+from morphseq_dagster.settings.machine import PlacesSettings
+from tests.support.experiments import (
     FRAMES_EXPERIMENT,
     REGISTRY_NAME,
     STEPS,
@@ -28,8 +28,8 @@ from morphseq_dagster.testing.experiments import (
     read_artifacts,
     run_experiment,
 )
-from morphseq_dagster.testing.installation import Installation, shipped_settings
-from morphseq_dagster.testing.slurm_cluster import LocalCluster
+from tests.support.installation import Installation, shipped_settings
+from tests.support.slurm_cluster import LocalCluster
 
 pytestmark = pytest.mark.slurm
 PROJECT = Path(__file__).resolve().parents[2]
@@ -107,7 +107,7 @@ def test_dagsters_command_line(tmp_path: Path, cluster: LocalCluster, finished_f
 @pytest.mark.slow
 def test_web_page(tmp_path: Path, cluster: LocalCluster, finished_frames: Path) -> None:
     places = PlacesSettings.model_validate({"slurm": cluster.settings()})
-    live = Installation(tmp_path / "live", shipped_settings(), places, place="slurm", registry=REGISTRY_NAME)
+    live = Installation(tmp_path / "live", shipped_settings(), places, place="slurm", pipeline=REGISTRY_NAME)
     make_small_frames(live.data_root)
     live.start()
     try:

@@ -14,7 +14,8 @@ import pytest
 
 from morphseq_dagster.engine.executors.local import make_executor
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.testing.experiments import (
+from morphseq_dagster.morphseq.paths import raw_folder
+from tests.support.experiments import (
     FRAMES_EXPERIMENT,
     FRAMES_WELLS,
     KEYENCE_EXPERIMENT,
@@ -85,7 +86,7 @@ def test_every_per_experiment_file_carries_the_experiment_in_its_path(pair: Work
 
 def spawn(data_root: Path, experiment: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "morphseq_dagster.testing.chain", str(data_root), experiment]
-    return subprocess.Popen([*command, "--registry", REGISTRY_NAME], stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen([*command, "--pipeline", REGISTRY_NAME], stderr=subprocess.PIPE, text=True)
 
 
 def test_two_experiments_at_once_give_the_bytes_of_one_after_the_other(pair: Workspace, tmp_path: Path) -> None:
@@ -149,7 +150,7 @@ def test_degraded_experiment_gives_the_same_bytes_at_another_path(tmp_path: Path
     for place in ("one", "another/longer/path"):
         workspace = open_data_root(tmp_path / place)
         make_small_frames(workspace.data_root)
-        raw = workspace.layout.raw_folder("Frames", experiment=FRAMES_EXPERIMENT)
+        raw = raw_folder(workspace.layout, "Frames", experiment=FRAMES_EXPERIMENT)
         (raw / "A02_t0001.png").write_bytes((raw / "A02_t0001.png").read_bytes()[:2000])
         (raw / "A01_t0002.png").write_bytes(b"")
         run = run_experiment(workspace, FRAMES_EXPERIMENT)
@@ -192,7 +193,7 @@ def test_number_of_threads_changes_no_byte(tmp_path: Path) -> None:
         make_tiny_keyence(tmp_path / threads)
         command = [sys.executable, "-m", "morphseq_dagster.testing.chain", str(tmp_path / threads), KEYENCE_EXPERIMENT]
         environment = os.environ | dict.fromkeys(names, threads)
-        children.append(subprocess.Popen([*command, "--registry", REGISTRY_NAME], env=environment))
+        children.append(subprocess.Popen([*command, "--pipeline", REGISTRY_NAME], env=environment))
     assert [child.wait() for child in children] == [0, 0]
     one, four = (read_artifacts(open_data_root(tmp_path / threads), KEYENCE_EXPERIMENT) for threads in ("1", "4"))
     assert len(one) > 20

@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.testing.experiments import (
+from morphseq_dagster.morphseq.paths import raw_folder
+from tests.support.experiments import (
     FRAMES_EXPERIMENT,
     FRAMES_WELLS,
     STEPS,
@@ -106,7 +107,7 @@ def test_threshold_that_drops_a_detection_computes_the_filter_and_what_follows(t
     data_root = tmp_path / "root"
     make_small_frames(data_root)
     workspace = open_data_root(data_root)
-    raw = workspace.layout.raw_folder("Frames", experiment=FRAMES_EXPERIMENT)
+    raw = raw_folder(workspace.layout, "Frames", experiment=FRAMES_EXPERIMENT)
     for t in range(3):  # both embryos in the pictures of well A01
         sides = [cv2.imread(str(raw / f"{well}_t{t:04d}.png"), cv2.IMREAD_GRAYSCALE) for well in ("A01", "A02")]
         cv2.imwrite(str(raw / f"A01_t{t:04d}.png"), np.hstack([side for side in sides if side is not None]))
@@ -207,7 +208,7 @@ def test_grown_experiment_has_the_bytes_of_one_that_was_complete_from_the_start(
 
 
 def test_one_more_frame_of_one_well_computes_that_well_only(workspace: Workspace) -> None:
-    raw = workspace.layout.raw_folder("Frames", experiment=FRAMES_EXPERIMENT)
+    raw = raw_folder(workspace.layout, "Frames", experiment=FRAMES_EXPERIMENT)
     shutil.copyfile(raw / "A02_t0002.png", raw / "A02_t0003.png")
     with (raw / "frames.csv").open("a") as table:
         table.write("A02,3,5412.5,A02_t0003.png,6.5\n")
@@ -219,7 +220,7 @@ def test_one_more_frame_of_one_well_computes_that_well_only(workspace: Workspace
 def test_failing_well_degrades_the_run_and_repaired_it_is_computed_alone(
     workspace: Workspace, finished_frames: Path
 ) -> None:
-    raw = workspace.layout.raw_folder("Frames", experiment=FRAMES_EXPERIMENT)
+    raw = raw_folder(workspace.layout, "Frames", experiment=FRAMES_EXPERIMENT)
     good = (raw / "A02_t0001.png").read_bytes()
     (raw / "A02_t0001.png").write_bytes(good[: len(good) // 2])
     run = run_experiment(workspace, FRAMES_EXPERIMENT)

@@ -17,9 +17,10 @@ from morphseq_dagster.cluster.request_job import RequestJob
 from morphseq_dagster.engine.locked_step import lock_step
 from morphseq_dagster.runs.states import PROCESS_TAG, state_of_run
 from morphseq_dagster.sensors.jobs import SENSOR
-from morphseq_dagster.settings import MachineSettings, PlacesSettings, SlurmSettings
+from morphseq_dagster.settings.machine import MachineSettings, PlacesSettings
+from morphseq_dagster.settings.slurm import SlurmSettings
 from morphseq_dagster.testing.chain import TOY, open_toy, write_words
-from morphseq_dagster.testing.slurm_cluster import LocalCluster
+from tests.support.slurm_cluster import LocalCluster
 
 EXP = "20240418"
 GONE = 2**22 + 1  # above the largest number of a process
@@ -39,7 +40,7 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
 
 def tick(data_root: Path, instance: dg.DagsterInstance, *, slurm: SlurmSettings | None) -> str:
     places = PlacesSettings.model_validate({"slurm": slurm})
-    definitions = build_definitions(MachineSettings(data_root=data_root, places=places), registry=TOY)
+    definitions = build_definitions(MachineSettings(data_root=data_root, places=places), pipeline=TOY)
     sensor = definitions.get_repository_def().get_sensor_def(SENSOR)
     assert sensor.default_status is dg.DefaultSensorStatus.STOPPED
     assert sensor.minimum_interval_seconds == 60
@@ -101,9 +102,9 @@ def test_a_tick_hands_over_what_a_failed_runs_job_made(
     workspace, settings = open_toy(tmp_path / "root"), cluster.settings()
     write_words(workspace.layout, EXP, words={"A01": "fish"})
     run = instance.create_run_for_job(nothing, status=STATUS.FAILURE)
-    spec = workspace.registry.steps[0]
+    spec = workspace.pipeline.steps[0]
     with lock_step(spec, workspace=workspace, experiment=EXP, run_id=run.run_id) as session:
-        live = RequestJob(settings, registry=TOY, request=session.request).ensure()
+        live = RequestJob(settings, pipeline=TOY, request=session.request).ensure()
     assert isinstance(live, JobHandle)
     deadline = time.monotonic() + 240
     while live.attempt.record("end") is None:

@@ -9,7 +9,8 @@ import pytest
 
 from morphseq_dagster.build import PIPELINE_JOB, build_definitions
 from morphseq_dagster.morphseq.discovery import FoundExperiment, State
-from morphseq_dagster.partitions import EXPERIMENTS, register_experiments
+from morphseq_dagster.morphseq.pipeline import MORPHSEQ
+from morphseq_dagster.partitions import register_keys
 from morphseq_dagster.resources.workspace import WorkspaceResource
 from morphseq_dagster.sensors.new_experiments import (
     SENSOR,
@@ -21,7 +22,7 @@ from morphseq_dagster.sensors.new_experiments import (
     make_sensor,
     read_cursor,
 )
-from morphseq_dagster.settings import MachineSettings
+from morphseq_dagster.settings.machine import MachineSettings
 from morphseq_dagster.testing.chain import TOY, open_toy, run_chain, write_words
 
 A, B = "20240101", "20240102"
@@ -105,12 +106,12 @@ def root(tmp_path: Path) -> Path:
 
 
 def definitions(root: Path) -> dg.Definitions:
-    return build_definitions(MachineSettings(data_root=root), registry=TOY)
+    return build_definitions(MachineSettings(data_root=root), pipeline=TOY)
 
 
 def tick(root: Path, instance: dg.DagsterInstance, cursor: str | None = None) -> dg.SensorResult:
     repository = definitions(root).get_repository_def()
-    workspace = WorkspaceResource(data_root=str(root), registry=TOY)
+    workspace = WorkspaceResource(data_root=str(root), pipeline=TOY)
     with dg.build_sensor_context(instance=instance, cursor=cursor, repository_def=repository) as context:
         result = repository.get_sensor_def(SENSOR)(context, workspace=workspace)
     assert isinstance(result, dg.SensorResult)
@@ -152,7 +153,7 @@ def test_finished_experiment_is_not_run_when_the_sensor_first_sees_it(root: Path
 
 def test_experiment_with_a_run_under_way_is_left_out(root: Path, instance: dg.DagsterInstance) -> None:
     (root / "raw_image_data" / "Keyence" / A / "acquisition_complete").touch()
-    register_experiments(instance, [A])
+    register_keys(instance, [A], pipeline=MORPHSEQ)
     job = definitions(root).resolve_job_def(PIPELINE_JOB)
     run = instance.create_run_for_job(job, tags={"dagster/partition": A}, status=dg.DagsterRunStatus.STARTED)
     result = tick(root, instance)
@@ -164,11 +165,11 @@ def test_experiment_with_a_run_under_way_is_left_out(root: Path, instance: dg.Da
 def test_vanished_folder_is_forgotten_by_the_cursor_but_stays_a_partition(
     root: Path, instance: dg.DagsterInstance
 ) -> None:
-    register_experiments(instance, [A, B])
+    register_keys(instance, [A, B], pipeline=MORPHSEQ)
     cursor = Cursor(seen={B: Seen(raw="x")}).model_dump_json()
     result = tick(root, instance, cursor)
     assert B not in json.loads(result.cursor or "")["seen"]
-    assert B in instance.get_dynamic_partitions(str(EXPERIMENTS.name))
+    assert B in instance.get_dynamic_partitions("experiment")
     assert not any(
         isinstance(request, dg.DeleteDynamicPartitionsRequest) for request in result.dynamic_partitions_requests or []
     )

@@ -8,7 +8,7 @@ import pytest
 from morphseq_dagster.build import build_definitions
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.sensors.reconcile import SENSOR, make_reconcile_sensor
-from morphseq_dagster.settings import load_settings
+from morphseq_dagster.settings.machine import load_settings
 from morphseq_dagster.testing.chain import TOY, open_toy, run_chain, write_words
 
 EXP = "20240418"
@@ -23,7 +23,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 def tick(workspace: Workspace, instance: dg.DagsterInstance) -> str:
-    definitions = build_definitions(load_settings(data_root=workspace.data_root), registry=TOY)
+    definitions = build_definitions(load_settings(data_root=workspace.data_root), pipeline=TOY)
     sensor = make_reconcile_sensor(definitions.resolve_asset_graph)
     resources = {"workspace": definitions.resources["workspace"]} if definitions.resources else {}
     context = dg.build_sensor_context(instance=instance, resources=resources, definitions=definitions)
@@ -46,7 +46,7 @@ def test_a_tick_tells_what_is_new_and_changes_no_file(workspace: Workspace) -> N
 
 
 def test_it_is_off_until_switched_on(workspace: Workspace) -> None:
-    definitions = build_definitions(load_settings(data_root=workspace.data_root), registry=TOY)
+    definitions = build_definitions(load_settings(data_root=workspace.data_root), pipeline=TOY)
     sensor = (
         definitions.resolve_sensor_def(SENSOR)
         if hasattr(definitions, "resolve_sensor_def")

@@ -12,15 +12,15 @@ from dagster._core.definitions.sensor_definition import SensorExecutionData
 
 from morphseq_dagster.build import build_definitions
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.morphseq.pipeline import REGISTRY
-from morphseq_dagster.partitions import BULK_JOB, bulk_config, register_experiments
+from morphseq_dagster.morphseq.pipeline import MORPHSEQ
+from morphseq_dagster.partitions import BULK_JOB, bulk_config, register_keys
 from morphseq_dagster.sensors.staleness import LAUNCH, STALE_TAG
-from morphseq_dagster.settings import MachineSettings, PlacesSettings
-from morphseq_dagster.testing.experiments import open_data_root
-from morphseq_dagster.testing.fabricated import fabricate_experiment, name_experiments
+from morphseq_dagster.settings.machine import MachineSettings, PlacesSettings
+from tests.support.experiments import open_data_root
+from tests.support.fabricated import fabricate_experiment, name_experiments
 
 FIRST = "gdino_detections"
-STALE = tuple(spec.name for spec in REGISTRY.steps if spec.name in REGISTRY.descendants({FIRST}))
+STALE = tuple(spec.name for spec in MORPHSEQ.steps if spec.name in MORPHSEQ.descendants({FIRST}))
 CLUSTER = PlacesSettings.model_validate({"sam2_tracks": "slurm", "slurm": {"environment": "any"}})
 
 
@@ -38,7 +38,7 @@ class Post:
         for name in names:
             if not self.workspace.output(FIRST, experiment=name).exists():
                 fabricate_experiment(self.workspace, name)
-        register_experiments(self.instance, names)
+        register_keys(self.instance, names, pipeline=MORPHSEQ)
         self.set_threshold("default", 0.5)
         return names
 

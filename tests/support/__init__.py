@@ -1,1 +1,1 @@
-"""What tests share and no user needs: the judging of results against what is known to be true."""
+"""What tests share and authors of workflows do not need: clusters, faults, installations, scenes, judges of truth."""

@@ -19,11 +19,12 @@ from typing import Final
 from morphseq_dagster.cluster.attempt_folder import PACKS, Attempt
 from morphseq_dagster.cluster.client import Client
 from morphseq_dagster.cluster.errors import RejectedError
-from morphseq_dagster.cluster.job import ATTEMPT, MAX_CPUS, JobSpec, Resources, check_path
+from morphseq_dagster.cluster.job import ATTEMPT, JobSpec
 from morphseq_dagster.cluster.job_handle import JobHandle
 from morphseq_dagster.cluster.outcome import JobOutcome
 from morphseq_dagster.cluster.records import write_whole
 from morphseq_dagster.cluster.script import write_script
+from morphseq_dagster.settings.job_values import MAX_CPUS, Resources, check_path
 
 _WRITERS: Final = 16
 

@@ -28,7 +28,7 @@ def can_follow(workspace: Workspace, *, step: str, experiment: str) -> bool:
     PermanentError
         When the experiment's recipe cannot be read.
     """
-    spec = workspace.registry.spec(step)
+    spec = workspace.pipeline.spec(step)
     wanted = spec.wanted_externals(workspace.recipe(experiment).slice(step))
     return not any(external.weights for external in wanted)
 
@@ -39,7 +39,7 @@ def begin_next(workspace: Workspace, *, request: StepRequest, then: Sequence[str
     Parameters
     ----------
     workspace
-        Data root and registry.
+        Data root and pipeline.
     request
         What was done.
     then
@@ -56,8 +56,8 @@ def begin_next(workspace: Workspace, *, request: StepRequest, then: Sequence[str
     for position, step in enumerate(then):
         if not _is_free(workspace, step=step, request=request):
             return
-        asked = workspace.request(workspace.registry.spec(step), experiment=experiment, run_id=request.run_id)
-        record = find_answer(workspace.layout, request=asked)
+        asked = workspace.request(workspace.pipeline.spec(step), experiment=experiment, run_id=request.run_id)
+        record = find_answer(workspace.layout, spec=workspace.pipeline.spec(step), request=asked)
         if record is None:
             primary = workspace.layout.absolute(asked.output)
             if not any(find_untracked(workspace.layout, step=step, experiment=experiment, primary=primary)):
@@ -85,5 +85,5 @@ def _is_unclaimed(workspace: Workspace, *, step: str, request: StepRequest) -> b
     Looked at once more when the follower's folder is there: who takes a claim looks for folders afterwards, so of two
     that come together one sees the other.
     """
-    claim = read_lock(workspace.layout.claim(step, experiment=request.experiment))
+    claim = read_lock(workspace.layout.lock(step, experiment=request.experiment))
     return claim is None or claim.run_id == request.run_id

@@ -14,9 +14,9 @@ from typing import Final
 
 from morphseq_dagster.cluster.connection import default_resources
 from morphseq_dagster.cluster.executor import SlurmExecutor
-from morphseq_dagster.cluster.job import Resources
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.settings import SlurmSettings
+from morphseq_dagster.settings.job_values import Resources
+from morphseq_dagster.settings.slurm import SlurmSettings
 
 SMALL_S: Final = 60.0
 """A step is small that takes this long at most: beside it the start of a job of its own would count."""
@@ -93,7 +93,7 @@ class Sharing:
     Parameters
     ----------
     workspace
-        Data root and registry; its records say how long steps took.
+        Data root and pipeline; its records say how long steps took.
     """
 
     def __init__(self, workspace: Workspace) -> None:

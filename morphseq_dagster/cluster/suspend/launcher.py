@@ -33,9 +33,10 @@ from morphseq_dagster.cluster.attempt_folder import Attempt
 from morphseq_dagster.cluster.connection import connect
 from morphseq_dagster.cluster.errors import UnreachableError
 from morphseq_dagster.cluster.suspend.monitor import AwaitedState, SuspendedRunMonitor, attempt_of
-from morphseq_dagster.cluster.suspend.state import VARIABLE, RunNote, RunNotes
+from morphseq_dagster.cluster.suspend.state import RunNote, RunNotes
 from morphseq_dagster.cluster.suspend.worker import AT_WORK, PARKED_TAG
 from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.settings.slurm import SUSPENSION_VARIABLE
 
 _LOG = logging.getLogger(__name__)
 _FAREWELL_S: Final = 10.0
@@ -248,7 +249,7 @@ class SuspendingRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
                 stderr=log,
                 pass_fds=(lock,),
                 start_new_session=True,
-                env={**os.environ, VARIABLE: str(self.notes.note(run_id))},
+                env={**os.environ, SUSPENSION_VARIABLE: str(self.notes.note(run_id))},
             )
         self._children.append(child)
         self._counted = (self._counted[0], self._counted[1] + 1)

@@ -21,10 +21,8 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from morphseq_dagster.engine.storage.atomic_io import make_folder, write_durably
-from morphseq_dagster.settings import SlurmSettings
+from morphseq_dagster.settings.slurm import SUSPENSION_VARIABLE, SlurmSettings
 
-VARIABLE: Final = "MORPHSEQ_PARKING"
-"""Variable of a worker that may leave while its job waits: path of its note."""
 _LOG = logging.getLogger(__name__)
 _FOLDER: Final = "workers"
 _BUSY_S: Final = 1.0
@@ -180,7 +178,7 @@ class RunNotes:
             variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         except OSError:
             return False
-        return f"{VARIABLE}={self.note(run_id)}".encode() in variables
+        return f"{SUSPENSION_VARIABLE}={self.note(run_id)}".encode() in variables
 
 
 def _take(descriptor: int) -> bool:

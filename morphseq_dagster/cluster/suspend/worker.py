@@ -21,9 +21,9 @@ import dagster as dg
 from morphseq_dagster.cluster.connection import close_connections
 from morphseq_dagster.cluster.executor import SuspendedRun
 from morphseq_dagster.cluster.orphans import note_parking
-from morphseq_dagster.cluster.suspend.state import VARIABLE, AwaitedJob, RunNote, RunNotes, Site
+from morphseq_dagster.cluster.suspend.state import AwaitedJob, RunNote, RunNotes, Site
 from morphseq_dagster.engine.layout import Layout
-from morphseq_dagster.settings import SlurmSettings
+from morphseq_dagster.settings.slurm import SUSPENSION_VARIABLE, SlurmSettings
 
 PARKED_TAG: Final = "morphseq/parked"
 """Tag of a run: the job that it waits for without a process, and where; `no` when it has a process again."""
@@ -32,7 +32,7 @@ AT_WORK: Final = "no"
 
 def may_suspend(run_id: str) -> bool:
     """Whether this process is the worker of this run, started by the parking launcher."""
-    return VARIABLE in os.environ and _path_of_note().stem == run_id
+    return SUSPENSION_VARIABLE in os.environ and _path_of_note().stem == run_id
 
 
 def note_site(run_id: str, *, data_root: Path, slurm: SlurmSettings) -> None:
@@ -97,7 +97,7 @@ def _never_stopping() -> Iterator[None]:
 
 
 def _path_of_note() -> Path:
-    return Path(os.environ.get(VARIABLE, ""))
+    return Path(os.environ.get(SUSPENSION_VARIABLE, ""))
 
 
 def _read(run_id: str) -> tuple[RunNotes, RunNote]:

@@ -1,29 +1,30 @@
-"""Workbench: what every step body needs - verified inputs, the typed recipe slice, staging of its one output.
+"""Step context: what every step body works with - verified inputs, its parameters, staging of its one output.
 
-Holds no science and no step's particulars. Every byte that a step reads below the data root comes through here and is
-compared with the hash in the request, so that provenance never lies.
+Every byte that a step reads below the data root comes through here and is compared with the hash in the request, so
+that provenance never lies. Work on many wells goes through `wells.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel
 
+from morphseq_dagster.backends import BackendIdentity
+from morphseq_dagster.engine.contract.progress import Progress
 from morphseq_dagster.engine.contract.step import StepRequest, StepResult
-from morphseq_dagster.engine.layout import Artifact, Layout
+from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.engine.storage.hashing import hash_bytes, hash_file
-from morphseq_dagster.engine.storage.records import Backend, InputRead, WellState, read_record
+from morphseq_dagster.engine.storage.records import InputRead, WellState, read_record
 from morphseq_dagster.engine.storage.staging import FolderStage, Staged, StagedUnit, Status, stage_bytes
 from morphseq_dagster.engine.storage.weights import hash_weights
-from morphseq_dagster.engine.tables.document import encode_document, parse_document
+from morphseq_dagster.engine.tables.document import DocumentPart, encode_document, parse_document
 from morphseq_dagster.engine.tables.image_set import FileEntry
 from morphseq_dagster.engine.tables.table import TableContract
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.morphseq.contracts.raw_manifest import RawManifest
 from morphseq_dagster.parameters import Parameters
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Account:
     status: Status = "ok"
     counts: Mapping[str, int] = field(default_factory=dict)
     wells: Mapping[str, WellState] = field(default_factory=dict)
-    backend: Backend | None = None
+    backend: BackendIdentity | None = None
     warnings: tuple[str, ...] = ()
     preview: bytes | None = None
 
@@ -59,13 +60,18 @@ class StepContext:
     ----------
     request
         The request that the step runs with.
-    artifacts
-        Artifacts of the registry, when it is not the project's own.
+    layout
+        Paths of the pipeline below the request's data root.
+    progress
+        Told how far the step is.
     """
 
-    def __init__(self, request: StepRequest, *, artifacts: tuple[Artifact, ...] | None = None) -> None:
+    def __init__(
+        self, request: StepRequest, *, layout: Layout, progress: Callable[[Progress], None] = lambda _: None
+    ) -> None:
         self.request = request
-        self.layout: Layout = request.layout(artifacts)
+        self.layout = layout
+        self.progress = progress
         self.experiment = request.experiment
         self.primary: Path = self.layout.absolute(request.output)
 
@@ -89,8 +95,7 @@ class StepContext:
         entry = self.input(name)
         data = self._read(entry)
         document = parse_document(model, data, where=entry.path)
-        # The raw manifest carries times, so its version is not its content's hash; it states the version itself.
-        found = document.version if isinstance(document, RawManifest) else hash_bytes(data)
+        found = _stated_version(document) or hash_bytes(data)
         self._compare(entry, found)
         return document
 
@@ -169,12 +174,12 @@ class StepContext:
         self,
         document: BaseModel,
         *,
-        data_version: str | None = None,
         account: Account = _PLAIN,
     ) -> StepResult:
         """Check a document against its model and stage it."""
         data = encode_document(document)
         parse_document(type(document), data, where=self.request.output)
+        data_version = _stated_version(document)
         return self._stage_file(
             data,
             data_version=data_version,
@@ -255,6 +260,10 @@ class StepContext:
     def _compare(self, entry: InputRead, found: str) -> None:
         if found != entry.sha256:
             raise _changed(entry.path, expected=str(entry.sha256), found=f"hash {found[:12]}")
+
+
+def _stated_version(document: BaseModel) -> str | None:
+    return document.stated_version() if isinstance(document, DocumentPart) else None
 
 
 def _changed(path: str, *, expected: str, found: str) -> PermanentError:

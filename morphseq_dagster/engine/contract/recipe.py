@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from morphseq_dagster.backends import BackendSlice
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.parameters import Parameters
 
 DEFAULT = "default"
+_LISTED = 12
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,12 @@ def load_recipe(files: tuple[Path, ...], *, sections: Mapping[str, type[Paramete
             if not isinstance(value, dict):
                 problems.append(f"{path}: {section} must be a section with parameters")
                 continue
-            unknown = _unknown(value, model=sections[section], prefix=section, path=path)
+            model = sections[section]
+            unknown = _unknown(value, known=_list_names(model), prefix=section, path=path)
             told |= unknown.keys()
             problems += unknown.values()
-            _merge(merged.setdefault(section, {}), value, prefix=section, origins=origins, origin=str(path))
+            for part in _sort_by_backend(value, model=model):
+                _merge(merged.setdefault(section, {}), part, prefix=section, origins=origins, origin=str(path))
     slices: dict[str, Parameters] = {}
     for section, model in sections.items():
         try:
@@ -97,21 +101,48 @@ def _read(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def _unknown(value: dict[str, Any], *, model: type[BaseModel], prefix: str, path: Path) -> dict[str, str]:
+def _list_names(model: type[BaseModel]) -> dict[str, Any]:
+    """Names that a section may hold, each with what it holds; tables of all backends and what is in them included."""
+    known = {name: field.annotation for name, field in model.model_fields.items()}
+    if issubclass(model, BackendSlice):
+        known |= {entry.name: entry.parameters for entry in model.backends}
+        for entry in model.backends:
+            known = known | {n: held for n, held in _list_names(entry.parameters).items() if n not in known}
+    return known
+
+
+def _sort_by_backend(value: dict[str, Any], *, model: type[Parameters]) -> Iterator[dict[str, Any]]:
+    """Yield what a section says; parameters of backends that stand straight in it come first, as tables of theirs."""
+    if not issubclass(model, BackendSlice):
+        yield value
+        return
+    own = {*model.model_fields, *model.backends.entries}
+    sorted_names: set[str] = set()
+    for entry in model.backends:
+        loose = {name for name in value if name in entry.parameters.model_fields and name not in own}
+        sorted_names |= loose
+        if loose:
+            yield {entry.name: {name: value[name] for name in value if name in loose}}
+    yield {name: inner for name, inner in value.items() if name not in sorted_names}
+
+
+def _unknown(value: dict[str, Any], *, known: Mapping[str, Any], prefix: str, path: Path) -> dict[str, str]:
     """Unknown names of a section and of the plain tables in it, each with what to tell of it."""
     problems: dict[str, str] = {}
     for name, inner in value.items():
-        known = model.model_fields.get(name)
-        if known is None:
-            problems[f"{prefix}.{name}"] = f"{path}: unknown {prefix}.{name}{_nearest(name, model.model_fields)}"
-        elif isinstance(inner, dict) and isinstance(known.annotation, type) and issubclass(known.annotation, BaseModel):
-            problems |= _unknown(inner, model=known.annotation, prefix=f"{prefix}.{name}", path=path)
+        if name not in known:
+            problems[f"{prefix}.{name}"] = f"{path}: unknown {prefix}.{name}{_nearest(name, known)}"
+        elif isinstance(inner, dict) and isinstance(known[name], type) and issubclass(known[name], BaseModel):
+            problems |= _unknown(inner, known=_list_names(known[name]), prefix=f"{prefix}.{name}", path=path)
     return problems
 
 
 def _nearest(name: str, known: Mapping[str, Any]) -> str:
     close = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {close[0]}?)" if close else f" (known: {', '.join(known)})"
+    if close:
+        return f" (did you mean {close[0]}?)"
+    more = f" and {len(known) - _LISTED} more, see `morphseq recipe show`" if len(known) > _LISTED else ""
+    return f" (known: {', '.join(list(known)[:_LISTED])}{more})"
 
 
 def _merge(

@@ -1,23 +1,27 @@
 """The step contract: a small frozen request goes in, a staged result comes out, wherever the step runs.
 
-Holds request, result and the specification of a step. Does not hold the steps themselves or where they run (`places`).
+What a body works with is the step context (`context.py`); steps become a pipeline in `engine/pipeline.py`; where they
+run is the matter of executors (`engine/executors`).
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from morphseq_dagster.engine.layout import Artifact, Layout
+from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.engine.storage.hashing import canonical_json, hash_bytes, hash_json
-from morphseq_dagster.engine.storage.records import InputRead
+from morphseq_dagster.engine.storage.records import InputRead, Record
 from morphseq_dagster.engine.storage.staging import Staged
 from morphseq_dagster.parameters import Parameters
+
+if TYPE_CHECKING:
+    from morphseq_dagster.engine.contract.context import StepContext
 
 REQUEST_SCHEMA = 1
 
@@ -73,11 +77,6 @@ class StepRequest(BaseModel):
             output=self.output,
         )
 
-    def layout(self, artifacts: tuple[Artifact, ...] | None = None) -> Layout:
-        """Paths below the request's data root."""
-        root = Path(self.data_root)
-        return Layout(root) if artifacts is None else Layout(root, artifacts)
-
 
 def make_key(
     *, experiment: str, step: str, version: int, recipe: bytes, inputs: Mapping[str, str | None], output: str
@@ -132,7 +131,7 @@ Pool = Literal["cpu", "gpu"]
 
 @dataclass(frozen=True)
 class StepSpec:
-    """One step of the registry; the asset of the same name is made from it.
+    """One step of the pipeline; the asset of the same name is made from it.
 
     Parameters
     ----------
@@ -141,24 +140,25 @@ class StepSpec:
     version
         Raised whenever the code's results change, and only then.
     body
-        `module:function` of the body, imported when the step runs.
+        `module:function` of the body, imported when the step runs. It takes the step context and returns the result.
     inputs
         Artifacts read.
     externals
         Registered files read.
     recipe
         Class of the step's recipe slice.
-    group, stage, description, kinds, pool
-        What people see: stage in the lab's words (build01 ...), sentence, technology badges, concurrency pool.
+    group, stage, kinds, pool
+        What people see: group of assets, stage that goals name, technology badges, concurrency pool.
     variant
         Name that distinguishes outputs of one experiment side by side (the latent model), from the recipe slice.
+    carry_over
+        Translates a record of an older form to the present one, where its result still stands; None where it does not.
     """
 
     name: str
     version: int
     body: str
     inputs: tuple[str, ...]
-    description: str
     group: str
     stage: str = ""
     externals: tuple[ExternalInput, ...] = ()
@@ -166,61 +166,19 @@ class StepSpec:
     kinds: frozenset[str] = frozenset()
     pool: Pool = "cpu"
     variant: Callable[[dict[str, Any]], str] | None = None
-    tags: dict[str, str] = field(default_factory=dict)
+    carry_over: Callable[[Record], Record | None] | None = None
 
     def wanted_externals(self, recipe: Mapping[str, Any]) -> tuple[ExternalInput, ...]:
         """Registered files that the step reads under a recipe slice."""
         return tuple(e for e in self.externals if e.wanted is None or e.wanted(recipe))
 
-    def load(self) -> Callable[[StepRequest], StepResult]:
+    def translate(self, record: Record) -> Record:
+        """Read a record as the present form of the step would have written it, where its result still stands."""
+        translated = self.carry_over(record) if self.carry_over is not None else None
+        return record if translated is None else translated
+
+    def load(self) -> Callable[[StepContext], StepResult]:
         """Import the body."""
         module, _, function = self.body.partition(":")
-        body: Callable[[StepRequest], StepResult] = getattr(importlib.import_module(module), function)
+        body: Callable[[StepContext], StepResult] = getattr(importlib.import_module(module), function)
         return body
-
-
-@dataclass(frozen=True)
-class Registry:
-    """All steps of one code location and the artifacts they make, in an order in which they can run."""
-
-    steps: tuple[StepSpec, ...]
-    artifacts: tuple[Artifact, ...]
-
-    def __post_init__(self) -> None:
-        """Refuse a registry that names an unknown input, runs backwards or has two steps of one name."""
-        seen: set[str] = set()
-        for spec in self.steps:
-            if missing := set(spec.inputs) - seen:
-                raise ValueError(f"step {spec.name} reads {sorted(missing)}, which no earlier step makes")
-            if spec.name in seen:
-                raise ValueError(f"step {spec.name} stands twice in the registry")
-            if spec.name not in {a.name for a in self.artifacts}:
-                raise ValueError(f"step {spec.name} has no artifact in the layout")
-            seen.add(spec.name)
-
-    def spec(self, name: str) -> StepSpec:
-        """Look a step up by name."""
-        for spec in self.steps:
-            if spec.name == name:
-                return spec
-        raise KeyError(name)
-
-    def ancestors(self, names: set[str]) -> set[str]:
-        """The named steps and all steps before them."""
-        found = set(names)
-        for spec in reversed(self.steps):
-            if spec.name in found:
-                found |= set(spec.inputs)
-        return found
-
-    def descendants(self, names: set[str]) -> set[str]:
-        """The named steps and all steps after them."""
-        found = set(names)
-        for spec in self.steps:
-            if found & set(spec.inputs):
-                found.add(spec.name)
-        return found
-
-    def layout(self, data_root: Path) -> Layout:
-        """Paths of this registry's artifacts below a data root."""
-        return Layout(data_root, self.artifacts)

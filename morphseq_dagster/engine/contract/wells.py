@@ -17,7 +17,7 @@ from typing import Any
 
 from morphseq_dagster.engine.contract.context import StepContext
 from morphseq_dagster.engine.contract.crew import Crew, WellCall, current_crew, employ
-from morphseq_dagster.engine.contract.progress import Progress, tell
+from morphseq_dagster.engine.contract.progress import Progress
 from morphseq_dagster.engine.contract.worker import current_service
 from morphseq_dagster.engine.storage.checkpoints import WellPayload, load_checkpoint, save_checkpoint
 from morphseq_dagster.engine.storage.hashing import hash_json
@@ -125,7 +125,7 @@ def map_wells(
         if isinstance(made, WellPayload):
             payloads[task.well] = made
         done += 1
-        tell(Progress(context.request.step, done, len(tasks), task.well))
+        context.progress(Progress(context.request.step, done, len(tasks), task.well))
     if crew is not None and left:
         states |= _share_out(context, left, crew=crew, keys=keys, total=len(tasks))
         payloads |= _collect(context, [task for task in left if states[task.well].status == "ok"], keys=keys)
@@ -144,7 +144,7 @@ def _share_out(
     calls = [WellCall(task.well, keys[task.well]) for task in tasks]
     for well, state in employ(crew, request=context.request, calls=calls):
         states[well] = state
-        tell(Progress(context.request.step, total - len(tasks) + len(states), total, well))
+        context.progress(Progress(context.request.step, total - len(tasks) + len(states), total, well))
     return states
 
 

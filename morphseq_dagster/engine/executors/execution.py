@@ -1,6 +1,7 @@
-"""Execution: run a step's body with accounting, and make the record of what it staged.
+"""Execution: run a step's body with accounting, publish what it staged with its record, record why it failed.
 
-Holds what is equal at every place. Does not claim (`session`) and does not choose the place (`place`).
+This is equal wherever a step runs. The lock around it is taken in `engine/locked_step.py`; where it runs is decided by
+an executor (`protocol.py`).
 """
 
 from __future__ import annotations
@@ -9,15 +10,16 @@ import logging
 import os
 import resource
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from morphseq_dagster.engine.contract.context import StepContext
 from morphseq_dagster.engine.contract.crew import WorkerLostError, employing
 from morphseq_dagster.engine.contract.step import StepRequest, StepSpec
 from morphseq_dagster.engine.executors.allocation import Allocation, use_threads
 from morphseq_dagster.engine.executors.environment import describe_environment
+from morphseq_dagster.engine.executors.protocol import Committed, Executed, Report, stay_silent
 from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.engine.storage.atomic_io import host_name, write_durably
 from morphseq_dagster.engine.storage.checkpoints import clear_checkpoints
@@ -31,56 +33,32 @@ from morphseq_dagster.engine.storage.records import (
     read_record,
     write_failure,
 )
-from morphseq_dagster.engine.storage.staging import Staged
 from morphseq_dagster.errors import MorphseqError, PermanentError, report
-
-if TYPE_CHECKING:  # the runner, which starts once per job, has no use for the scheduler's client
-    from morphseq_dagster.cluster.usage import JobFacts
 
 _LOG = logging.getLogger(__name__)
 HERE: Final = "process"
 """Name of the place that is the calling process."""
 
 
-@dataclass(frozen=True)
-class Executed:
-    """A staged result with the account of its making, ready to be committed."""
-
-    request: StepRequest
-    staged: Staged
-    started_at: str
-    finished_at: str
-    seconds: float
-    cpu_seconds: float
-    place: str
-
-
-@dataclass(frozen=True)
-class Committed:
-    """A result that another process has published already; to be verified, not committed.
-
-    Parameters
-    ----------
-    request, record
-        What was asked, and the record of what was published.
-    job
-        The cluster job that did it; None on one machine.
-    """
-
-    request: StepRequest
-    record: Record
-    job: JobFacts | None = None
-
-
-def execute_body(spec: StepSpec, *, request: StepRequest, place: str, allocation: Allocation | None = None) -> Executed:
+def execute_body(
+    spec: StepSpec,
+    *,
+    request: StepRequest,
+    layout: Layout,
+    place: str,
+    allocation: Allocation | None = None,
+    progress: Report = stay_silent,
+) -> Executed:
     """Run a step's body in this process and time it; a failure is recorded before it is raised.
 
     Parameters
     ----------
-    spec, request, place
-        What runs, on what, and the place's name for the record.
+    spec, request, layout, place
+        What runs, on what, where its artifacts lie, and the place's name for the record.
     allocation
         What was given to this process; None leaves its thread pools alone and computes well after well.
+    progress
+        Told how far the step is.
 
     Raises
     ------
@@ -90,14 +68,22 @@ def execute_body(spec: StepSpec, *, request: StepRequest, place: str, allocation
         When a worker died; recorded by whoever started this process, where that is not the caller's own.
     """
     try:
-        return _execute(spec, request=request, place=place, allocation=allocation)
+        return _execute(spec, request=request, layout=layout, place=place, allocation=allocation, progress=progress)
     except BaseException as error:
         if not (isinstance(error, WorkerLostError) and place != HERE):
-            fail_request(request.layout(), request=request, error=error)
+            fail_request(layout, request=request, error=error)
         raise
 
 
-def _execute(spec: StepSpec, *, request: StepRequest, place: str, allocation: Allocation | None) -> Executed:
+def _execute(
+    spec: StepSpec,
+    *,
+    request: StepRequest,
+    layout: Layout,
+    place: str,
+    allocation: Allocation | None,
+    progress: Report,
+) -> Executed:
     if spec.version != request.version:
         raise PermanentError(
             expected=f"version {request.version} of step {request.step}",
@@ -110,7 +96,7 @@ def _execute(spec: StepSpec, *, request: StepRequest, place: str, allocation: Al
     if allocation is not None:
         use_threads(allocation)
     with employing(allocation.crew(spec) if allocation is not None else None):
-        result = body(request)
+        result = body(StepContext(request, layout=layout, progress=progress))
     return Executed(
         request=request,
         staged=result.staged,

@@ -1,6 +1,6 @@
-"""Places: run a request in this process or in a subprocess.
+"""Executors of this machine: the calling process, and a subprocess that commits by itself (`runner.py`).
 
-Holds the interface and the two places of one machine. A cluster place implements the same interface.
+The protocol that they fulfil stands in `protocol.py`.
 """
 
 from __future__ import annotations
@@ -10,72 +10,80 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Protocol
 
 from morphseq_dagster.engine.contract.step import StepRequest, StepSpec
 from morphseq_dagster.engine.executors.allocation import read_allocation
-from morphseq_dagster.engine.executors.execution import HERE, Committed, Executed, execute_body, fail_request
-from morphseq_dagster.engine.executors.runner_outcome import (
-    DEFAULT_REGISTRY,
-    SLURM,
-    find_new_record,
-    read_outcome,
-    relay_line,
-)
+from morphseq_dagster.engine.executors.execution import HERE, execute_body, fail_request
+from morphseq_dagster.engine.executors.protocol import Committed, Executed, Report, stay_silent
+from morphseq_dagster.engine.executors.runner_outcome import find_new_record, read_outcome, relay_line
 from morphseq_dagster.engine.layout import Layout
+from morphseq_dagster.engine.pipeline import Pipeline
 from morphseq_dagster.engine.storage.atomic_io import message_stem, write_durably
-from morphseq_dagster.engine.storage.records import encode, read_record
-from morphseq_dagster.errors import PermanentError, TransientError, restore
-from morphseq_dagster.settings import SlurmSettings
+from morphseq_dagster.engine.storage.records import Record, encode, read_record
+from morphseq_dagster.errors import TransientError, restore
 
 
-class Executor(Protocol):
-    """Where a step runs."""
+class _NothingLeft:
+    """An executor whose work ends with the process that asked for it."""
 
-    name: str
+    def is_at_work(self, layout: Layout, *, step: str, experiment: str) -> bool:
+        """No: there is no work beside the one that holds the step's lock."""
+        del layout, step, experiment
+        return False
 
-    def run(self, spec: StepSpec, *, request: StepRequest) -> Executed | Committed:
-        """Run a request to its staged (here) or published (elsewhere) result."""
-        ...
+    def recall(self, layout: Layout, *, record: Record, run_id: str) -> None:
+        """None: nothing was published behind a run's back."""
+        del layout, record, run_id
 
 
-class LocalExecutor:
+class LocalExecutor(_NothingLeft):
     """The calling process: no start-up cost, no isolation.
 
     Parameters
     ----------
+    pipeline
+        The pipeline whose steps it runs.
     cpus
         Processors for the wells of a step; None computes well after well and leaves the thread pools alone.
     """
 
     name = HERE
 
-    def __init__(self, *, cpus: int | None = None) -> None:
+    def __init__(self, pipeline: Pipeline, *, cpus: int | None = None) -> None:
+        self._pipeline = pipeline
         self._allocation = None if cpus is None else read_allocation(cpus=cpus)
 
-    def run(self, spec: StepSpec, *, request: StepRequest) -> Executed | Committed:
+    def run(self, spec: StepSpec, *, request: StepRequest, progress: Report = stay_silent) -> Executed | Committed:
         """Run the body; the caller commits."""
-        return execute_body(spec, request=request, place=self.name, allocation=self._allocation)
+        layout = self._pipeline.layout(Path(request.data_root))
+        return execute_body(
+            spec,
+            request=request,
+            layout=layout,
+            place=self.name,
+            allocation=self._allocation,
+            progress=progress,
+        )
 
 
-class SubprocessExecutor:
+class SubprocessExecutor(_NothingLeft):
     """A child process: crashes of native code and memory kills end the step, not the caller.
 
     Parameters
     ----------
-    registry
-        `module:attribute` of the registry that the runner looks the step up in.
+    pipeline
+        `module:attribute` of the pipeline whose steps it runs.
     cpus
         Processors for the wells of a step; None computes well after well and leaves the thread pools alone.
     """
 
     name = "subprocess"
 
-    def __init__(self, *, registry: str = DEFAULT_REGISTRY, cpus: int | None = None) -> None:
-        self._registry = registry
+    def __init__(self, pipeline: str, *, cpus: int | None = None) -> None:
+        self._pipeline = pipeline
         self._cpus = cpus
 
-    def run(self, spec: StepSpec, *, request: StepRequest) -> Executed | Committed:
+    def run(self, spec: StepSpec, *, request: StepRequest, progress: Report = stay_silent) -> Executed | Committed:
         """Run the request in a child that commits; relay its progress and its error.
 
         Success is the new record that answers the request: a child that published and then died has succeeded.
@@ -86,14 +94,14 @@ class SubprocessExecutor:
         folder = layout.requests(request.experiment)
         request_path, outcome_path = folder / f"{stem}.request.json", folder / f"{stem}.outcome.json"
         command = [sys.executable, "-m", "morphseq_dagster.engine.executors.runner", str(request_path)]
-        command += ["--registry", self._registry, "--outcome", str(outcome_path), "--parent", str(os.getpid())]
+        command += ["--pipeline", self._pipeline, "--outcome", str(outcome_path), "--parent", str(os.getpid())]
         command += ["--cpus", str(self._cpus or 0)]
         try:
             write_durably(request_path, encode(request))
             with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as child:
                 try:
                     for line in child.stdout or ():
-                        relay_line(line)
+                        relay_line(line, progress=progress)
                     code = child.wait()
                 except BaseException:
                     child.terminate()
@@ -110,34 +118,6 @@ class SubprocessExecutor:
             fail_request(layout, request=request, error=error)
             raise error
         return Committed(request, record)
-
-
-def make_executor(
-    name: str,
-    *,
-    registry: str = DEFAULT_REGISTRY,
-    slurm: SlurmSettings | None = None,
-    park: bool = False,
-    cpus: int | None = None,
-) -> Executor:
-    """Make the place of a name.
-
-    The cluster's settings, and whether to leave its jobs at work, belong to `slurm`; processors to the two others.
-    """
-    if name == HERE:
-        return LocalExecutor(cpus=cpus)
-    if name == "subprocess":
-        return SubprocessExecutor(registry=registry, cpus=cpus)
-    if name == SLURM and slurm is not None:
-        from morphseq_dagster.cluster.executor import SlurmExecutor
-
-        return SlurmExecutor(slurm, registry=registry, park=park)
-    raise PermanentError(
-        expected="process, subprocess, or slurm with a section places.slurm",
-        found=repr(name),
-        where="setting `place`",
-        remedy="correct the setting",
-    )
 
 
 def _lost(spec: StepSpec, *, request: StepRequest, code: int) -> TransientError:

@@ -1,85 +1,58 @@
 """Runner: `python -m morphseq_dagster.engine.executors.runner REQUEST.json` runs one request anywhere, without Dagster.
 
-Holds the command only. It executes, commits and leaves the outcome in a file; files prove success, exit codes explain.
-Where a job works on several requests, `slurm.foreman` calls `prepare` once, `main` in a process for each, and `follow`.
+It executes, commits and leaves the outcome in a file (`runner_outcome.py`); files prove success, exit codes explain.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import ctypes
-import importlib
 import json
 import os
 import resource
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from morphseq_dagster.engine.contract.crew import WorkerLostError, peak_of_crews_mb
-from morphseq_dagster.engine.contract.progress import Progress, listening
+from morphseq_dagster.engine.contract.progress import Progress
 from morphseq_dagster.engine.executors.allocation import read_allocation
 from morphseq_dagster.engine.executors.environment import describe_environment, refuse_difference
 from morphseq_dagster.engine.executors.execution import execute_body, fail_request, publish, read_request
-from morphseq_dagster.engine.executors.runner_outcome import DEFAULT_REGISTRY, RunnerOutcome
+from morphseq_dagster.engine.executors.runner_outcome import RunnerOutcome
+from morphseq_dagster.engine.layout import Layout
+from morphseq_dagster.engine.pipeline import load_pipeline
 from morphseq_dagster.engine.storage.atomic_io import write_durably
 from morphseq_dagster.engine.storage.hashing import hash_file
 from morphseq_dagster.engine.storage.records import encode
-from morphseq_dagster.engine.workspace import Workspace, load_registry
 from morphseq_dagster.errors import PermanentError, TransientError, report
 
-if TYPE_CHECKING:
-    from morphseq_dagster.cluster.pilot.chaining import Begin
-
 _PR_SET_PDEATHSIG = 1
-_SUCCESSION = "morphseq_dagster.cluster.pilot.next_step"
-
-
-def prepare(arguments: list[str]) -> None:
-    """Load what requests with these arguments share, once for all processes that are forked afterwards."""
-    options = _parse(arguments)
-    registry = load_registry(options.registry)
-    registry.spec(read_request(options.request).step).load()
-    with contextlib.suppress(PermanentError):  # each request says it itself
-        _meet_environment(options)
-    importlib.import_module(_SUCCESSION)
-
-
-def follow(arguments: list[str], then: tuple[str, ...], *, run_id: str, begin: Begin) -> None:
-    """Begin the next of the steps named that is to be done, now that the request of these arguments is."""
-    from morphseq_dagster.cluster.pilot.next_step import begin_next  # most jobs have no use for it
-
-    options = _parse(arguments)
-    # Another run than the one that asked may have taken the job over meanwhile.
-    request = read_request(options.request).model_copy(update={"run_id": run_id})
-    workspace = Workspace(Path(request.data_root), load_registry(options.registry))
-    begin_next(workspace, request=request, then=then, begin=begin)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one request; return 0 when its result is published."""
-    options = _parse(arguments)
+    options = parse(arguments)
     if options.parent is not None:
         _end_with(options.parent)
     signal.signal(signal.SIGUSR1, _stop_in_time)
     request = read_request(options.request)
     try:
-        _meet_environment(options)
+        meet_environment(options)
     except PermanentError as error:
-        fail_request(request.layout(), request=request, error=error)
+        fail_request(Layout(Path(request.data_root)), request=request, error=error)
         return _leave(RunnerOutcome(error=report(error)), options=options)
-    registry = load_registry(options.registry)
-    layout = registry.layout(Path(request.data_root))
+    pipeline = load_pipeline(options.pipeline)
+    layout = pipeline.layout(Path(request.data_root))
     try:
-        with listening(_print_progress):
-            executed = execute_body(
-                registry.spec(request.step),
-                request=request,
-                place=options.place,
-                allocation=None if options.cpus == 0 else read_allocation(cpus=options.cpus),
-            )
+        executed = execute_body(
+            pipeline.spec(request.step),
+            request=request,
+            layout=layout,
+            place=options.place,
+            allocation=None if options.cpus == 0 else read_allocation(cpus=options.cpus),
+            progress=_print_progress,
+        )
         outcome = RunnerOutcome(record=publish(layout, executed=executed))
     except WorkerLostError as error:
         return _end_like(error, options=options)
@@ -88,10 +61,11 @@ def main(arguments: list[str] | None = None) -> int:
     return _leave(outcome, options=options)
 
 
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the arguments of the command."""
     parser = argparse.ArgumentParser(prog="morphseq_dagster.engine.executors.runner", description=__doc__)
     parser.add_argument("request", type=Path)
-    parser.add_argument("--registry", default=DEFAULT_REGISTRY, help="module:attribute of the registry")
+    parser.add_argument("--pipeline", required=True, help="module:attribute of the pipeline")
     parser.add_argument("--outcome", type=Path, help="file for the record or the error")
     parser.add_argument("--usage", type=Path, help="file for peak memory and processor time")
     parser.add_argument("--place", default="subprocess", help="name of the place, for the record")
@@ -100,11 +74,11 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--cpus", type=int, help="processors; what was given or all unless named, 0 for well after well"
     )
-    parser.add_argument("--parent", type=int, help="end when this process ends: it holds the claim")
+    parser.add_argument("--parent", type=int, help="end when this process ends: it holds the lock")
     return parser.parse_args(arguments)
 
 
-def _meet_environment(options: argparse.Namespace) -> None:
+def meet_environment(options: argparse.Namespace) -> None:
     """Know this environment, which the results are to name, and refuse to work in another than is expected."""
     if options.environment is None:
         describe_environment()
@@ -174,7 +148,7 @@ def _measure() -> dict[str, float]:
 
 
 def _end_with(parent: int) -> None:
-    """Die with the parent: the claim is the parent's, and a claim without a holder may be taken by another."""
+    """Die with the parent: the lock is the parent's, and a lock without a holder may be taken by another."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:

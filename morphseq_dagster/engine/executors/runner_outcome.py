@@ -1,6 +1,6 @@
 """Outcome of a runner: what it leaves in a file, what it prints on the way, and what counts when it left nothing.
 
-Holds what every place that starts a runner shares. Starts nothing.
+Every executor that starts a runner (`runner.py`) in another process reads this.
 """
 
 from __future__ import annotations
@@ -11,17 +11,13 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from morphseq_dagster.engine.contract.progress import Progress, tell
+from morphseq_dagster.engine.contract.progress import Progress
 from morphseq_dagster.engine.contract.step import StepRequest
+from morphseq_dagster.engine.executors.protocol import Report
 from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.engine.storage.commit import roll_forward
 from morphseq_dagster.engine.storage.records import Record, read_record
 from morphseq_dagster.errors import ErrorReport
-
-DEFAULT_REGISTRY = "morphseq_dagster.morphseq.pipeline:REGISTRY"
-"""`module:attribute` of the registry that a runner looks its step up in, unless told otherwise."""
-SLURM = "slurm"
-"""Name of the cluster place."""
 
 
 class RunnerOutcome(BaseModel):
@@ -48,13 +44,13 @@ def find_new_record(layout: Layout, *, request: StepRequest, before: Record | No
     return record if record is not None and record != before and record.request_key == request.key else None
 
 
-def relay_line(line: bytes) -> None:
+def relay_line(line: bytes, *, progress: Report) -> None:
     """Pass a progress message of the runner on; anything else that native code prints goes to the log."""
     try:
         message = json.loads(line)
-        progress = Progress(message["step"], message["done"], message["total"], message["label"])
+        told = Progress(message["step"], message["done"], message["total"], message["label"])
     except (ValueError, KeyError, TypeError):
         sys.stderr.buffer.write(line)
         sys.stderr.flush()
         return
-    tell(progress)
+    progress(told)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from morphseq_dagster.engine.contract.step import Registry
+from morphseq_dagster.engine.pipeline import Pipeline
 from morphseq_dagster.engine.planner.causes import Cause, shorten
 from morphseq_dagster.engine.planner.costs import Cost, estimate_cost
 from morphseq_dagster.engine.planner.facts import ExperimentFacts, StepFacts, read_facts
@@ -65,18 +65,18 @@ class Explanation:
 def explain_experiment(workspace: Workspace, *, experiment: str) -> tuple[ExperimentPlan, tuple[Explanation, ...]]:
     """Explain every step of an experiment, in order."""
     (facts,) = read_facts(workspace, experiments=(experiment,))
-    plan = plan_experiment(facts, registry=workspace.registry)
+    plan = plan_experiment(facts, pipeline=workspace.pipeline)
     plan = add_estimates(plan, facts=facts, experience=RunTimes(workspace))
-    told = tuple(_explain(v, facts=facts, plan=plan, registry=workspace.registry) for v in plan.verdicts)
+    told = tuple(_explain(v, facts=facts, plan=plan, pipeline=workspace.pipeline) for v in plan.verdicts)
     return plan, told
 
 
-def _explain(verdict: StepPlan, *, facts: ExperimentFacts, plan: ExperimentPlan, registry: Registry) -> Explanation:
+def _explain(verdict: StepPlan, *, facts: ExperimentFacts, plan: ExperimentPlan, pipeline: Pipeline) -> Explanation:
     own = facts.steps[verdict.step]
-    after = registry.descendants({verdict.step})
+    after = pipeline.descendants({verdict.step})
     inputs = {entry.name: entry.path for entry in (own.record.inputs if own.record is not None else ())}
     inputs |= {entry.name: entry.path for entry in own.externals}
-    inputs |= {name: facts.steps[name].output for name in registry.spec(verdict.step).inputs}
+    inputs |= {name: facts.steps[name].output for name in pipeline.spec(verdict.step).inputs}
     prefix = f"{verdict.step}."
     named = {cause.subject for cause in verdict.causes}
     return Explanation(

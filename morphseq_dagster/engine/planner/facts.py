@@ -97,7 +97,7 @@ class StepFacts:
 
 @dataclass(frozen=True)
 class ExperimentFacts:
-    """What is known of one experiment: its steps in the registry's order, and what is wrong with its recipe."""
+    """What is known of one experiment: its steps in the pipeline's order, and what is wrong with its recipe."""
 
     experiment: str
     steps: Mapping[str, StepFacts]
@@ -117,7 +117,7 @@ def read_facts(
     Parameters
     ----------
     workspace
-        Data root and registry.
+        Data root and pipeline.
     experiments
         Names, in the order of the result.
     scans
@@ -142,14 +142,14 @@ class _Reader:
         self._hash = cache(hash_file)
         self._hash_weights = cache(self._look_at_weights)
         self._root = str(self._layout.data_root)
-        self._templates = {s.name: self._layout.artifact(s.name).primary for s in workspace.registry.steps}
+        self._templates = {s.name: self._layout.artifact(s.name).primary for s in workspace.pipeline.steps}
         self._claims = _names(self._layout.private / "claims")
         self._journals = _names(self._layout.private / "pending")
         self._own_recipes = _names(self._layout.recipes("default")[0].parent)
 
     def read(self, experiment: str) -> ExperimentFacts:
         recipe, problem = self._recipe(experiment)
-        steps = {s.name: self._step(s, experiment=experiment, recipe=recipe) for s in self._workspace.registry.steps}
+        steps = {s.name: self._step(s, experiment=experiment, recipe=recipe) for s in self._workspace.pipeline.steps}
         return ExperimentFacts(experiment, steps, problem, recipe.origins if recipe is not None else {})
 
     def _recipe(self, experiment: str) -> tuple[Recipe | None, str]:
@@ -157,7 +157,7 @@ class _Reader:
             if self._layout.recipes(experiment)[1].name in self._own_recipes:
                 return self._workspace.recipe(experiment), ""
             if self._shared is None:
-                sections = {spec.name: spec.recipe for spec in self._workspace.registry.steps}
+                sections = {spec.name: spec.recipe for spec in self._workspace.pipeline.steps}
                 self._shared = load_recipe(self._layout.recipes("default")[:1], sections=sections)
             return self._shared, ""
         except (MorphseqError, OSError) as error:
@@ -182,12 +182,13 @@ class _Reader:
         output = self._templates[spec.name].format(exp=experiment, variant=variant)
         unreadable: list[tuple[str, str]] = []
         record = self._read(output, RECORD_SUFFIX, Record, unreadable)
+        record = spec.translate(record) if record is not None else None
         failure = self._read(output, FAILURE_SUFFIX, Failure, unreadable)
         label = f"{experiment}.{spec.name}.json"
         claim = None
         if label in self._claims:
             try:
-                claim = read_lock(self._layout.claim(spec.name, experiment=experiment))
+                claim = read_lock(self._layout.lock(spec.name, experiment=experiment))
             except (MorphseqError, OSError) as error:
                 unreadable.append((f".morphseq/claims/{label}", describe(error)))
         artifact: OutputFact = "none"

@@ -1,6 +1,6 @@
 """Inventory: every artifact that lies below the data root, with or without a record, found by its path alone.
 
-Holds the way from the layout's templates back to step, experiment and variant. Opens no file.
+This is the way from the layout's templates back to step, key and variant; no file is opened.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from morphseq_dagster.engine.layout import COHORT, FAILURE_SUFFIX, RECORD_SUFFIX, Artifact, Layout
-from morphseq_dagster.identifiers import refuse_experiment
+from morphseq_dagster.engine.layout import COHORT, FAILURE_SUFFIX, RECORD_SUFFIX, Artifact
+from morphseq_dagster.engine.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -36,24 +36,26 @@ class Located:
     has_file: bool
 
 
-def list_artifacts(layout: Layout, *, experiments: Collection[str] | None = None) -> tuple[Located, ...]:
+def list_artifacts(workspace: Workspace, *, experiments: Collection[str] | None = None) -> tuple[Located, ...]:
     """List what has a record or a primary file, by experiment and then in the layout's order.
 
     Parameters
     ----------
-    layout
-        Paths of the data root.
+    workspace
+        Data root and pipeline.
     experiments
         Names to look for; all when None.
     """
+    layout = workspace.layout
     order = {artifact.name: number for number, artifact in enumerate(layout.artifacts)}
-    found = [entry for artifact in layout.artifacts for entry in _find(layout, artifact)]
+    found = [entry for artifact in layout.artifacts for entry in _find(workspace, artifact)]
     wanted = [e for e in found if experiments is None or e.experiment in experiments]
     return tuple(sorted(wanted, key=lambda e: (e.experiment == COHORT, e.experiment, order[e.step], e.variant)))
 
 
-def locate(layout: Layout, path: Path) -> Located | None:
+def locate(workspace: Workspace, path: Path) -> Located | None:
     """Find the artifact that a path belongs to: its primary file, its record, or a picture in its folders."""
+    layout = workspace.layout
     for artifact in layout.artifacts:
         for template in (artifact.primary, *artifact.folders):
             pattern = _pattern(template)
@@ -64,7 +66,7 @@ def locate(layout: Layout, path: Path) -> Located | None:
                 if match is None or (template == artifact.primary and candidate != path):
                     continue
                 experiment, variant = _parts(match)
-                if experiment != COHORT and refuse_experiment(experiment) is not None:
+                if experiment != COHORT and workspace.pipeline.keys.refuse(experiment) is not None:
                     continue
                 primary = layout.primary(artifact.name, experiment=experiment, variant=variant)
                 return Located(
@@ -73,7 +75,8 @@ def locate(layout: Layout, path: Path) -> Located | None:
     return None
 
 
-def _find(layout: Layout, artifact: Artifact) -> Iterator[Located]:
+def _find(workspace: Workspace, artifact: Artifact) -> Iterator[Located]:
+    layout = workspace.layout
     pattern = _pattern(artifact.primary)
     wildcard = artifact.primary.replace("{exp}", "*").replace("{variant}", "*")
     names: dict[str, list[bool]] = {}
@@ -88,7 +91,7 @@ def _find(layout: Layout, artifact: Artifact) -> Iterator[Located]:
         if match is None:
             continue
         experiment, variant = _parts(match)
-        if experiment == COHORT or refuse_experiment(experiment) is None:
+        if experiment == COHORT or workspace.pipeline.keys.refuse(experiment) is None:
             yield Located(artifact.name, experiment, variant, layout.data_root / name, has_record, has_file)
 
 

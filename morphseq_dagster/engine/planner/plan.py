@@ -33,7 +33,7 @@ def plan_experiments(
     Parameters
     ----------
     workspace
-        Data root and registry.
+        Data root and pipeline.
     experiments
         Names.
     steps
@@ -51,7 +51,7 @@ def plan_experiments(
     experience = RunTimes(workspace)
     for facts in read_facts(workspace, experiments=experiments, scans=scans, variants=variants):
         plan = plan_experiment(
-            facts, registry=workspace.registry, steps=steps, forced=forced, busy=busy.get(facts.experiment, "")
+            facts, pipeline=workspace.pipeline, steps=steps, forced=forced, busy=busy.get(facts.experiment, "")
         )
         yield add_estimates(plan, facts=facts, experience=experience)
 

@@ -116,7 +116,7 @@ def reconcile(
     Parameters
     ----------
     workspace
-        Data root and registry.
+        Data root and pipeline.
     experiments
         Names to look at; all when None.
     hash_all
@@ -125,8 +125,8 @@ def reconcile(
         Called with the number done and the number in all.
     """
     layout = workspace.layout
-    known = {spec.name for spec in workspace.registry.steps} | {a.name for a in layout.artifacts}
-    located = list_artifacts(layout, experiments=experiments)
+    known = {artifact.name for artifact in layout.artifacts}
+    located = list_artifacts(workspace, experiments=experiments)
     findings: list[Finding] = []
     busy: list[tuple[str, str]] = []
     for number, entry in enumerate(located):
@@ -138,12 +138,12 @@ def reconcile(
             findings += [finding] if finding is not None else []
         if on_progress is not None:
             on_progress(number + 1, len(located))
-    findings += find_vanished(layout, located=located, experiments=experiments)
+    findings += find_vanished(workspace, located=located, experiments=experiments)
     return Reconciliation(tuple(findings), len(located) - len(busy), tuple(busy))
 
 
 def find_vanished(
-    layout: Layout, *, located: Collection[Located], experiments: Collection[str] | None = None
+    workspace: Workspace, *, located: Collection[Located], experiments: Collection[str] | None = None
 ) -> Iterator[Finding]:
     """Yield the artifacts that are gone with their records, as a deleted folder takes both along.
 
@@ -152,17 +152,18 @@ def find_vanished(
 
     Parameters
     ----------
-    layout
-        Paths of the data root.
+    workspace
+        Data root and pipeline.
     located
         What is there.
     experiments
         Names to look for; all when None.
     """
+    layout = workspace.layout
     names = {artifact.name for artifact in layout.artifacts}
     there = {layout.relative(entry.primary) for entry in located}
     proofs: dict[str, list[tuple[str, str]]] = {}
-    for witness in [*located, *_find_cohort(layout, located=located)]:
+    for witness in [*located, *_find_cohort(workspace, located=located)]:
         try:
             record = read_record(layout, primary=witness.primary)
         except (MorphseqError, OSError):
@@ -170,9 +171,9 @@ def find_vanished(
         for entry in record.inputs if record is not None else ():
             if entry.sha256 and entry.path not in there and (entry.name in names or witness.experiment == COHORT):
                 proofs.setdefault(entry.path, []).append((witness.step, entry.sha256))
-    retired = read_retired(layout) if proofs else frozenset()
+    retired = read_retired(workspace) if proofs else frozenset()
     for path, made in sorted(proofs.items()):
-        lost = locate(layout, layout.absolute(path))
+        lost = locate(workspace, layout.absolute(path))
         if lost is None or lost.has_record or lost.has_file or lost.experiment in retired:
             continue
         if (experiments is None or lost.experiment in experiments) and not _find_holder(layout, lost):
@@ -181,10 +182,10 @@ def find_vanished(
             yield Finding(Kind.DELETED, lost.experiment, lost.step, path, f"{told}; a run makes it again")
 
 
-def _find_cohort(layout: Layout, *, located: Collection[Located]) -> Iterator[Located]:
+def _find_cohort(workspace: Workspace, *, located: Collection[Located]) -> Iterator[Located]:
     """The cohort's table is a witness of every experiment, also where only some are looked at."""
     if not any(entry.experiment == COHORT for entry in located):
-        yield from list_artifacts(layout, experiments=(COHORT,))
+        yield from list_artifacts(workspace, experiments=(COHORT,))
 
 
 def examine(layout: Layout, entry: Located, *, hash_all: bool = False) -> Finding | None:
@@ -251,7 +252,7 @@ def _judge_primary(entry: Located, *, record: Record, size: int, inode: int, fin
 def _find_holder(layout: Layout, entry: Located) -> str:
     """Say who works on an artifact's step; empty when nobody does."""
     try:
-        claim = read_lock(layout.claim(entry.step, experiment=entry.experiment))
+        claim = read_lock(layout.lock(entry.step, experiment=entry.experiment))
     except MorphseqError as error:
         return str(error)
     if claim is not None and not holder_is_dead(claim):
@@ -261,18 +262,13 @@ def _find_holder(layout: Layout, entry: Located) -> str:
     return ""
 
 
-def find_departed(workspace: Workspace, *, folders: Collection[str]) -> dict[str, int]:
-    """Experiments that have records but no raw folder any more, with the number of their records.
-
-    Parameters
-    ----------
-    workspace
-        Data root and registry.
-    folders
-        Names of the raw folders that are there.
-    """
+def find_departed(workspace: Workspace) -> dict[str, int]:
+    """Experiments that have records but no source any more, with the number of their records."""
+    if workspace.pipeline.sources is None:
+        return {}
+    folders = {source.name for source in workspace.pipeline.find_sources(workspace.layout)}
     counts: dict[str, int] = {}
-    for entry in list_artifacts(workspace.layout):
+    for entry in list_artifacts(workspace):
         if entry.has_record and entry.experiment != COHORT and entry.experiment not in folders:
             counts[entry.experiment] = counts.get(entry.experiment, 0) + 1
     return counts

@@ -13,13 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from morphseq_dagster.engine.layout import Layout
-from morphseq_dagster.engine.planner.content import (
-    FileChange,
-    check_masks,
-    check_picture,
-    compare_pictures,
-    picture_shape,
-)
+from morphseq_dagster.engine.planner.content import FileChange, compare_pictures
 from morphseq_dagster.engine.planner.inventory import Located, locate
 from morphseq_dagster.engine.planner.reconcile import Finding, Kind, examine
 from morphseq_dagster.engine.storage.atomic_io import write_durably
@@ -39,8 +33,8 @@ from morphseq_dagster.engine.storage.records import (
 from morphseq_dagster.engine.storage.staging import FolderStage, Staged, StagedUnit, stage_bytes
 from morphseq_dagster.engine.storage.step_locks import hold_lock
 from morphseq_dagster.engine.storage.untracked_files import find_untracked, put_aside
-from morphseq_dagster.engine.tables.check import ContractFinder, check_bytes, find_contract
-from morphseq_dagster.engine.tables.document import encode_document
+from morphseq_dagster.engine.tables.check import check_bytes
+from morphseq_dagster.engine.tables.document import DocumentPart, encode_document
 from morphseq_dagster.engine.tables.image_set import FileEntry, ImageSetManifest
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import ContractError, PermanentError
@@ -49,21 +43,17 @@ _PATIENCE_S: Final = 30.0
 _LISTED: Final = 10
 
 
-def keep(
-    workspace: Workspace, path: Path, *, run_id: str = "reconcile", find: ContractFinder = find_contract
-) -> Record:
+def keep(workspace: Workspace, path: Path, *, run_id: str = "reconcile") -> Record:
     """Declare an edited artifact valid: check its contract, publish it anew, record it as `external_edit`.
 
     Parameters
     ----------
     workspace
-        Data root and registry.
+        Data root and pipeline.
     path
         Primary file, or a picture of an image set.
     run_id
         On whose behalf.
-    find
-        Looks contracts up.
 
     Raises
     ------
@@ -73,11 +63,11 @@ def keep(
         When there is nothing to keep.
     """
     layout = workspace.layout
-    with _claimed(layout, path, run_id=run_id) as (entry, finding):
+    with _locked(workspace, path, run_id=run_id) as (entry, finding):
         record = read_record(layout, primary=entry.primary)
         if finding is None or record is None or "keep" not in finding.actions:
             raise _refuse("keep", finding=finding, path=path)
-        staged = _restage(layout, entry=entry, record=record, find=find)
+        staged = _restage(layout, entry=entry, record=record)
         try:
             kept = _kept(layout, entry=entry, record=record, staged=staged)
         except BaseException:
@@ -99,7 +89,7 @@ def discard(workspace: Workspace, path: Path, *, run_id: str = "reconcile") -> F
         When there is nothing to discard.
     """
     layout = workspace.layout
-    with _claimed(layout, path, run_id=run_id) as (entry, examined):
+    with _locked(workspace, path, run_id=run_id) as (entry, examined):
         # A kept edit that was merely touched is still an edit that may be given up.
         finding = (_find_kept(layout, entry) or examined) if examined is None or examined.is_harmless else examined
         finding = finding or _find_pictures(layout, entry)
@@ -131,7 +121,7 @@ def refresh(workspace: Workspace, path: Path, *, run_id: str = "reconcile") -> R
         When the content is not as recorded.
     """
     layout = workspace.layout
-    with _claimed(layout, path, run_id=run_id) as (entry, finding):
+    with _locked(workspace, path, run_id=run_id) as (entry, finding):
         record = read_record(layout, primary=entry.primary)
         if record is None or finding is None or finding.kind is not Kind.TOUCHED:
             raise _refuse("refresh", finding=finding, path=path)
@@ -146,9 +136,10 @@ def refresh(workspace: Workspace, path: Path, *, run_id: str = "reconcile") -> R
 
 
 @contextmanager
-def _claimed(layout: Layout, path: Path, *, run_id: str) -> Iterator[tuple[Located, Finding | None]]:
-    """Claim the step of an artifact, finish what a crash left, and examine the artifact as it is then."""
-    entry = locate(layout, path)
+def _locked(workspace: Workspace, path: Path, *, run_id: str) -> Iterator[tuple[Located, Finding | None]]:
+    """Lock the step of an artifact, finish what a crash left, and examine the artifact as it is then."""
+    layout = workspace.layout
+    entry = locate(workspace, path)
     if entry is None:
         raise PermanentError(
             expected="a file that the pipeline makes",
@@ -156,8 +147,8 @@ def _claimed(layout: Layout, path: Path, *, run_id: str) -> Iterator[tuple[Locat
             where="morphseq reconcile",
             remedy="name a file of the report of `morphseq reconcile`",
         )
-    claim = layout.claim(entry.step, experiment=entry.experiment)
-    with hold_lock(claim, run_id=run_id, patience_s=_PATIENCE_S):
+    lock = layout.lock(entry.step, experiment=entry.experiment)
+    with hold_lock(lock, run_id=run_id, patience_s=_PATIENCE_S):
         roll_forward(layout, step=entry.step, experiment=entry.experiment)
         yield entry, examine(layout, entry, hash_all=True)
 
@@ -184,17 +175,18 @@ def _find_pictures(layout: Layout, entry: Located) -> Finding | None:
     return Finding(Kind.NO_RECORD, entry.experiment, entry.step, layout.relative(foreign), told, actions=("discard",))
 
 
-def _restage(layout: Layout, *, entry: Located, record: Record, find: ContractFinder) -> Staged:
+def _restage(layout: Layout, *, entry: Located, record: Record) -> Staged:
     """Stage what lies there as the step would, after checking it."""
     where = record.output.path
     data = entry.primary.read_bytes()
-    document = check_bytes(data, artifact=entry.step, experiment=entry.experiment, where=where, find=find)
-    if document is not None:
-        check_masks(document, where=where)
+    artifact = layout.artifact(entry.step)
+    document = check_bytes(data, artifact=artifact, experiment=entry.experiment, where=where)
+    if isinstance(document, DocumentPart):
+        document.check_content(where=where)
     if not record.output.folders:
         units, sha256 = stage_bytes(entry.primary, data=data)
-        version = getattr(document, "version", None) or sha256
-        return _staged(entry.primary, units, sha256=sha256, data_version=version, record=record)
+        stated = document.stated_version() if isinstance(document, DocumentPart) else None
+        return _staged(entry.primary, units, sha256=sha256, data_version=stated or sha256, record=record)
     if not isinstance(document, ImageSetManifest):
         raise TypeError(f"the contract of {entry.step} is no manifest of pictures")
     folders = tuple(layout.absolute(folder) for folder in record.output.folders)
@@ -226,7 +218,7 @@ def _checked_manifest(
     files = dict(manifest.files)
     for change in changes:
         path = layout.absolute(change.path)
-        check_picture(path, shape=picture_shape(manifest, change.path), where=change.path)
+        manifest.check_picture(change.path, data=path.read_bytes())
         files[change.path] = FileEntry(sha256=hash_file(path), size=path.stat().st_size)
     return manifest.model_copy(update={"files": files})
 

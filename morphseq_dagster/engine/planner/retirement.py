@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from morphseq_dagster.engine.layout import MICROSCOPES, Layout
+from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.engine.storage.atomic_io import write_durably
 from morphseq_dagster.engine.storage.records import encode
 from morphseq_dagster.engine.storage.step_locks import holder_is_dead, read_lock
+from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import PermanentError, TransientError
-from morphseq_dagster.identifiers import check_experiment
 
 
 class Retired(BaseModel):
@@ -29,7 +29,7 @@ class Retired(BaseModel):
     records: int
 
 
-def refuse_retirement(layout: Layout, *, experiment: str) -> None:
+def refuse_retirement(workspace: Workspace, *, experiment: str) -> None:
     """Refuse to retire an experiment that is still there or at work.
 
     Raises
@@ -39,17 +39,17 @@ def refuse_retirement(layout: Layout, *, experiment: str) -> None:
     TransientError
         When somebody works on one of its steps.
     """
-    check_experiment(experiment)
-    folders = [layout.raw_folder(m, experiment=experiment) for m in MICROSCOPES]
-    present = [layout.relative(folder) for folder in folders if folder.is_dir()]
-    if present:
+    layout = workspace.layout
+    workspace.pipeline.keys.check(experiment)
+    sources = [source for source in workspace.pipeline.find_sources(layout) if source.name == experiment]
+    if sources:
         raise PermanentError(
             expected="an experiment whose raw folder is gone",
-            found=f"{', '.join(present)} is there",
+            found=f"{', '.join(layout.relative(source.path) for source in sources)} is there",
             where=f"experiment {experiment}",
             remedy="move the raw folder away first; as long as it is there the experiment is found again",
         )
-    for path in sorted(layout.claim("*", experiment=experiment).parent.glob(f"{experiment}.*.json")):
+    for path in sorted(layout.lock("*", experiment=experiment).parent.glob(f"{experiment}.*.json")):
         claim = read_lock(path)
         # A name that continues after a point is another experiment's only if it had a point, which no name has.
         if claim is not None and not holder_is_dead(claim):
@@ -69,7 +69,7 @@ def mark_retired(layout: Layout, *, experiment: str, host: str, records: int) ->
     return retired
 
 
-def read_retired(layout: Layout) -> frozenset[str]:
+def read_retired(workspace: Workspace) -> frozenset[str]:
     """Names of the retired experiments; one whose raw folder has come back is no longer retired.
 
     Raises
@@ -77,6 +77,7 @@ def read_retired(layout: Layout) -> frozenset[str]:
     PermanentError
         When a mark cannot be understood.
     """
+    layout = workspace.layout
     names = set()
     for path in sorted(layout.retired("x").parent.glob("*.json")):
         try:
@@ -88,6 +89,7 @@ def read_retired(layout: Layout) -> frozenset[str]:
                 where=str(path),
                 remedy="remove the file, then retire the experiment again",
             ) from error
-        if not any(layout.raw_folder(m, experiment=experiment).is_dir() for m in MICROSCOPES):
-            names.add(experiment)
-    return frozenset(names)
+        names.add(experiment)
+    return frozenset(
+        names.difference(source.name for source in workspace.pipeline.find_sources(layout)) if names else ()
+    )

@@ -1,6 +1,6 @@
 """Planner: from facts to a plan - which steps of an experiment are stale, exactly why, and what a run must cover.
 
-Pure functions over facts, registry and the callers' wishes. Holds the rules; reads no file and starts nothing. The
+Pure functions over facts, pipeline and the callers' wishes. Holds the rules; reads no file and starts nothing. The
 comparison is the one that a run makes again inside its claim (`places.session`), so that a plan that is overtaken by
 events costs a look and no wrong result.
 """
@@ -12,7 +12,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
-from morphseq_dagster.engine.contract.step import Registry, StepSpec, make_key
+from morphseq_dagster.engine.contract.step import StepSpec, make_key
+from morphseq_dagster.engine.pipeline import Pipeline
 from morphseq_dagster.engine.planner.causes import WEIGHTS, Cause
 from morphseq_dagster.engine.planner.facts import ExperimentFacts, StepFacts
 from morphseq_dagster.engine.requests import artifact_input
@@ -135,7 +136,7 @@ class ExperimentPlan:
 def plan_experiment(
     facts: ExperimentFacts,
     *,
-    registry: Registry,
+    pipeline: Pipeline,
     steps: AbstractSet[str] | None = None,
     forced: AbstractSet[str] = frozenset(),
     busy: str = "",
@@ -146,7 +147,7 @@ def plan_experiment(
     ----------
     facts
         What was read.
-    registry
+    pipeline
         Steps and their order.
     steps
         Steps to consider, with every step its ancestors; all when None.
@@ -156,7 +157,7 @@ def plan_experiment(
         Who works on the experiment, known to whoever launches: a queued or running run.
     """
     verdicts: dict[str, StepPlan] = {}
-    specs = [spec for spec in registry.steps if steps is None or spec.name in steps]
+    specs = [spec for spec in pipeline.steps if steps is None or spec.name in steps]
     for spec in specs:
         if spec.name in facts.steps:
             verdicts[spec.name] = _judge(spec, facts=facts, before=verdicts, forced=spec.name in forced)

@@ -37,7 +37,7 @@ class RunTimes:
     Parameters
     ----------
     workspace
-        Data root and registry.
+        Data root and pipeline.
     """
 
     def __init__(self, workspace: Workspace) -> None:

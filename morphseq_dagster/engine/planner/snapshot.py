@@ -5,20 +5,17 @@ Holds the translation of facts and verdicts into states. Reading is `facts`, jud
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 from morphseq_dagster.engine.contract.step import StepSpec
-from morphseq_dagster.engine.layout import RECORD_SUFFIX, Layout
+from morphseq_dagster.engine.layout import RECORD_SUFFIX
 from morphseq_dagster.engine.planner.facts import ExperimentFacts, StepFacts, read_facts
 from morphseq_dagster.engine.planner.rules import ExperimentPlan, StepPlan, plan_experiment
 from morphseq_dagster.engine.planner.scans import Scans
 from morphseq_dagster.engine.storage.records import Failure, Record
 from morphseq_dagster.engine.workspace import Workspace
-
-if TYPE_CHECKING:
-    from morphseq_dagster.cluster.job_summary import JobSummary
 
 StatusName = Literal[
     "ok", "missing", "stale", "failed", "error", "queued", "running", "degraded", "unavailable", "interrupted", "pruned"
@@ -59,6 +56,25 @@ class ArtifactStatus:
 
 
 @dataclass(frozen=True)
+class RemoteWork:
+    """How work on a step stands that goes on without a process here, as far as files tell.
+
+    Parameters
+    ----------
+    state
+        `queued`; `running`; `ended` without a result and without anybody having taken note.
+    job
+        Its number at the cluster; empty as long as nobody knows it.
+    words
+        State, reason or node, and how long ago that was known.
+    """
+
+    state: Literal["queued", "running", "ended"]
+    job: str
+    words: str
+
+
+@dataclass(frozen=True)
 class ExperimentSnapshot:
     """States of all artifacts of one experiment by step, with the plan that they were read from."""
 
@@ -73,26 +89,28 @@ def take_snapshot(
     experiments: Iterable[str],
     variants: Mapping[str, str] | None = None,
     scans: Scans | None = None,
+    remote: Mapping[tuple[str, str], RemoteWork] | None = None,
 ) -> Iterator[ExperimentSnapshot]:
     """Tell the state of every step of the experiments, one after the other.
 
     Parameters
     ----------
     workspace
-        Data root and registry.
+        Data root and pipeline.
     experiments
         Names, in the order of the result.
     variants
         Variant per step (the latent model) to look at instead of the recipe's.
     scans
         How raw folders and image sets are looked into; everything now when None.
+    remote
+        Work that goes on without a process here, by step and experiment.
     """
-    experiments = tuple(experiments)
-    jobs = _glimpse_jobs(workspace.layout, experiments=experiments)
+    jobs = remote or {}
     for facts in read_facts(workspace, experiments=experiments, scans=scans, variants=variants):
-        plan = plan_experiment(facts, registry=workspace.registry)
+        plan = plan_experiment(facts, pipeline=workspace.pipeline)
         cells: dict[str, ArtifactStatus] = {}
-        for spec in workspace.registry.steps:
+        for spec in workspace.pipeline.steps:
             cell = _cell(spec, facts=facts, verdict=plan.verdict(spec.name), cells=cells)
             cell = _of_other_variant(facts, step=spec.name, variants=variants or {}) or cell
             cells[spec.name] = _of_job(facts.steps[spec.name], jobs.get((spec.name, facts.experiment))) or cell
@@ -102,7 +120,7 @@ def take_snapshot(
 def find_recorded(workspace: Workspace) -> tuple[str, ...]:
     """Experiments of which some record exists, whether or not their raw folder is still there; sorted."""
     found: set[str] = set()
-    for artifact in workspace.registry.artifacts:
+    for artifact in workspace.pipeline.artifacts:
         folder, _, name = artifact.primary.rpartition("/")
         before, mark, after = name.partition("{exp}")
         if "{" in folder or not mark:
@@ -116,15 +134,7 @@ def find_recorded(workspace: Workspace) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def _glimpse_jobs(layout: Layout, *, experiments: Sequence[str]) -> dict[tuple[str, str], JobSummary]:
-    if not layout.jobs.is_dir():
-        return {}
-    from morphseq_dagster.cluster.job_summary import summarise_jobs  # most data roots never saw a cluster
-
-    return summarise_jobs(layout, experiments=set(experiments))
-
-
-def _of_job(own: StepFacts, glimpse: JobSummary | None) -> ArtifactStatus | None:
+def _of_job(own: StepFacts, glimpse: RemoteWork | None) -> ArtifactStatus | None:
     """State of a step with a cluster job; None where that says nothing new."""
     if glimpse is None or not own.output or own.unreadable:
         return None

@@ -11,34 +11,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from morphseq_dagster.engine.contract.step import Registry
+from morphseq_dagster.engine.pipeline import KeyRule, Pipeline, Source
 from morphseq_dagster.engine.planner.scans import open_budgeted
-from morphseq_dagster.engine.planner.snapshot import ArtifactStatus, ExperimentSnapshot, find_recorded, take_snapshot
+from morphseq_dagster.engine.planner.snapshot import (
+    ArtifactStatus,
+    ExperimentSnapshot,
+    RemoteWork,
+    find_recorded,
+    take_snapshot,
+)
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.identifiers import refuse_experiment
-from morphseq_dagster.morphseq.discovery import RawFolder, list_folders
 
 SCHEMA: Final = "morphseq.status"
-SCHEMA_VERSION: Final = 3
-COLUMNS: Final[tuple[tuple[str, str], ...]] = (
-    ("RAW", "raw_manifest"),
-    ("META", "built_metadata"),
-    ("FF", "ff_images"),
-    ("MASKS", "qc_masks"),
-    ("EXPMETA", "experiment_metadata"),
-    ("GDINO", "gdino_detections"),
-    ("SEG", "sam2_tracks"),
-    ("QC", "sam2_segmentations"),
-    ("PNG", "exported_masks"),
-    ("CSV", "sam2_metadata"),
-    ("B03", "embryo_metadata"),
-    ("B04", "qc_staged"),
-    ("LAT", "latents"),
-    ("B06", "embryo_latents_final"),
-)
-"""Column and the step that it shows; the order of the issue, which users know."""
-_RAW: Final = "raw_manifest"
+SCHEMA_VERSION: Final = 4
 _DONE: Final = ("ok", "degraded", "unavailable", "pruned")
 
 
@@ -48,8 +34,8 @@ class StatusRow:
 
     Parameters
     ----------
-    experiment, microscope
-        Name, and folder of the microscope; empty when the raw folder is gone.
+    experiment, kind
+        Name, and what supplies its input (the microscope); empty when that is gone.
     columns
         Cell per column.
     cells
@@ -57,7 +43,7 @@ class StatusRow:
     """
 
     experiment: str
-    microscope: str
+    kind: str
     columns: Mapping[str, ArtifactStatus]
     cells: Mapping[str, ArtifactStatus]
 
@@ -132,43 +118,51 @@ class StatusTable:
 
 
 def read_status(
-    workspace: Workspace, *, experiments: Sequence[str] | None = None, model: str | None = None
+    workspace: Workspace,
+    *,
+    experiments: Sequence[str] | None = None,
+    model: str | None = None,
+    remote: Mapping[tuple[str, str], RemoteWork] | None = None,
 ) -> StatusTable:
     """Read the status of all experiments, or of those named.
 
     Parameters
     ----------
     workspace
-        Data root and registry.
+        Data root and pipeline.
     experiments
         Names; None takes every raw folder and everything that has records.
     model
         Latent model to look at instead of the one of each recipe.
+    remote
+        Work that goes on without a process here, by step and experiment.
 
     Raises
     ------
     PermanentError
         When a named experiment has neither a raw folder nor records; all are named.
     """
-    folders = {folder.name: folder for folder in list_folders(workspace.layout)}
-    known = sorted({name for name in (*folders, *find_recorded(workspace)) if refuse_experiment(name) is None})
+    pipeline = workspace.pipeline
+    folders = {source.name: source for source in pipeline.find_sources(workspace.layout)}
+    known = sorted(name for name in {*folders, *find_recorded(workspace)} if pipeline.keys.refuse(name) is None)
     if experiments is None:
         chosen = known
         refused = tuple((name, folder.reason) for name, folder in folders.items() if name not in known)
     else:
         chosen, refused = list(dict.fromkeys(experiments)), ()
-        refuse_unknown(chosen, known=known)
-    variants = _variants(workspace.registry, model=model)
-    columns = choose_columns(workspace.registry)
+        refuse_unknown(chosen, keys=pipeline.keys, known=known)
+    variants = _variants(pipeline, model=model)
+    columns = choose_columns(pipeline)
     scans = open_budgeted(workspace.layout)
-    snapshots = take_snapshot(workspace, experiments=chosen, variants=variants, scans=scans)
+    snapshots = take_snapshot(workspace, experiments=chosen, variants=variants, scans=scans, remote=remote)
     rows = tuple(
-        _make_row(snapshot, folder=folders.get(snapshot.experiment), columns=columns) for snapshot in snapshots
+        _make_row(snapshot, pipeline=pipeline, source=folders.get(snapshot.experiment), columns=columns)
+        for snapshot in snapshots
     )
     return StatusTable(tuple(columns), rows, refused, len(scans.relied), len(scans.skipped))
 
 
-def refuse_unknown(names: Sequence[str], *, known: Sequence[str]) -> None:
+def refuse_unknown(names: Sequence[str], *, keys: KeyRule, known: Sequence[str]) -> None:
     """Refuse names that no raw folder and no record carries.
 
     Raises
@@ -179,7 +173,7 @@ def refuse_unknown(names: Sequence[str], *, known: Sequence[str]) -> None:
     unknown = [name for name in names if name not in known]
     if not unknown:
         return
-    described = [f"{name!r}" + (f" ({reason})" if (reason := refuse_experiment(name)) else "") for name in unknown]
+    described = [f"{name!r}" + (f" ({reason})" if (reason := keys.refuse(name)) else "") for name in unknown]
     raise PermanentError(
         expected="experiments that exist",
         found=", ".join(described),
@@ -188,11 +182,10 @@ def refuse_unknown(names: Sequence[str], *, known: Sequence[str]) -> None:
     )
 
 
-def choose_columns(registry: Registry) -> dict[str, str]:
-    """Columns of a registry with their steps; one that has none of the known steps shows each step by its name."""
-    names = {spec.name for spec in registry.steps}
-    columns = {column: step for column, step in COLUMNS if step in names}
-    return columns or {spec.name.upper(): spec.name for spec in registry.steps}
+def choose_columns(pipeline: Pipeline) -> dict[str, str]:
+    """Columns of a pipeline with their steps; one that names no columns shows each step by its name."""
+    columns = {artifact.column: artifact.name for artifact in pipeline.artifacts if artifact.column}
+    return columns or {name.upper(): name for name in pipeline.step_names}
 
 
 def encode_status(status: StatusTable, *, data_root: str) -> dict[str, Any]:
@@ -204,7 +197,7 @@ def encode_status(status: StatusTable, *, data_root: str) -> dict[str, Any]:
         "columns": list(status.columns),
         "experiments": {
             row.experiment: {
-                "microscope": row.microscope,
+                "microscope": row.kind,
                 "columns": {name: cell.state for name, cell in row.columns.items()},
                 "steps": {name: _encode_cell(cell) for name, cell in row.cells.items()},
             }
@@ -231,8 +224,8 @@ def _encode_cell(cell: ArtifactStatus) -> dict[str, Any]:
     return told | {"job": cell.job}
 
 
-def _variants(registry: Registry, *, model: str | None) -> dict[str, str]:
-    return {} if model is None else {spec.name: model for spec in registry.steps if spec.variant is not None}
+def _variants(pipeline: Pipeline, *, model: str | None) -> dict[str, str]:
+    return {} if model is None else {spec.name: model for spec in pipeline.steps if spec.variant is not None}
 
 
 def _first_unfinished(row: StatusRow) -> str:
@@ -240,29 +233,29 @@ def _first_unfinished(row: StatusRow) -> str:
     return next((name for name, cell in row.columns.items() if cell.state not in _DONE), "")
 
 
-def _make_row(snapshot: ExperimentSnapshot, *, folder: RawFolder | None, columns: Mapping[str, str]) -> StatusRow:
+def _make_row(
+    snapshot: ExperimentSnapshot, *, pipeline: Pipeline, source: Source | None, columns: Mapping[str, str]
+) -> StatusRow:
     cells = dict(snapshot.cells)
-    if _RAW in cells:
-        cells[_RAW] = _judge_raw(cells[_RAW], folder=folder)
+    if pipeline.listing and pipeline.sources is not None:
+        cells[pipeline.listing] = _judge_source(cells[pipeline.listing], source=source)
     chosen = {column: cells[step] for column, step in columns.items()}
-    return StatusRow(snapshot.experiment, folder.microscope if folder is not None else "", chosen, cells)
+    return StatusRow(snapshot.experiment, source.kind if source is not None else "", chosen, cells)
 
 
-def _judge_raw(cell: ArtifactStatus, *, folder: RawFolder | None) -> ArtifactStatus:
-    """Combine the raw folder itself with its manifest: raw data that nobody has listed yet are there all the same."""
-    if folder is not None and folder.reason:
-        return ArtifactStatus(cell.step, "error", folder.reason)
-    if folder is None:
+def _judge_source(cell: ArtifactStatus, *, source: Source | None) -> ArtifactStatus:
+    """Combine the raw folder itself with its listing: raw data that nobody has listed yet are there all the same."""
+    if source is not None and source.reason:
+        return ArtifactStatus(cell.step, "error", source.reason)
+    if source is None:
         return ArtifactStatus(cell.step, "missing", "no raw folder")
     if cell.state != "missing":
         return cell
     try:
-        with os.scandir(folder.path) as entries:
+        with os.scandir(source.path) as entries:
             empty = next(entries, None) is None
     except OSError as error:
         return ArtifactStatus(cell.step, "error", f"{type(error).__name__}: {error}")
-    return (
-        ArtifactStatus(cell.step, "missing", "the raw folder is empty")
-        if empty
-        else ArtifactStatus(cell.step, "ok", "not listed yet")
-    )
+    if empty:
+        return ArtifactStatus(cell.step, "missing", "the raw folder is empty")
+    return ArtifactStatus(cell.step, "ok", "not listed yet")

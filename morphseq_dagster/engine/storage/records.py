@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from morphseq_dagster.backends import BackendIdentity
 from morphseq_dagster.engine.layout import FAILURE_SUFFIX, RECORD_SUFFIX, TEMPORARY_SUFFIX, Layout
 from morphseq_dagster.engine.storage.atomic_io import write_durably
 from morphseq_dagster.engine.storage.hashing import hash_bytes, hash_file
@@ -64,14 +65,6 @@ class WellState(_Frozen):
     tries: int = 1
 
 
-class Backend(_Frozen):
-    """The implementation that computed: name, version and hash of its weights (None: it has none)."""
-
-    name: str
-    version: str
-    weights_sha256: str | None = None
-
-
 class AdoptedFrom(_Frozen):
     """Where an adopted artifact came from: path (relative when below the data root), content hash, convention.
 
@@ -112,7 +105,7 @@ class Record(_Frozen):
     recipe: dict[str, Any]
     recipe_hash: str
     request_key: str
-    backend: Backend | None = None
+    backend: BackendIdentity | None = None
     counts: dict[str, int] = Field(default_factory=dict)
     wells: dict[str, WellState] = Field(default_factory=dict)
     warnings: tuple[str, ...] = ()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from morphseq_dagster.backends import BackendIdentity
 from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.engine.storage.atomic_io import (
     link_or_copy,
@@ -24,7 +25,7 @@ from morphseq_dagster.engine.storage.atomic_io import (
     write_file,
 )
 from morphseq_dagster.engine.storage.hashing import hash_bytes
-from morphseq_dagster.engine.storage.records import Backend, OutputState, WellState, describe_output
+from morphseq_dagster.engine.storage.records import OutputState, WellState, describe_output
 
 Status = Literal["ok", "degraded", "unavailable"]
 
@@ -67,7 +68,7 @@ class Staged:
     status: Status = "ok"
     counts: Mapping[str, int] = field(default_factory=dict)
     wells: Mapping[str, WellState] = field(default_factory=dict)
-    backend: Backend | None = None
+    backend: BackendIdentity | None = None
     warnings: tuple[str, ...] = ()
     preview: bytes | None = None
 

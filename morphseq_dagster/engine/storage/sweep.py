@@ -104,7 +104,7 @@ def _finish(layout: Layout, *, journal: Path, run_id: str, is_at_work: Callable[
     """Roll one publication forward unless its step is at work."""
     experiment, _, step = journal.stem.rpartition(".")
     try:
-        with hold_lock(layout.claim(step, experiment=experiment), run_id=run_id, patience_s=0.0):
+        with hold_lock(layout.lock(step, experiment=experiment), run_id=run_id, patience_s=0.0):
             if is_at_work(experiment, step):
                 return False
             roll_forward(layout, step=step, experiment=experiment)

@@ -1,6 +1,7 @@
-"""Catalogue of contracts: which table or document model belongs to an artifact, and the check of a file's bytes.
+"""Check of a file's bytes against the contract of its artifact, and that it speaks of its own key alone.
 
-Holds the look-up only. Modules are imported when they are asked for, since tables bring pandas with them.
+The contract is a table contract (`table.py`) or a document model (`document.py`). It is imported when it is asked for,
+since tables bring pandas with them.
 """
 
 from __future__ import annotations
@@ -8,59 +9,26 @@ from __future__ import annotations
 import csv
 import importlib
 import io
-from collections.abc import Callable
 from typing import Final
 
 from pydantic import BaseModel
 
+from morphseq_dagster.engine.layout import COHORT, Artifact
 from morphseq_dagster.engine.tables.document import parse_document
 from morphseq_dagster.engine.tables.table import TableContract
 from morphseq_dagster.errors import ContractError
 
-Contract = TableContract | type[BaseModel]
-ContractFinder = Callable[[str], Contract | None]
-
-_MODELS: Final = {
-    "raw_manifest": "raw_manifest:RawManifest",
-    "ff_images": "ff_images:FfImages",
-    "organized_frames": "organized_frames:OrganizedFrames",
-    "experiment_metadata": "experiment_metadata:ExperimentMetadata",
-    "gdino_raw": "detections:DetectionDocument",
-    "gdino_detections": "detections:DetectionDocument",
-    "sam2_tracks": "segmentations:SegmentationDocument",
-    "sam2_segmentations": "segmentations:SegmentationDocument",
-    "exported_masks": "exported_masks:ExportedMasks",
-    "qc_masks": "qc_masks:QcMasks",
-    "snips": "snips:Snips",
-}
-_TABLES: Final = frozenset(
-    {
-        "plate_metadata",
-        "built_metadata",
-        "sam2_metadata",
-        "embryo_metadata",
-        "qc_staged",
-        "latents",
-        "embryo_latents_final",
-        "cohort_final",
-    }
-)
 _ID_COLUMNS: Final = ("experiment_id", "experiment_date")
 
 
-def find_contract(artifact: str) -> Contract | None:
-    """Find the contract of an artifact; None for artifacts of other registries."""
-    name = _MODELS.get(artifact) or (f"{artifact}:CONTRACT" if artifact in _TABLES else None)
-    if name is None:
-        return None
-    module, _, attribute = name.partition(":")
-    found: Contract = getattr(importlib.import_module(f"morphseq_dagster.morphseq.contracts.{module}"), attribute)
+def load_contract(artifact: Artifact) -> TableContract | type[BaseModel]:
+    """Import the contract of an artifact."""
+    module, _, attribute = artifact.contract.partition(":")
+    found: TableContract | type[BaseModel] = getattr(importlib.import_module(module), attribute)
     return found
 
 
-def check_bytes(
-    data: bytes, *, artifact: str, experiment: str, where: str, find: ContractFinder = find_contract
-) -> BaseModel | None:
+def check_bytes(data: bytes, *, artifact: Artifact, experiment: str, where: str) -> BaseModel | None:
     """Check a primary file against its contract and that it speaks of this experiment alone.
 
     Parameters
@@ -69,8 +37,6 @@ def check_bytes(
         Content and the name for messages.
     artifact, experiment
         What it must be.
-    find
-        Looks contracts up.
 
     Returns
     -------
@@ -80,16 +46,9 @@ def check_bytes(
     Raises
     ------
     ContractError
-        Naming every violation, a file of an artifact without a contract included.
+        Naming every violation.
     """
-    contract = find(artifact)
-    if contract is None:
-        raise ContractError(
-            expected=f"an artifact with a contract, so that {artifact} can be checked",
-            found="no contract",
-            where=where,
-            remedy="make the artifact again instead",
-        )
+    contract = load_contract(artifact)
     if isinstance(contract, TableContract):
         contract.decode(data, where=where)
         _refuse_others(_experiments_of_table(data), experiment=experiment, where=where)
@@ -116,7 +75,7 @@ def _experiments_of_document(document: BaseModel) -> set[str]:
 
 def _refuse_others(found: set[str], *, experiment: str, where: str) -> None:
     others = sorted(found - {experiment})
-    if others and experiment != "cohort":
+    if others and experiment != COHORT:
         raise ContractError(
             expected=f"experiment {experiment} and no other",
             found=f"{', '.join(others[:5])}{' ...' if len(others) > 5 else ''}",

@@ -23,6 +23,23 @@ class DocumentPart(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    def stated_version(self) -> str | None:
+        """Version that the document states itself; None where its content's hash is its version.
+
+        A document that carries times, which say nothing of the content, overrides this.
+        """
+        return None
+
+    def check_content(self, *, where: str) -> None:
+        """Check what no type can say of the content.
+
+        Raises
+        ------
+        ContractError
+            Naming everything wrong.
+        """
+        del where
+
 
 def encode_document(document: BaseModel) -> bytes:
     """Serialise a document: one indented space, keys in the model's order, a final newline.

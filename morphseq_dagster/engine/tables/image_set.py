@@ -1,6 +1,6 @@
 """Manifest of an image set: the pictures of a folder unit with their hashes.
 
-Holds the part that all image sets share; what a set adds stands in the module named after the artifact.
+What a set adds to this stands in its workflow's contracts.
 """
 
 from __future__ import annotations
@@ -29,6 +29,16 @@ class ImageSetManifest(BaseModel):
     schema_version: int = 1
     experiment_id: str
     files: dict[str, FileEntry]
+
+    def check_picture(self, path: str, *, data: bytes) -> None:
+        """Check a picture that a person has edited, as far as the manifest promises something of it.
+
+        Raises
+        ------
+        ContractError
+            When it is not what the manifest promises.
+        """
+        del path, data
 
 
 def read_file_entries(manifest: Path) -> dict[str, FileEntry]:

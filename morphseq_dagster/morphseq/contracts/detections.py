@@ -27,7 +27,7 @@ class FlatDetection(DocumentPart):
 
     bbox_xyxy_norm: BoxNorm
     score: float = Field(ge=0, le=1)
-    prompt: str
+    prompt: str | None
 
 
 class ModelMetadata(DocumentPart):
@@ -41,10 +41,13 @@ class ModelMetadata(DocumentPart):
 
 
 class Annotation(DocumentPart):
-    """One run of a detector on one image; no detections are said, not left out."""
+    """One run of a detector on one image; no detections are said, not left out.
+
+    A detector that takes no prompt or thresholds has null and an empty table there.
+    """
 
     annotation_id: str
-    prompt: str
+    prompt: str | None
     model_metadata: ModelMetadata
     inference_params: dict[str, float]
     timestamp: None = None
@@ -62,7 +65,7 @@ class ImageDetections(DocumentPart):
 class HighQuality(DocumentPart):
     """Filtered detections of one experiment; images without any are absent."""
 
-    prompt: str
+    prompt: str | None
     confidence_threshold: float
     iou_threshold: float
     timestamp: None = None

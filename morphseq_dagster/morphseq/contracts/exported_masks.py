@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import ConfigDict, Field
 
 from morphseq_dagster.engine.tables.document import DocumentPart
-from morphseq_dagster.engine.tables.image_set import ImageSetManifest
 from morphseq_dagster.morphseq.contracts.entities import Entities
+from morphseq_dagster.morphseq.contracts.grey_pictures import GreyPictures
 
 
 class MaskExport(DocumentPart):
@@ -20,7 +20,7 @@ class MaskExport(DocumentPart):
     image_shape: tuple[int, int]
 
 
-class ExportedMasks(ImageSetManifest):
+class ExportedMasks(GreyPictures):
     """Label pictures of one experiment by image id; `failed_wells` says which wells have none and why."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,3 +30,7 @@ class ExportedMasks(ImageSetManifest):
     failed_wells: dict[str, str] = Field(default_factory=dict)
     last_updated: None = None
     total_exported: int
+
+    def shape_of(self, path: str) -> tuple[int, int] | None:
+        """Height and width in pixels of a picture; None when it is not listed."""
+        return next((e.image_shape for e in self.exports.values() if e.output_path == path), None)

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 
 from morphseq_dagster.engine.tables.document import DocumentPart
-from morphseq_dagster.engine.tables.image_set import ImageSetManifest
+from morphseq_dagster.morphseq.contracts.grey_pictures import GreyPictures
 
 
 class TilePlacement(DocumentPart):
@@ -42,7 +42,7 @@ class FrameEntry(DocumentPart):
     tiles: tuple[TilePlacement, ...] = ()
 
 
-class FfImages(ImageSetManifest):
+class FfImages(GreyPictures):
     """Full-focus frames of one experiment; `failed_wells` says which wells are not among them and why.
 
     `also_read` holds raw files that were read and belong to no frame here (the table of frames, files of failed wells)
@@ -57,3 +57,7 @@ class FfImages(ImageSetManifest):
     failed_wells: dict[str, str]
     also_read: dict[str, str]
     problems: tuple[str, ...]
+
+    def shape_of(self, path: str) -> tuple[int, int] | None:
+        """Height and width in pixels of a picture; None when it is not listed."""
+        return next(((f.height_px, f.width_px) for f in self.frames if f.path == path), None)

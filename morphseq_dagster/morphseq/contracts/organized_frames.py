@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 
 from morphseq_dagster.engine.tables.document import DocumentPart
-from morphseq_dagster.engine.tables.image_set import ImageSetManifest
+from morphseq_dagster.morphseq.contracts.grey_pictures import GreyPictures
 
 
 class ImageEntry(DocumentPart):
@@ -24,7 +24,7 @@ class ImageEntry(DocumentPart):
     time_s: float | None
 
 
-class OrganizedFrames(ImageSetManifest):
+class OrganizedFrames(GreyPictures):
     """Frames of one experiment by image id, in order of well and time."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,3 +39,7 @@ class OrganizedFrames(ImageSetManifest):
         for image_id, entry in sorted(self.images.items(), key=lambda item: (item[1].well, item[1].frame_index)):
             wells.setdefault(entry.well, {})[image_id] = entry
         return wells
+
+    def shape_of(self, path: str) -> tuple[int, int] | None:
+        """Height and width in pixels of a picture; None when it is not listed."""
+        return next(((e.height_px, e.width_px) for e in self.images.values() if e.path == path), None)

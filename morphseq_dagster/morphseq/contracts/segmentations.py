@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field
 
 from morphseq_dagster.engine.tables.document import DocumentPart
+from morphseq_dagster.errors import ContractError, MorphseqError
 from morphseq_dagster.morphseq.contracts.detections import BoxNorm, DetectionEntry
 from morphseq_dagster.morphseq.contracts.entities import Entities, EntityTracker
+
+_LISTED: Final = 20
 
 
 class SegmentationEntry(DocumentPart):
@@ -86,7 +89,10 @@ class ExperimentSegmentation(DocumentPart):
 
 
 class SegmentationDocument(DocumentPart):
-    """Masks of one experiment; `flags` is filled by `sam2_segmentations`. Paths are relative to the data root."""
+    """Masks of one experiment; `flags` is filled by `sam2_segmentations`. Paths are relative to the data root.
+
+    `target_prompt` is what the detector was asked for; null where it takes no prompt.
+    """
 
     script_version: str = "morphseq_dagster"
     creation_time: None = None
@@ -94,12 +100,31 @@ class SegmentationDocument(DocumentPart):
     gsam_id: str
     seed_annotations_path: str
     experiment_metadata_path: str | None = None
-    target_prompt: str
+    target_prompt: str | None
     segmentation_format: Literal["rle"] = "rle"
     device: str | None = None
     experiments: dict[str, ExperimentSegmentation]
     entity_tracker: EntityTracker
     flags: dict[str, Any] = Field(default_factory=dict)
+
+    def check_content(self, *, where: str) -> None:
+        """Check that the run lengths of every mask fill its picture.
+
+        Raises
+        ------
+        ContractError
+            Naming the masks that do not.
+        """
+        images = (i for e in self.experiments.values() for v in e.videos.values() for i in v.image_ids.values())
+        embryos = (embryo for image in images for embryo in image.embryos.values())
+        problems = [f"{embryo.snip_id}: {problem}" for embryo in embryos if (problem := _problem_of_mask(embryo))]
+        if problems:
+            raise ContractError(
+                expected="masks whose run lengths fill the picture",
+                found=f"{len(problems)} problems: " + "; ".join(problems[:_LISTED]),
+                where=where,
+                remedy="restore the document or make it again",
+            )
 
 
 def list_entities(experiment: str, images: Sequence[ImageSegmentation]) -> Entities:
@@ -112,3 +137,15 @@ def list_entities(experiment: str, images: Sequence[ImageSegmentation]) -> Entit
         embryos=tuple(sorted({e.embryo_id for e in embryos})),
         snips=tuple(sorted(e.snip_id for e in embryos)),
     )
+
+
+def _problem_of_mask(embryo: EmbryoEntry) -> str:
+    """Say why a mask does not fill its picture; empty when it does."""
+    from morphseq_dagster.segmentation.rle import Rle, unpack_runs
+
+    entry = embryo.segmentation
+    try:
+        filled = int(unpack_runs(Rle.from_base64(entry.counts, size=entry.size).counts).sum())
+    except MorphseqError as error:
+        return error.found
+    return "" if filled == entry.size[0] * entry.size[1] else f"{filled} pixels"

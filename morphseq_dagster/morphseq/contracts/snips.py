@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import ConfigDict, Field
 
 from morphseq_dagster.engine.tables.document import DocumentPart
-from morphseq_dagster.engine.tables.image_set import ImageSetManifest
+from morphseq_dagster.morphseq.contracts.grey_pictures import GreyPictures
 
 
 class SnipEntry(DocumentPart):
@@ -34,7 +34,7 @@ class RefusedSnip(DocumentPart):
     out_of_frame: bool | None
 
 
-class Snips(ImageSetManifest):
+class Snips(GreyPictures):
     """Snips of one experiment; latents depend on the recipe, hence its hash stands here and beside the latents."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,4 +1,4 @@
-"""Steps: the registry and one module per step; a step reads inputs, calls one science function and stages the result.
+"""Steps: the pipeline and one module per step; a step reads inputs, calls one science function and stages the result.
 
 Knows science and storage; knows nothing of Dagster or of where it runs.
 """

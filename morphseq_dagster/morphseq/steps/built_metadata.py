@@ -8,7 +8,7 @@ from __future__ import annotations
 import pandas as pd
 
 from morphseq_dagster.engine.contract.context import Account, StepContext
-from morphseq_dagster.engine.contract.step import StepRequest, StepResult
+from morphseq_dagster.engine.contract.step import StepResult
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.identifiers import mint_video
 from morphseq_dagster.morphseq.contracts.built_metadata import CONTRACT
@@ -17,9 +17,8 @@ from morphseq_dagster.morphseq.contracts.plate_metadata import CONTRACT as PLATE
 from morphseq_dagster.morphseq.recipes import BuiltMetadataRecipe
 
 
-def run(request: StepRequest) -> StepResult:
+def run(context: StepContext) -> StepResult:
     """Join frames and plate; every well with pictures must have a start age and a temperature."""
-    context = StepContext(request)
     recipe = context.recipe(BuiltMetadataRecipe)
     frames = _frame_rows(context.document("ff_images", FfImages), experiment=context.experiment)
     plate = context.table("plate_metadata", PLATE).drop(columns="experiment_id")

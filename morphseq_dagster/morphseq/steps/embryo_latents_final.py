@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 
 from morphseq_dagster.engine.contract.context import Account, StepContext
-from morphseq_dagster.engine.contract.step import StepRequest, StepResult
+from morphseq_dagster.engine.contract.step import StepResult
 from morphseq_dagster.engine.storage.hashing import hash_json
 from morphseq_dagster.engine.storage.records import read_record
 from morphseq_dagster.errors import PermanentError
@@ -21,9 +21,8 @@ _COVERAGE_MIN = 0.9
 """Share of rows with latents below which people are warned (spec, science 8)."""
 
 
-def run(request: StepRequest) -> StepResult:
+def run(context: StepContext) -> StepResult:
     """Join staged rows and latents."""
-    context = StepContext(request)
     recipe = context.recipe(FinalRecipe)
     staged = context.table("qc_staged", STAGED)
     latents = context.table("latents", LATENTS)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from morphseq_dagster.engine.contract.context import Account, StepContext
-from morphseq_dagster.engine.contract.step import StepRequest, StepResult
+from morphseq_dagster.engine.contract.step import StepResult
 from morphseq_dagster.errors import ContractError
 from morphseq_dagster.identifiers import parse_embryo
 from morphseq_dagster.morphometry.viability import infer_viability
@@ -39,9 +39,8 @@ _FOV = {
 _PLATE = ("start_age_label", "temperature_source", "pair", "um_per_px")
 
 
-def run(request: StepRequest) -> StepResult:
+def run(context: StepContext) -> StepResult:
     """Make the embryo table of an experiment."""
-    context = StepContext(request)
     recipe = context.recipe(EmbryoMetadataRecipe)
     context.document("qc_masks", QcMasks)  # unavailable: every flag that needs such a mask is unknown
     measured = measure_embryos(context, recipe=recipe)

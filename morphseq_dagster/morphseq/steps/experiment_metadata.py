@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from morphseq_dagster.engine.contract.context import Account, StepContext
-from morphseq_dagster.engine.contract.step import StepRequest, StepResult
+from morphseq_dagster.engine.contract.step import StepResult
 from morphseq_dagster.morphseq.contracts.built_metadata import CONTRACT as FRAMES
 from morphseq_dagster.morphseq.contracts.experiment_metadata import (
     PLATE_NUMBERS,
@@ -35,15 +35,16 @@ _ALIASES = {
 _PLAIN = ("Channel", "um_per_px", "experiment_date", "time_string", "microscope", "nd2_series_num")
 
 
-def run(request: StepRequest) -> StepResult:
+def run(context: StepContext) -> StepResult:
     """Nest the frame table by video and image."""
-    context = StepContext(request)
     frames = context.document("organized_frames", OrganizedFrames)
     table = context.table("built_metadata", FRAMES)
     rows = {(row["well"], row["time_int"]): row for row in table.to_dict("records")}
     videos = [_video(context, well=well, images=images, rows=rows) for well, images in frames.videos().items()]
     document = nest_videos(context.experiment, videos=videos, images=frames.images)
-    return context.stage_document(document, account=Account(counts={"videos": len(videos), "images": len(frames.images)}))
+    return context.stage_document(
+        document, account=Account(counts={"videos": len(videos), "images": len(frames.images)})
+    )
 
 
 def _video(

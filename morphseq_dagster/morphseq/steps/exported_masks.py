@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from morphseq_dagster.engine.contract.context import Account, StepContext
-from morphseq_dagster.engine.contract.step import StepRequest, StepResult
+from morphseq_dagster.engine.contract.step import StepResult
 from morphseq_dagster.engine.contract.wells import WellTask, map_wells
 from morphseq_dagster.engine.storage.checkpoints import WellPayload
 from morphseq_dagster.identifiers import parse_embryo
@@ -24,9 +24,8 @@ _COMPRESSION = 6
 """PNG level of label pictures: four times smaller than level 1 for about the same time."""
 
 
-def run(request: StepRequest) -> StepResult:
+def run(context: StepContext) -> StepResult:
     """Export the label pictures of an experiment."""
-    context = StepContext(request)
     recipe = context.recipe(ExportedMasksRecipe)
     document = context.document("sam2_segmentations", SegmentationDocument)
     videos = {v.well_id: v for v in document.experiments[context.experiment].videos.values() if v.sam2_success}

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from morphseq_dagster.engine.contract.context import Account, StepContext
 from morphseq_dagster.engine.contract.crew import employing
-from morphseq_dagster.engine.contract.step import StepRequest, StepResult
+from morphseq_dagster.engine.contract.step import StepResult
 from morphseq_dagster.engine.contract.wells import WellRun, WellTask, map_wells
 from morphseq_dagster.engine.storage.checkpoints import WellPayload
 from morphseq_dagster.engine.storage.hashing import hash_file
@@ -22,10 +22,11 @@ from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.imaging.frames_folder import TABLE_NAME
 from morphseq_dagster.imaging.microscopes import open_source
 from morphseq_dagster.imaging.pictures import encode_jpeg
-from morphseq_dagster.imaging.sources import FocusedFrame, Microscope, RawFrame, RawProblem, RawScan
+from morphseq_dagster.imaging.sources import FocusedFrame, RawFrame, RawProblem, RawScan
 from morphseq_dagster.imaging.stitching import TileOffset, TileStep, estimate_plate_steps
 from morphseq_dagster.morphseq.contracts.ff_images import FfImages, FrameEntry, TilePlacement
 from morphseq_dagster.morphseq.contracts.raw_manifest import RawFile, RawManifest
+from morphseq_dagster.morphseq.paths import raw_folder
 from morphseq_dagster.morphseq.recipes import FfImagesRecipe
 from morphseq_dagster.morphseq.steps.image_sets import link_entries
 from morphseq_dagster.morphseq.steps.previews import contact_sheet
@@ -33,13 +34,12 @@ from morphseq_dagster.morphseq.steps.previews import contact_sheet
 _PLATE_STEPS = "plate_steps"
 
 
-def run(request: StepRequest) -> StepResult:
+def run(context: StepContext) -> StepResult:
     """Make the frames of an experiment."""
-    context = StepContext(request)
     recipe = context.recipe(FfImagesRecipe)
     raw = context.document("raw_manifest", RawManifest)
-    folder = context.layout.raw_folder(raw.microscope, experiment=context.experiment)
-    source = open_source(folder, microscope=cast("Microscope", raw.microscope), settings=recipe.focus)
+    folder = raw_folder(context.layout, raw.microscope, experiment=context.experiment)
+    source = open_source(folder, microscope=raw.microscope, settings=recipe.focus)
     listed = {file.path: file for file in raw.files}
     # Before the scan reads it: a table edited in between is then found changed, not taken for the one that was read.
     tables = _hash_unread(folder, [listed[TABLE_NAME]] if TABLE_NAME in listed else [])

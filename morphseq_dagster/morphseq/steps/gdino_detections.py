@@ -8,7 +8,7 @@ from __future__ import annotations
 from morphseq_dagster.detection.filtering import filter_detections
 from morphseq_dagster.detection.model import Detection
 from morphseq_dagster.engine.contract.context import Account, StepContext
-from morphseq_dagster.engine.contract.step import StepRequest, StepResult
+from morphseq_dagster.engine.contract.step import StepResult
 from morphseq_dagster.morphseq.contracts.detections import (
     DetectionDocument,
     DetectionEntry,
@@ -19,15 +19,16 @@ from morphseq_dagster.morphseq.contracts.detections import (
 from morphseq_dagster.morphseq.recipes import GdinoDetectionsRecipe
 
 
-def run(request: StepRequest) -> StepResult:
+def run(context: StepContext) -> StepResult:
     """Filter the detections of an experiment."""
-    context = StepContext(request)
     recipe = context.recipe(GdinoDetectionsRecipe)
     raw = context.document("gdino_raw", DetectionDocument)
-    images, filtered, prompts = {}, {}, set()
+    images, filtered = {}, {}
+    prompts: set[str] = set()
     for image_id, image in raw.images.items():
         annotation = image.annotations[0]
-        prompts.add(annotation.prompt)
+        if annotation.prompt is not None:
+            prompts.add(annotation.prompt)
         found = [Detection(d.box_xyxy, d.confidence, d.phrase) for d in annotation.detections]
         kept = filter_detections(found, confidence_min=recipe.confidence_threshold, iou_max=recipe.iou_threshold)
         flat = tuple(
@@ -39,7 +40,7 @@ def run(request: StepRequest) -> StepResult:
                 DetectionEntry(box_xyxy=d.box_xyxy, confidence=d.confidence, phrase=d.phrase) for d in kept
             )
     quality = HighQuality(
-        prompt=", ".join(sorted(prompts)),
+        prompt=", ".join(sorted(prompts)) or None,
         confidence_threshold=recipe.confidence_threshold,
         iou_threshold=recipe.iou_threshold,
         filtered=filtered,

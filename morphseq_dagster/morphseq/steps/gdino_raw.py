@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from morphseq_dagster.detection.backends import load_detector
-from morphseq_dagster.detection.model import BackendIdentity, Detection
+from morphseq_dagster.backends import BackendIdentity
+from morphseq_dagster.detection.backends import DETECTORS
+from morphseq_dagster.detection.model import Detection
 from morphseq_dagster.engine.contract.context import Account, StepContext
-from morphseq_dagster.engine.contract.step import StepRequest, StepResult
+from morphseq_dagster.engine.contract.step import StepResult
 from morphseq_dagster.engine.contract.wells import WellTask, map_wells
 from morphseq_dagster.engine.storage.checkpoints import WellPayload
 from morphseq_dagster.engine.storage.hashing import hash_json
-from morphseq_dagster.engine.storage.records import Backend
 from morphseq_dagster.engine.tables.document import parse_document
 from morphseq_dagster.identifiers import mint_video
 from morphseq_dagster.morphseq.contracts.detections import (
@@ -32,12 +32,11 @@ from morphseq_dagster.morphseq.steps.image_sets import FrameReader
 from morphseq_dagster.morphseq.steps.previews import choose, draw_masks, sheet
 
 
-def run(request: StepRequest) -> StepResult:
+def run(context: StepContext) -> StepResult:
     """Detect embryos in every frame of an experiment."""
-    context = StepContext(request)
     recipe = context.recipe(GdinoRawRecipe)
     frames = context.document("organized_frames", OrganizedFrames)
-    detector = load_detector(recipe.backend, settings=recipe.classical)
+    detector = DETECTORS.load(recipe.backend, recipe.parameters, weights=context.weights)
     videos = frames.videos()
     published = _published(context)
 
@@ -78,7 +77,7 @@ def run(request: StepRequest) -> StepResult:
     account = Account(
         wells=done.states,
         counts={"images": len(images), "detections": total, "wells_computed": done.computed},
-        backend=Backend(name=identity.name, version=str(identity.version), weights_sha256=identity.weights_sha256),
+        backend=identity,
         preview=_preview(context, frames, document),
     )
     return context.stage_document(document, account=account)
@@ -105,12 +104,13 @@ def _image(
     identity: BackendIdentity,
 ) -> ImageDetections:
     """One annotation per image; its id is derived from content, so that equal input gives equal bytes."""
+    said = recipe.parameters.model_dump()
     digest = hash_json([image_id, context.request.recipe_hash, context.request.version])
     annotation = Annotation(
         annotation_id=f"ann_{digest[:16]}",
-        prompt=recipe.prompt,
+        prompt=said.get("prompt"),
         model_metadata=ModelMetadata(weights_sha256=identity.weights_sha256, model_architecture=identity.name),
-        inference_params={"box_threshold": recipe.box_threshold, "text_threshold": recipe.text_threshold},
+        inference_params={name: said[name] for name in ("box_threshold", "text_threshold") if name in said},
         num_detections=len(found),
         detections=tuple(DetectionEntry.model_validate(entry) for entry in found),
     )

@@ -9,10 +9,9 @@ import numpy as np
 import pandas as pd
 
 from morphseq_dagster.engine.contract.context import Account, StepContext
-from morphseq_dagster.engine.contract.progress import Progress, tell
-from morphseq_dagster.engine.contract.step import StepRequest, StepResult
-from morphseq_dagster.engine.storage.records import Backend
-from morphseq_dagster.latents.backends import check_output_name, load_embedder
+from morphseq_dagster.engine.contract.progress import Progress
+from morphseq_dagster.engine.contract.step import StepResult
+from morphseq_dagster.latents.backends import EMBEDDERS, check_output_name
 from morphseq_dagster.morphseq.contracts.latents import CONTRACT
 from morphseq_dagster.morphseq.contracts.snips import Snips
 from morphseq_dagster.morphseq.recipes import LatentsRecipe
@@ -22,12 +21,11 @@ _BATCH = 64
 """Snips in memory at once (spec, science 7)."""
 
 
-def run(request: StepRequest) -> StepResult:
+def run(context: StepContext) -> StepResult:
     """Embed the snips of an experiment."""
-    context = StepContext(request)
     recipe = context.recipe(LatentsRecipe)
     manifest = context.document("snips", Snips)
-    embedder = load_embedder(recipe.model)
+    embedder = EMBEDDERS.load(recipe.model, weights=context.weights)
     identity = embedder.identity()
     check_output_name(recipe.model, identity=identity)
     names = list(manifest.snips)
@@ -36,7 +34,7 @@ def run(request: StepRequest) -> StepResult:
         batch = names[start : start + _BATCH]
         pictures = [read_picture(context, manifest=manifest, path=manifest.snips[n].path) for n in batch]
         vectors.append(embedder.embed(np.stack(pictures)))
-        tell(Progress(request.step, min(start + _BATCH, len(names)), len(names), batch[-1]))
+        context.progress(Progress(context.request.step, min(start + _BATCH, len(names)), len(names), batch[-1]))
     table = pd.DataFrame(np.concatenate(vectors), columns=list(embedder.column_names))
     ids = pd.DataFrame(
         {
@@ -47,6 +45,6 @@ def run(request: StepRequest) -> StepResult:
     )
     account = Account(
         counts={"snips": len(names), "dimensions": embedder.latent_dim},
-        backend=Backend(name=identity.name, version=identity.version, weights_sha256=identity.weights_sha256),
+        backend=identity,
     )
     return context.stage_table(pd.concat([ids, table], axis=1), contract=CONTRACT, account=account)

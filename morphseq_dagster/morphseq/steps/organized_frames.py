@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from morphseq_dagster.engine.contract.context import Account, StepContext
-from morphseq_dagster.engine.contract.step import StepRequest, StepResult
+from morphseq_dagster.engine.contract.step import StepResult
 from morphseq_dagster.engine.contract.wells import WellTask, map_wells
 from morphseq_dagster.engine.storage.checkpoints import WellPayload
 from morphseq_dagster.identifiers import mint_image, mint_video
@@ -19,9 +19,8 @@ from morphseq_dagster.morphseq.recipes import OrganizedFramesRecipe
 from morphseq_dagster.morphseq.steps.image_sets import link_entries
 
 
-def run(request: StepRequest) -> StepResult:
+def run(context: StepContext) -> StepResult:
     """Organise the frames of an experiment."""
-    context = StepContext(request)
     recipe = context.recipe(OrganizedFramesRecipe)
     source = context.document("ff_images", FfImages)
     wells: dict[str, list[FrameEntry]] = {}
@@ -35,7 +34,8 @@ def run(request: StepRequest) -> StepResult:
 
     def compute(task: WellTask) -> WellPayload:
         files: dict[str, bytes | Path] = {
-            target(frame).name: context.picture(frame.path, entry=source.files[frame.path]) for frame in wells[task.well]
+            target(frame).name: context.picture(frame.path, entry=source.files[frame.path])
+            for frame in wells[task.well]
         }
         return WellPayload({}, files)
 

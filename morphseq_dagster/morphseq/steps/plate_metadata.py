@@ -6,15 +6,14 @@ Holds the translation only; reading the workbook is `plate`.
 from __future__ import annotations
 
 from morphseq_dagster.engine.contract.context import Account, StepContext
-from morphseq_dagster.engine.contract.step import StepRequest, StepResult
+from morphseq_dagster.engine.contract.step import StepResult
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.morphseq.contracts.plate_metadata import CONTRACT
 from morphseq_dagster.plate.workbook import read_plate_workbook
 
 
-def run(request: StepRequest) -> StepResult:
+def run(context: StepContext) -> StepResult:
     """Read the workbook; a cell that cannot be used is an error, named with its sheet."""
-    context = StepContext(request)
     path = context.external("plate_workbook")
     if path is None:
         raise PermanentError(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from morphseq_dagster.engine.contract.context import Account, StepContext
-from morphseq_dagster.engine.contract.step import StepRequest, StepResult
+from morphseq_dagster.engine.contract.step import StepResult
 from morphseq_dagster.morphseq.contracts.embryo_metadata import CONTRACT as EMBRYOS
 from morphseq_dagster.morphseq.contracts.qc_staged import CONTRACT
 from morphseq_dagster.morphseq.contracts.snips import Snips
@@ -22,9 +22,8 @@ from morphseq_dagster.quality.surface_area import SurfaceAreaCurve, flag_surface
 from morphseq_dagster.quality.use_embryo import decide_use
 
 
-def run(request: StepRequest) -> StepResult:
+def run(context: StepContext) -> StepResult:
     """Judge the rows of an experiment."""
-    context = StepContext(request)
     recipe = context.recipe(QcStagedRecipe)
     table = context.table("embryo_metadata", EMBRYOS).drop(columns=["use_embryo_flag", "use_embryo_reason"])
     snips = context.document("snips", Snips)

@@ -10,8 +10,8 @@ import hashlib
 from pathlib import Path
 
 from morphseq_dagster.engine.contract.context import Account, StepContext
-from morphseq_dagster.engine.contract.progress import Progress, tell
-from morphseq_dagster.engine.contract.step import StepRequest, StepResult
+from morphseq_dagster.engine.contract.progress import Progress
+from morphseq_dagster.engine.contract.step import StepResult
 from morphseq_dagster.engine.storage.hashing import hash_file, hash_json
 from morphseq_dagster.engine.storage.records import list_tree
 from morphseq_dagster.engine.tables.document import parse_document
@@ -19,19 +19,19 @@ from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.morphseq.contracts.ff_images import FfImages
 from morphseq_dagster.morphseq.contracts.raw_manifest import RawFile, RawManifest
 from morphseq_dagster.morphseq.inputs import find_raw_folder, is_raw_file
+from morphseq_dagster.morphseq.paths import raw_root
 
 _END_BYTES = 64 * 1024
 
 
-def run(request: StepRequest) -> StepResult:
+def run(context: StepContext) -> StepResult:
     """List the raw files of an experiment."""
-    context = StepContext(request)
     folder = find_raw_folder(context.layout, context.experiment)
     if folder is None or not folder.is_dir():
         raise PermanentError(
             expected="a raw folder below one microscope",
             found="none",
-            where=str(context.layout.raw_root),
+            where=str(raw_root(context.layout)),
             remedy="bring the acquisition there; `morphseq experiments` lists what is found",
         )
     before = _earlier_files(context)
@@ -42,7 +42,7 @@ def run(request: StepRequest) -> StepResult:
     for number, path in enumerate(paths):
         name = path.relative_to(folder).as_posix()
         files.append(_describe(path, name=name, before=before.get(name), as_read=seen.get(name)))
-        tell(Progress(request.step, number + 1, len(paths), name))
+        context.progress(Progress(context.request.step, number + 1, len(paths), name))
     microscope = folder.parent.name
     lines = [[file.path, file.size, file.ends_sha256, file.whole_sha256] for file in files]
     version = hash_json({"microscope": microscope, "files": lines})
@@ -54,7 +54,7 @@ def run(request: StepRequest) -> StepResult:
         files=tuple(files),
     )
     counts = {"raw_files": len(files), "raw_bytes": manifest.total_bytes}
-    return context.stage_document(manifest, data_version=version, account=Account(counts=counts))
+    return context.stage_document(manifest, account=Account(counts=counts))
 
 
 def _describe(path: Path, *, name: str, before: RawFile | None, as_read: str | None) -> RawFile:

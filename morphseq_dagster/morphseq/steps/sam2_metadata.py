@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from morphseq_dagster.engine.contract.context import Account, StepContext
-from morphseq_dagster.engine.contract.step import StepRequest, StepResult
+from morphseq_dagster.engine.contract.step import StepResult
 from morphseq_dagster.errors import ContractError
 from morphseq_dagster.identifiers import parse_image
 from morphseq_dagster.morphseq.contracts.experiment_metadata import ExperimentMetadata, VideoInfo
@@ -30,9 +30,8 @@ _FROM_WELL = (
 )  # fmt: skip
 
 
-def run(request: StepRequest) -> StepResult:
+def run(context: StepContext) -> StepResult:
     """Flatten masks, frame geometry and plate values to one table."""
-    context = StepContext(request)
     segmented = context.document("sam2_segmentations", SegmentationDocument)
     exported = context.document("exported_masks", ExportedMasks)
     metadata = context.document("experiment_metadata", ExperimentMetadata)

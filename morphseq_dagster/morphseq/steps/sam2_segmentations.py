@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morphseq_dagster.engine.contract.context import Account, StepContext
-from morphseq_dagster.engine.contract.step import StepRequest, StepResult
+from morphseq_dagster.engine.contract.step import StepResult
 from morphseq_dagster.identifiers import mint_video, parse_image
 from morphseq_dagster.morphseq.contracts.organized_frames import OrganizedFrames
 from morphseq_dagster.morphseq.contracts.segmentations import EmbryoEntry, SegmentationDocument
@@ -25,9 +25,8 @@ from morphseq_dagster.segmentation.rle import Rle, decode
 AUTHOR = "pipeline_qc"
 
 
-def run(request: StepRequest) -> StepResult:
+def run(context: StepContext) -> StepResult:
     """Judge every mask of an experiment."""
-    context = StepContext(request)
     recipe = context.recipe(Sam2SegmentationsRecipe)
     tracks = context.document("sam2_tracks", SegmentationDocument)
     frames = context.document("organized_frames", OrganizedFrames)

@@ -10,11 +10,10 @@ from typing import Any
 
 from morphseq_dagster.detection.model import Detection
 from morphseq_dagster.engine.contract.context import Account, StepContext
-from morphseq_dagster.engine.contract.step import StepRequest, StepResult
+from morphseq_dagster.engine.contract.step import StepResult
 from morphseq_dagster.engine.contract.wells import WellTask, map_wells
 from morphseq_dagster.engine.storage.checkpoints import WellPayload
 from morphseq_dagster.engine.storage.hashing import hash_json
-from morphseq_dagster.engine.storage.records import Backend
 from morphseq_dagster.engine.tables.document import parse_document
 from morphseq_dagster.identifiers import mint_embryo, mint_snip, mint_video, parse_image
 from morphseq_dagster.morphseq.contracts.detections import DetectionDocument, DetectionEntry
@@ -33,20 +32,19 @@ from morphseq_dagster.morphseq.recipes import Sam2TracksRecipe
 from morphseq_dagster.morphseq.steps.gdino_raw import frame_inputs
 from morphseq_dagster.morphseq.steps.image_sets import FrameReader
 from morphseq_dagster.morphseq.steps.previews import choose, draw_masks, sheet
-from morphseq_dagster.segmentation.backends import load_segmenter
+from morphseq_dagster.segmentation.backends import SEGMENTERS
 from morphseq_dagster.segmentation.model import TrackedMask, WellTracks
 from morphseq_dagster.segmentation.rle import Rle, decode
 from morphseq_dagster.segmentation.seed import choose_seed
 
 
-def run(request: StepRequest) -> StepResult:
+def run(context: StepContext) -> StepResult:
     """Segment and track the embryos of an experiment."""
-    context = StepContext(request)
     recipe = context.recipe(Sam2TracksRecipe)
     frames = context.document("organized_frames", OrganizedFrames)
     detected = context.document("gdino_detections", DetectionDocument)
     filtered = detected.high_quality_annotations[context.experiment].filtered
-    segmenter = load_segmenter(recipe.backend, settings=recipe.classical)
+    segmenter = SEGMENTERS.load(recipe.backend, recipe.parameters, weights=context.weights)
     videos = frames.videos()
     published = _published(context)
 
@@ -83,7 +81,6 @@ def run(request: StepRequest) -> StepResult:
     result |= {well: _failed_video(context, well=well, reason=reason) for well, reason in failed.items()}
     by_video = {video.video_id: video for _, video in sorted(result.items())}
     document = _document(context, by_video, prompt=detected.high_quality_annotations[context.experiment].prompt)
-    identity = segmenter.identity()
     account = Account(
         wells=done.states,
         counts={
@@ -92,14 +89,16 @@ def run(request: StepRequest) -> StepResult:
             "masks": len(document.entity_tracker.entities.snips),
             "wells_computed": done.computed,
         },
-        backend=Backend(name=identity.name, version=str(identity.version), weights_sha256=identity.weights_sha256),
+        backend=segmenter.identity(),
         warnings=tuple(f"well {well} has no detection" for well, v in result.items() if v.num_embryos == 0),
         preview=_preview(context, frames, document),
     )
     return context.stage_document(document, account=account)
 
 
-def _document(context: StepContext, videos: dict[str, VideoSegmentation], *, prompt: str) -> SegmentationDocument:
+def _document(
+    context: StepContext, videos: dict[str, VideoSegmentation], *, prompt: str | None
+) -> SegmentationDocument:
     images = [image for video in videos.values() for image in video.image_ids.values()]
     embryos = [embryo for image in images for embryo in image.embryos.values()]
     content = hash_json({video_id: video.model_dump(mode="json") for video_id, video in videos.items()})

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morphseq_dagster.engine.contract.context import Account, StepContext
-from morphseq_dagster.engine.contract.step import StepRequest, StepResult
+from morphseq_dagster.engine.contract.step import StepResult
 from morphseq_dagster.engine.contract.wells import WellTask, map_wells
 from morphseq_dagster.engine.storage.checkpoints import WellPayload
 from morphseq_dagster.engine.tables.document import parse_document
@@ -40,11 +40,11 @@ _MASK_COMPRESSION = 6
 _POLARITY: Polarity = "bright_background"
 
 
-class _Bench:
+class _Inputs:
     """Inputs of the step, read once."""
 
-    def __init__(self, request: StepRequest) -> None:
-        self.context = StepContext(request)
+    def __init__(self, context: StepContext) -> None:
+        self.context = context
         self.recipe = self.context.recipe(SnipsRecipe)
         self.masks = self.context.document("exported_masks", ExportedMasks)
         self.frames = self.context.document("organized_frames", OrganizedFrames)
@@ -76,10 +76,10 @@ class _Bench:
         return [int(s[len(prefix) : -len(suffix)]) for s in entities if s.startswith(prefix) and s.endswith(suffix)]
 
 
-def run(request: StepRequest) -> StepResult:
+def run(context: StepContext) -> StepResult:
     """Cut the snips of an experiment."""
-    inputs = _Bench(request)
-    context, recipe = inputs.context, inputs.recipe
+    inputs = _Inputs(context)
+    recipe = inputs.recipe
     background = _background(inputs)
     published = _published(context)
     wells = inputs.wells()
@@ -119,7 +119,7 @@ def run(request: StepRequest) -> StepResult:
         experiment_id=context.experiment,
         files=link_entries(context.layout, files),
         scale_um_per_px=recipe.snip.scale_um_per_px,
-        recipe_hash=request.recipe_hash,
+        recipe_hash=context.request.recipe_hash,
         background_mean=background.mean if background else None,
         background_sd=background.sd if background else None,
         snips=dict(sorted(snips.items())),
@@ -134,7 +134,7 @@ def run(request: StepRequest) -> StepResult:
     return context.stage_images(files, manifest=manifest, folders=folders, account=account)
 
 
-def _cut_well(inputs: _Bench, images: list[str], *, well: str, background: BackgroundStatistics | None) -> WellPayload:
+def _cut_well(inputs: _Inputs, images: list[str], *, well: str, background: BackgroundStatistics | None) -> WellPayload:
     snips: dict[str, Any] = {}
     refused: dict[str, Any] = {}
     files: dict[str, bytes | Path] = {}
@@ -182,7 +182,7 @@ def _cut_well(inputs: _Bench, images: list[str], *, well: str, background: Backg
     return WellPayload({"snips": snips, "refused": refused}, files)
 
 
-def _background(inputs: _Bench) -> BackgroundStatistics | None:
+def _background(inputs: _Inputs) -> BackgroundStatistics | None:
     """Grey level around the embryos of an even sample of frames.
 
     Rounded to whole grey levels, which is far below its scatter between experiments: so one more frame does not make

@@ -17,14 +17,14 @@ import pytest
 from morphseq_dagster.cluster.attempt_folder import Attempt, JobRoot
 from morphseq_dagster.cluster.pilot.agent import arguments_of, module_of
 from morphseq_dagster.testing.sequel import SEQUEL, key_of
-from morphseq_dagster.testing.slurm_bench import wait_for
+from tests.support.slurm_bench import wait_for
 
 FORKED = (sys.executable, "-P", "-u", "-m", SEQUEL, "{attempt}/request.json")
 HASTY = """
 import sys
 from pathlib import Path
-from morphseq_dagster.cluster.pilot.agent import Foreman
-sys.exit(Foreman({0}).work())
+from morphseq_dagster.cluster.pilot.agent import PilotAgent
+sys.exit(PilotAgent({0}).work())
 """
 
 

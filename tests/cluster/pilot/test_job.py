@@ -17,16 +17,17 @@ import pytest
 
 from morphseq_dagster.cluster.attempt_folder import Attempt, JobRoot
 from morphseq_dagster.cluster.errors import RejectedError, UndecidedError, UnreachableError
-from morphseq_dagster.cluster.job import JobSpec, Resources
+from morphseq_dagster.cluster.job import JobSpec
 from morphseq_dagster.cluster.job_handle import JobHandle, JobVerdict
 from morphseq_dagster.cluster.outcome import JobOutcome
 from morphseq_dagster.cluster.pilot.job import PilotTask, resources_of_pack, submit_pack
 from morphseq_dagster.cluster.poller import Poller, Watch
 from morphseq_dagster.cluster.transports.local import LocalTransport
+from morphseq_dagster.settings.job_values import Resources
 from morphseq_dagster.testing.sequel import SEQUEL, key_of
-from morphseq_dagster.testing.slurm_bench import Bench, wait_for
-from morphseq_dagster.testing.slurm_cluster import QUICK, UNHURRIED, LocalCluster
-from morphseq_dagster.testing.slurm_faults import Interrupted
+from tests.support.slurm_bench import Bench, wait_for
+from tests.support.slurm_cluster import QUICK, UNHURRIED, LocalCluster
+from tests.support.slurm_faults import Interrupted
 
 SMALL = Resources(memory="32M", time="5")
 
@@ -34,13 +35,13 @@ SMALL = Resources(memory="32M", time="5")
 CHILD = """
 import os, signal, sys
 from pathlib import Path
-from morphseq_dagster.cluster.job import Resources
+from morphseq_dagster.settings.job_values import Resources
 from morphseq_dagster.cluster.transports.local import LocalTransport
 from morphseq_dagster.cluster.pilot.job import Member, submit_pack
 from morphseq_dagster.testing.sequel import SEQUEL, key_of
-from morphseq_dagster.testing.slurm_bench import Bench
-from morphseq_dagster.testing.slurm_cluster import LocalCluster
-from morphseq_dagster.testing.slurm_faults import Interrupted
+from tests.support.slurm_bench import Bench
+from tests.support.slurm_cluster import LocalCluster
+from tests.support.slurm_faults import Interrupted
 root, cluster = Path(sys.argv[1]), LocalCluster(Path("/"))
 die = lambda: os.kill(os.getpid(), signal.SIGKILL)
 doomed = Interrupted(LocalTransport(), "sbatch", die, when=sys.argv[2])

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.cluster.pilot.test_sharing import make_place, submissions, walk
 
 from morphseq_dagster.cluster.attempt_folder import JobRoot
 from morphseq_dagster.cluster.bulk_run import BulkRun
@@ -19,11 +18,12 @@ from morphseq_dagster.cluster.pilot.next_step import begin_next, can_follow
 from morphseq_dagster.engine.executors.local import LocalExecutor
 from morphseq_dagster.engine.storage.step_locks import hold_lock
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.morphseq.pipeline import REGISTRY
-from morphseq_dagster.testing.relay import RELAY_REGISTRY
-from morphseq_dagster.testing.relay_campaigns import add_experiments, attempts_of, start_child, write_recipe
-from morphseq_dagster.testing.slurm_bench import touching, wait_for
-from morphseq_dagster.testing.slurm_cluster import LocalCluster
+from morphseq_dagster.morphseq.pipeline import MORPHSEQ
+from morphseq_dagster.testing.relay import RELAY_PIPELINE
+from tests.cluster.pilot.test_sharing import facts_of, make_place, submissions, walk
+from tests.support.relay_campaigns import add_experiments, attempts_of, start_child, write_recipe
+from tests.support.slurm_bench import touching, wait_for
+from tests.support.slurm_cluster import LocalCluster
 
 STEPS = ("first", "second", "third")
 ROOMY = {"resources": {"memory": "200M", "time": 5}}
@@ -34,7 +34,9 @@ def chain_place(**more: object) -> SlurmExecutor:
 
 
 def walk_here(workspace: Workspace, name: str, *steps: str, run: str = "here") -> list[Event]:
-    with BulkRun(workspace, chains={name: steps}, place_of=lambda *_: LocalExecutor(), run_id=run) as campaign:
+    with BulkRun(
+        workspace, chains={name: steps}, executor_of=lambda *_: LocalExecutor(RELAY_PIPELINE), run_id=run
+    ) as campaign:
         return list(campaign.items())
 
 
@@ -60,11 +62,11 @@ class Heard:
 def followers_of(workspace: Workspace, name: str, *then: str) -> list[tuple[str, tuple[str, ...]]]:
     """Steps that follow on the first one, with what may follow on them."""
     heard = Heard()
-    request = workspace.request(workspace.registry.spec("first"), experiment=name, run_id="run")
+    request = workspace.request(workspace.pipeline.spec("first"), experiment=name, run_id="run")
     begin_next(workspace, request=request, then=then, begin=heard)
     assert heard.free == [True] * len(heard.followers)
     assert [one.key for one in heard.followers] == [
-        workspace.request(workspace.registry.spec(one.group[0]), experiment=name).key for one in heard.followers
+        workspace.request(workspace.pipeline.spec(one.group[0]), experiment=name).key for one in heard.followers
     ]
     return [(one.group[0], one.then) for one in heard.followers]
 
@@ -82,7 +84,7 @@ def test_next_step_is_the_first_that_does_not_stand(relay: Workspace) -> None:
 def test_where_anything_is_in_doubt_the_node_goes_no_further(relay: Workspace) -> None:
     (name,) = add_experiments(relay, 1)
     walk_here(relay, name, "first")
-    claim = relay.layout.claim("second", experiment=name)
+    claim = relay.layout.lock("second", experiment=name)
     with hold_lock(claim, run_id="another"):
         assert followers_of(relay, name, "second") == [], "somebody else is at it"
     with hold_lock(claim, run_id="run"):
@@ -104,16 +106,16 @@ def test_claim_taken_while_the_folder_was_made_is_seen(relay: Workspace) -> None
 
     def begin(follower: Follower, *, is_free: Callable[[], bool]) -> None:
         assert follower.group == ("second", name)
-        with hold_lock(relay.layout.claim("second", experiment=name), run_id="another"):
+        with hold_lock(relay.layout.lock("second", experiment=name), run_id="another"):
             said.append(is_free())
 
-    request = relay.request(relay.registry.spec("first"), experiment=name, run_id="run")
+    request = relay.request(relay.pipeline.spec("first"), experiment=name, run_id="run")
     begin_next(relay, request=request, then=("second",), begin=begin)
     assert said == [False]
 
 
 def test_steps_that_read_weights_of_the_asking_machine_are_asked_for_there(tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path, REGISTRY)
+    workspace = Workspace(tmp_path, MORPHSEQ)
     assert can_follow(workspace, step="gdino_raw", experiment="20240418"), "by default it reads none"
     recipe = workspace.layout.recipes("20240418")[0]
     recipe.parent.mkdir()
@@ -130,17 +132,17 @@ def test_one_job_makes_all_steps_and_each_is_told_as_if_alone(cluster: LocalClus
     (name,), place = add_experiments(relay, 1), chain_place()
     items = walk(relay, [name], place=place, steps=STEPS)
     assert [(type(item), item.step) for item in items] == [(StepMade, step) for step in STEPS]
-    jobs = [item.outcome.job for item in items if isinstance(item, StepMade)]
-    assert len({job.job for job in jobs if job is not None}) == 1
-    assert all(job is not None and job.run_s is not None and job.node and Path(job.log).is_file() for job in jobs)
+    jobs = [facts_of(item) for item in items if isinstance(item, StepMade)]
+    assert len({job["job"] for job in jobs}) == 1
+    assert all("run_s" in job and job["node"] and Path(str(job["log"])).is_file() for job in jobs)
     assert submissions(relay, place) == 1
     attempts = [attempt for step in STEPS for attempt in attempts_of(relay, step)]
     assert [(attempt.record("closed") or {})["kind"] for attempt in attempts] == ["done"] * 3
     assert attempts[0].pack is not None
     assert attempts[0].pack.is_closed
     assert list((relay.layout.jobs / "_ended").iterdir()) == []
-    assert list(relay.layout.claim("first", experiment=name).parent.glob("*.json")) == []
-    elsewhere = Workspace(relay.data_root.with_name("other"), RELAY_REGISTRY)
+    assert list(relay.layout.lock("first", experiment=name).parent.glob("*.json")) == []
+    elsewhere = Workspace(relay.data_root.with_name("other"), RELAY_PIPELINE)
     add_experiments(elsewhere, 1)
     walk_here(elsewhere, name, *STEPS)
     assert outputs(relay, name) == outputs(elsewhere, name)
@@ -214,7 +216,7 @@ def test_cancel_reaches_a_step_of_which_the_waiting_run_has_not_heard(cluster: L
     (name,), place = add_experiments(relay, 1), chain_place()
     write_recipe(relay, "[second]\nslow_s = 280\n")
     chains = {name: STEPS}
-    with BulkRun(relay, chains=chains, place_of=lambda *_: place, run_id="run") as campaign:
+    with BulkRun(relay, chains=chains, executor_of=lambda *_: place, run_id="run") as campaign:
         item = next(campaign.items())
         assert item.step == "first"
         wait_for(lambda: any(attempt.record("start") for attempt in attempts_of(relay, "second")))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pytest
 
@@ -12,14 +12,15 @@ from morphseq_dagster.cluster.bulk_run import BulkRun
 from morphseq_dagster.cluster.connection import connect
 from morphseq_dagster.cluster.events import Event, StepFailed, StepMade
 from morphseq_dagster.cluster.executor import SlurmExecutor
-from morphseq_dagster.cluster.job import Resources
 from morphseq_dagster.cluster.pilot.sharing import Ready, Sharing
 from morphseq_dagster.engine.executors.local import LocalExecutor
+from morphseq_dagster.engine.executors.protocol import Committed
 from morphseq_dagster.engine.storage.records import read_record
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.settings import SlurmSettings
-from morphseq_dagster.testing.relay import RELAY
-from morphseq_dagster.testing.relay_campaigns import (
+from morphseq_dagster.settings.job_values import Resources
+from morphseq_dagster.settings.slurm import SlurmSettings
+from morphseq_dagster.testing.relay import RELAY, RELAY_PIPELINE
+from tests.support.relay_campaigns import (
     add_experiments,
     attempts_of,
     claims_of,
@@ -29,8 +30,8 @@ from morphseq_dagster.testing.relay_campaigns import (
     slow_down,
     start_child,
 )
-from morphseq_dagster.testing.slurm_bench import touching, wait_for
-from morphseq_dagster.testing.slurm_cluster import LocalCluster
+from tests.support.slurm_bench import touching, wait_for
+from tests.support.slurm_cluster import LocalCluster
 
 TIMES = {"environment": "any", "grace_s": 3, "lost_s": 10, "settle_s": 3}
 
@@ -38,7 +39,7 @@ TIMES = {"environment": "any", "grace_s": 3, "lost_s": 10, "settle_s": 3}
 def make_place(**more: object) -> SlurmExecutor:
     small = {step: {"small": True} for step in ("first", "second")}
     values = {"resources": {"memory": "60M", "time": 5}, "steps": small, "pack_above": 3, **TIMES, **more}
-    return SlurmExecutor(SlurmSettings.model_validate(values), registry=RELAY)
+    return SlurmExecutor(SlurmSettings.model_validate(values), pipeline=RELAY)
 
 
 def walk(
@@ -50,12 +51,17 @@ def walk(
     run: str = "r",
 ) -> list[Event]:
     chains = dict.fromkeys(names, steps)
-    with BulkRun(workspace, chains=chains, place_of=lambda *_: place, run_id=run) as campaign:
+    with BulkRun(workspace, chains=chains, executor_of=lambda *_: place, run_id=run) as campaign:
         return list(campaign.items())
 
 
 def submissions(workspace: Workspace, place: SlurmExecutor) -> int:
     return connect(place.settings, data_root=workspace.data_root)[0].scheduler.calls["sbatch"]
+
+
+def facts_of(made: StepMade) -> Mapping[str, str | int | float]:
+    assert isinstance(made.outcome, Committed)
+    return made.outcome.facts
 
 
 # the choice
@@ -109,7 +115,7 @@ def test_a_step_is_small_when_it_was_so_elsewhere_and_never_by_guess(relay: Work
     place = make_place(steps={})
     assert choose(relay, names[1:], place) == [], "it never ran"
     chains = {names[0]: ("first",)}
-    with BulkRun(relay, chains=chains, place_of=lambda *_: LocalExecutor(), run_id="r") as campaign:
+    with BulkRun(relay, chains=chains, executor_of=lambda *_: LocalExecutor(RELAY_PIPELINE), run_id="r") as campaign:
         assert [type(item) for item in campaign.items()] == [StepMade]
     assert choose(relay, names[1:], place) == [(names[1:], (), 8)]
 
@@ -164,8 +170,8 @@ def test_chain_of_two_small_steps_takes_an_allocation_each_and_fails_alone(
     assert min(shared) < min(single, default=min(shared) + 1), "the first to come waited"
     assert all(shared.count(job) > place.settings.pack_above for job in shared)
     assert submissions(relay, place) == 1 + len(set(shared)) + len(single)
-    jobs = [item.outcome.job for item in items if isinstance(item, StepMade)]
-    assert all(job is not None and job.run_s is not None and job.node for job in jobs)
+    jobs = [facts_of(item) for item in items if isinstance(item, StepMade)]
+    assert all("run_s" in job and job["node"] for job in jobs)
     assert claims_of(relay) == []
 
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from morphseq_dagster.settings import PlacesSettings
-from morphseq_dagster.testing.installation import Installation, parking_settings
-from morphseq_dagster.testing.slurm_cluster import LocalCluster
-from morphseq_dagster.testing.slurm_gate import Gate
+from morphseq_dagster.settings.machine import PlacesSettings
+from tests.support.installation import Installation, parking_settings
+from tests.support.slurm_cluster import LocalCluster
+from tests.support.slurm_gate import Gate
 
 
 @pytest.fixture(scope="session")

@@ -19,13 +19,13 @@ from morphseq_dagster.cluster.suspend.monitor import FRESH_S
 from morphseq_dagster.cluster.suspend.run_queue import SuspendingRunCoordinator
 from morphseq_dagster.cluster.suspend.state import AwaitedJob, RunNote, Site
 from morphseq_dagster.engine.layout import Layout
-from morphseq_dagster.engine.locked_step import lock_step, run_locked
+from morphseq_dagster.engine.locked_step import lock_step
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.settings import SlurmSettings
+from morphseq_dagster.settings.slurm import SlurmSettings
 from morphseq_dagster.testing.chain import TOY, open_toy, write_words
-from morphseq_dagster.testing.installation import parking_settings
-from morphseq_dagster.testing.slurm_gate import Gate
+from tests.support.installation import parking_settings
+from tests.support.slurm_gate import Gate
 
 GONE = 2**22 + 1  # above the largest number of a process
 
@@ -218,13 +218,15 @@ def workspace(tmp_path: Path) -> Workspace:
 
 def park(workspace: Workspace, gate: Gate, *, experiment: str, run_id: str, force: bool = False) -> SuspendedRun | None:
     """Do what a run's process does with the first step; None when there was nothing to wait for."""
-    spec = workspace.registry.steps[0]
-    place = SlurmExecutor(gate.settings(), registry=TOY, park=True)
-    with lock_step(spec, workspace=workspace, experiment=experiment, run_id=run_id, force=force) as session:
+    spec = workspace.pipeline.steps[0]
+    place = SlurmExecutor(gate.settings(), pipeline=TOY, suspend=True)
+    with lock_step(
+        spec, workspace=workspace, experiment=experiment, run_id=run_id, executor=place, force=force
+    ) as session:
         if session.cached is not None:
             return None
         with pytest.raises(SuspendedRun) as left:
-            run_locked(session, spec=spec, place=place)
+            session.run()
     return left.value
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from morphseq_dagster.cluster.attempt_folder import Attempt
-from morphseq_dagster.settings import PlacesSettings
-from morphseq_dagster.testing.installation import Installation, parking_settings
-from morphseq_dagster.testing.slurm_gate import Gate
+from morphseq_dagster.settings.machine import PlacesSettings
+from tests.support.installation import Installation, parking_settings
+from tests.support.slurm_gate import Gate
 
 pytestmark = pytest.mark.slurm
 

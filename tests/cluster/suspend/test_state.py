@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from morphseq_dagster.cluster.suspend.state import VARIABLE, RunNote, RunNotes
+from morphseq_dagster.cluster.suspend.state import RunNote, RunNotes
 from morphseq_dagster.cluster.suspend.worker import may_suspend
+from morphseq_dagster.settings.slurm import SUSPENSION_VARIABLE
 
 RUN = "4f5c8a52-0f4c-4d6a-9a5c-1c7f6f1f5f00"
 SLEEP = "import time; print('up', flush=True); time.sleep(600)"
@@ -32,7 +33,7 @@ def worker(notes: RunNotes) -> Iterator[subprocess.Popen[bytes]]:
             [sys.executable, "-c", SLEEP],
             stdout=subprocess.PIPE,
             pass_fds=(lock,),
-            env={**os.environ, VARIABLE: str(notes.note(RUN))},
+            env={**os.environ, SUSPENSION_VARIABLE: str(notes.note(RUN))},
         )
     assert child.stdout is not None
     child.stdout.readline()
@@ -96,11 +97,11 @@ def test_note_comes_back_as_it_was_written(notes: RunNotes) -> None:
 
 @pytest.mark.parametrize("run_id", ["", RUN])
 def test_process_that_the_launcher_did_not_start_never_parks(run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.delenv(SUSPENSION_VARIABLE, raising=False)
     assert not may_suspend(run_id)
 
 
 def test_worker_parks_for_its_own_run_alone(notes: RunNotes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, str(notes.note(RUN)))
+    monkeypatch.setenv(SUSPENSION_VARIABLE, str(notes.note(RUN)))
     assert may_suspend(RUN)
     assert not may_suspend("another")

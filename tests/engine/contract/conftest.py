@@ -1,4 +1,4 @@
-"""What the tests of steps share: a data root of the toy registry, a bench for one step."""
+"""What the tests of steps share: a data root of the toy pipeline, a bench for one step."""
 
 from __future__ import annotations
 

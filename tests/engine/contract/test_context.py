@@ -15,7 +15,7 @@ from morphseq_dagster.engine.tables.image_set import FileEntry, ImageSetManifest
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import ContractError, PermanentError
 from morphseq_dagster.testing.chain import run_chain, write_words
-from morphseq_dagster.testing.toy import LENGTHS, TOY_REGISTRY, LettersRecipe, Summary
+from morphseq_dagster.testing.toy import LENGTHS, LettersRecipe, Summary
 
 EXPERIMENT = "20240418"
 
@@ -25,18 +25,25 @@ def context(workspace: Workspace) -> StepContext:
     """A context that has all artifacts of the toy chain as inputs and makes the table."""
     write_words(workspace.layout, EXPERIMENT, words={"A01": "fish", "A02": "fin"})
     run_chain(workspace, EXPERIMENT)
-    requests = {n: workspace.request(workspace.registry.spec(n), experiment=EXPERIMENT) for n in ("letters", "lengths")}
+    requests = {n: workspace.request(workspace.pipeline.spec(n), experiment=EXPERIMENT) for n in ("letters", "lengths")}
     request = requests["lengths"].model_copy(
         update={
             "inputs": (
                 *requests["letters"].inputs,
                 *requests["lengths"].inputs,
-                *workspace.request(workspace.registry.spec("summary"), experiment=EXPERIMENT).inputs,
+                *workspace.request(workspace.pipeline.spec("summary"), experiment=EXPERIMENT).inputs,
             ),
             "recipe": requests["letters"].recipe,
         }
     )
-    return StepContext(request, artifacts=TOY_REGISTRY.artifacts)
+    return StepContext(request, layout=workspace.layout)
+
+
+class Versioned(Summary):
+    """A summary that states its own version."""
+
+    def stated_version(self) -> str:
+        return "own"
 
 
 def path_of(context: StepContext, name: str) -> Path:
@@ -100,7 +107,7 @@ def test_changed_or_lost_picture_is_refused_by_name(context: StepContext) -> Non
 def test_absent_optional_file_is_none(context: StepContext) -> None:
     absent = context.input("words").model_copy(update={"sha256": None})
     request: StepRequest = context.request.model_copy(update={"inputs": (absent,)})
-    assert StepContext(request, artifacts=TOY_REGISTRY.artifacts).external("words") is None
+    assert StepContext(request, layout=context.layout).external("words") is None
 
 
 def test_bad_table_is_never_staged(context: StepContext) -> None:
@@ -137,7 +144,7 @@ def test_staged_table_tells_rows_and_hash(context: StepContext) -> None:
 def test_failed_well_makes_the_output_degraded_unless_it_says_more(context: StepContext, said: str, told: str) -> None:
     wells = {"A01": WellState(key="k", status="ok"), "A02": WellState(key="k", status="failed", reason="dark")}
     account = Account(wells=wells, status=said)  # type: ignore[arg-type]
-    staged = context.stage_document(Summary(wells=2, letters=3), data_version="own", account=account).staged
+    staged = context.stage_document(Versioned(wells=2, letters=3), account=account).staged
     assert staged.status == told
     assert staged.data_version == "own"
     staged.discard()
@@ -146,7 +153,7 @@ def test_failed_well_makes_the_output_degraded_unless_it_says_more(context: Step
 def test_image_set_whose_source_is_lost_leaves_nothing_staged(context: StepContext, tmp_path: Path) -> None:
     folder = context.layout.folders("letters", experiment=EXPERIMENT)[0]
     request = context.request.model_copy(update={"output": context.input("letters").path})
-    images = StepContext(request, artifacts=TOY_REGISTRY.artifacts)
+    images = StepContext(request, layout=context.layout)
     manifest = ImageSetManifest(experiment_id=EXPERIMENT, files={"a": FileEntry(sha256="0", size=1)})
     with pytest.raises(FileNotFoundError):
         images.stage_images({folder / "x.txt": tmp_path / "lost"}, manifest=manifest, folders=(folder,))

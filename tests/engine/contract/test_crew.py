@@ -17,7 +17,7 @@ import pytest
 
 from morphseq_dagster.engine.contract.context import StepContext
 from morphseq_dagster.engine.contract.crew import Crew, WorkerLostError, employing
-from morphseq_dagster.engine.contract.progress import Progress, listening
+from morphseq_dagster.engine.contract.progress import Progress
 from morphseq_dagster.engine.contract.step import StepRequest, StepSpec
 from morphseq_dagster.engine.contract.wells import WellTask, map_wells
 from morphseq_dagster.engine.executors.allocation import Allocation
@@ -29,8 +29,9 @@ from morphseq_dagster.engine.storage.checkpoints import WellPayload, load_checkp
 from morphseq_dagster.engine.storage.records import Record, encode, read_failure
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import PermanentError, TransientError
+from morphseq_dagster.runs.listeners import listening
 from morphseq_dagster.testing.chain import TOY, open_toy, write_words
-from morphseq_dagster.testing.toy import TOY_REGISTRY
+from morphseq_dagster.testing.toy import TOY_PIPELINE
 
 EXPERIMENT = "20240418"
 WELLS = {f"A{n:02d}": word for n, word in enumerate(["fish", "fin", "yolk", "fail", "tail", "eye", "heart"], start=1)}
@@ -44,10 +45,10 @@ import numpy as np
 from morphseq_dagster.engine.contract.wells import WellTask, run_wells
 from morphseq_dagster.engine.contract.context import Workbench
 from morphseq_dagster.engine.storage.checkpoints import WellPayload
-from morphseq_dagster.testing.toy import TOY_REGISTRY
+from morphseq_dagster.testing.toy import TOY_PIPELINE
 
 def _run(request, compute):
-    context = Workbench(request, artifacts=TOY_REGISTRY.artifacts)
+    context = Workbench(request, artifacts=TOY_PIPELINE.artifacts)
     tasks = [WellTask(f"A{n:02d}", n) for n in range(1, 9)]
     global LAST
     LAST = run_wells(context, tasks=tasks, compute=compute, restore=lambda _: None, max_failed_share=0.5)
@@ -96,7 +97,7 @@ def bodies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def toy_request(workspace: Workspace) -> StepRequest:
-    return workspace.request(workspace.registry.spec("letters"), experiment=EXPERIMENT, run_id="r")
+    return workspace.request(workspace.pipeline.spec("letters"), experiment=EXPERIMENT, run_id="r")
 
 
 def published(workspace: Workspace) -> dict[str, bytes]:
@@ -106,7 +107,7 @@ def published(workspace: Workspace) -> dict[str, bytes]:
 
 
 def run_letters(workspace: Workspace, cpus: int) -> tuple[Record, list[Progress]]:
-    spec, request = workspace.registry.spec("letters"), toy_request(workspace)
+    spec, request = workspace.pipeline.spec("letters"), toy_request(workspace)
     heard: list[Progress] = []
     with listening(heard.append):
         executed = execute_body(spec, request=request, place="process", allocation=Allocation(cpus=cpus))
@@ -263,20 +264,20 @@ def test_killed_worker_is_an_error_in_this_process_and_finished_wells_are_kept(w
 
 def test_killed_worker_ends_the_runner_in_the_same_way(workspace: Workspace) -> None:
     write_words(workspace.layout, EXPERIMENT, words={"A01": "fish", "A02": "kill"})
-    spec = workspace.registry.spec("letters")
+    spec = workspace.pipeline.spec("letters")
     for cpus in (None, 2):
         with (
             lock_step(spec, workspace=workspace, experiment=EXPERIMENT, run_id=f"r{cpus}", force=True) as session,
             pytest.raises(TransientError, match="the process was ended by SIGKILL"),
         ):
-            run_locked(session, spec=spec, place=SubprocessExecutor(registry=TOY, cpus=cpus))
+            run_locked(session, spec=spec, place=SubprocessExecutor(pipeline=TOY, cpus=cpus))
     failure = read_failure(workspace.layout, primary=workspace.output("letters", experiment=EXPERIMENT))
     assert failure is not None
     assert failure.tries == 2, "each end is counted once"
 
 
 def test_worker_that_sees_other_inputs_than_its_employer_refuses(workspace: Workspace) -> None:
-    context = StepContext(toy_request(workspace), artifacts=TOY_REGISTRY.artifacts)
+    context = StepContext(toy_request(workspace), artifacts=TOY_PIPELINE.artifacts)
     crew = Crew(body="morphseq_dagster.testing.toy:run_letters", size=2, cpus=2)
     tasks = [WellTask("A01", "another word"), WellTask("A02", "fin")]
     with employing(crew), pytest.raises(PermanentError, match="inputs that the step began with"):
@@ -292,7 +293,7 @@ def start_runner(workspace: Workspace) -> subprocess.Popen[bytes]:
     recipe.parent.mkdir(exist_ok=True)
     recipe.write_text("[letters]\nslow_s = 60\n")
     command = [sys.executable, "-m", "morphseq_dagster.engine.executors.runner", str(tmp_request(workspace))]
-    return subprocess.Popen([*command, "--registry", TOY, "--cpus", "3"], stderr=subprocess.PIPE)
+    return subprocess.Popen([*command, "--pipeline", TOY, "--cpus", "3"], stderr=subprocess.PIPE)
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL, signal.SIGUSR1])
@@ -309,8 +310,8 @@ def test_no_worker_outlives_its_employer(workspace: Workspace, sent: signal.Sign
 def test_places_of_this_machine_use_the_processors_set_for_them(workspace: Workspace, tmp_path: Path) -> None:
     other = open_toy(tmp_path / "other")
     write_words(other.layout, EXPERIMENT, words=WELLS)
-    spec = workspace.registry.spec("letters")
-    for space, place in ((workspace, LocalExecutor(cpus=2)), (other, SubprocessExecutor(registry=TOY, cpus=2))):
+    spec = workspace.pipeline.spec("letters")
+    for space, place in ((workspace, LocalExecutor(cpus=2)), (other, SubprocessExecutor(pipeline=TOY, cpus=2))):
         with lock_step(spec, workspace=space, experiment=EXPERIMENT, run_id="r") as session:
             finish(space.layout, outcome=run_locked(session, spec=spec, place=place))
     assert published(other) == published(workspace)

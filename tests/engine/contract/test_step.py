@@ -1,4 +1,4 @@
-"""The step contract: what enters a request's key, and what a registry refuses."""
+"""The step contract: what enters a request's key, and what a pipeline refuses."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from morphseq_dagster.engine.contract.step import Registry, StepRequest, StepSpec
+from morphseq_dagster.engine.contract.step import StepRequest, StepSpec
 from morphseq_dagster.engine.layout import Artifact
+from morphseq_dagster.engine.pipeline import Pipeline
 from morphseq_dagster.engine.storage.records import InputRead
-from morphseq_dagster.testing.toy import TOY_REGISTRY, run_letters
+from morphseq_dagster.testing.toy import TOY_PIPELINE, run_letters
 
 INPUT = InputRead(name="letters", path="a/b.json", sha256="1" * 64)
 REQUEST = StepRequest(
@@ -84,14 +85,19 @@ def test_request_with_an_unknown_field_is_refused() -> None:
 
 
 def spec(name: str, *inputs: str) -> StepSpec:
-    return StepSpec(name, 1, "module:function", tuple(inputs), "A step.", "group")
+    return StepSpec(name, 1, "module:function", tuple(inputs), "group")
 
 
 def artifacts(*names: str) -> tuple[Artifact, ...]:
-    return tuple(Artifact(name, "table", f"{name}_{{exp}}.csv") for name in names)
+    return tuple(Artifact(name, "table", f"{name}_{{exp}}.csv", "A table.", "module:CONTRACT") for name in names)
 
 
-CHAIN = Registry((spec("a"), spec("b", "a"), spec("c", "a"), spec("d", "b", "c"), spec("e")), artifacts(*"abcde"))
+CHAIN = Pipeline(
+    "chain",
+    (spec("a"), spec("b", "a"), spec("c", "a"), spec("d", "b", "c"), spec("e")),
+    artifacts(*"abcde"),
+    TOY_PIPELINE.keys,
+)
 
 
 @pytest.mark.parametrize(
@@ -104,9 +110,9 @@ CHAIN = Registry((spec("a"), spec("b", "a"), spec("c", "a"), spec("d", "b", "c")
         ((spec("a"), spec("a")), "twice"),
     ],
 )
-def test_registry_that_cannot_run_is_refused(steps: tuple[StepSpec, ...], word: str) -> None:
+def test_pipeline_that_cannot_run_is_refused(steps: tuple[StepSpec, ...], word: str) -> None:
     with pytest.raises(ValueError, match=word):
-        Registry(steps, artifacts("a", "b"))
+        Pipeline("broken", steps, artifacts("a", "b"), TOY_PIPELINE.keys)
 
 
 @pytest.mark.parametrize(
@@ -119,6 +125,6 @@ def test_ancestors_and_descendants(names: str, ancestors: str, descendants: str)
 
 
 def test_body_is_found_by_its_name() -> None:
-    assert TOY_REGISTRY.spec("letters").load() is run_letters
+    assert TOY_PIPELINE.spec("letters").load() is run_letters
     with pytest.raises(KeyError):
-        TOY_REGISTRY.spec("nothing")
+        TOY_PIPELINE.spec("nothing")

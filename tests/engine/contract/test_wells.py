@@ -6,11 +6,12 @@ import errno
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from morphseq_dagster.engine.contract.context import Account, StepContext
-from morphseq_dagster.engine.contract.progress import Progress, listening
+from morphseq_dagster.engine.contract.progress import Progress
 from morphseq_dagster.engine.contract.step import StepRequest, StepResult
 from morphseq_dagster.engine.contract.wells import WellRun, WellTask, map_wells
 from morphseq_dagster.engine.executors.execution import execute_body, publish
@@ -20,7 +21,6 @@ from morphseq_dagster.engine.storage.records import Record
 from morphseq_dagster.engine.tables.image_set import FileEntry, ImageSetManifest
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import MorphseqError, PermanentError, TransientError
-from morphseq_dagster.testing.toy import TOY_REGISTRY
 
 EXPERIMENT = "20240418"
 WELLS = ("A01", "A02", "A03", "A04")
@@ -40,6 +40,7 @@ class Letters:
     inputs: dict[str, str] = field(default_factory=lambda: dict.fromkeys(WELLS, "1"))
     errors: dict[str, BaseException] = field(default_factory=dict)
     restores: bool = True
+    progress: list[Progress] = field(default_factory=list)
 
     def request(self, **changes: object) -> StepRequest:
         base = StepRequest(
@@ -54,7 +55,7 @@ class Letters:
         return base.model_copy(update=changes)
 
     def context(self, request: StepRequest) -> StepContext:
-        return StepContext(request, artifacts=TOY_REGISTRY.artifacts)
+        return StepContext(request, layout=self.workspace.layout, progress=self.progress.append)
 
     def run(self, *, share: float = 0.5, request: StepRequest | None = None) -> WellRun:
         self.computed, self.restored = [], []
@@ -86,28 +87,32 @@ class Letters:
         context = self.context(request)
         folder = context.layout.folders("letters", experiment=EXPERIMENT)[0]
 
-        def body(_: StepRequest) -> StepResult:
+        def body(_: StepContext) -> StepResult:
             run = self.run(request=request)
             files = {folder / n: Path(str(p)) for payload in run.payloads.values() for n, p in payload.files.items()}
             entries = {
-                context.layout.relative(target): FileEntry(sha256=hash_bytes(path.read_bytes()), size=path.stat().st_size)
+                context.layout.relative(target): FileEntry(
+                    sha256=hash_bytes(path.read_bytes()), size=path.stat().st_size
+                )
                 for target, path in sorted(files.items())
             }
             manifest = ImageSetManifest(experiment_id=EXPERIMENT, files=entries)
             return context.stage_images(files, manifest=manifest, folders=(folder,), account=Account(wells=run.states))
 
-        return publish(context.layout, executed=execute_body(_Spec(body), request=request, place="process"))  # type: ignore[arg-type]
+        spec: Any = _Spec(body)
+        executed = execute_body(spec, request=request, layout=context.layout, place="process")
+        return publish(context.layout, executed=executed)
 
 
 @dataclass
 class _Spec:
     """A step of which the test brings the body."""
 
-    body: Callable[[StepRequest], StepResult]
+    body: Callable[[StepContext], StepResult]
     name: str = "letters"
     version: int = 1
 
-    def load(self) -> Callable[[StepRequest], StepResult]:
+    def load(self) -> Callable[[StepContext], StepResult]:
         return self.body
 
 
@@ -125,12 +130,10 @@ def permanent(well: str) -> PermanentError:
 
 
 def test_all_wells_are_computed_in_order_and_told(letters: Letters) -> None:
-    heard: list[Progress] = []
-    with listening(heard.append):
-        run = letters.run()
+    run = letters.run()
     assert letters.computed == list(WELLS) == list(run.payloads)
     assert run.computed == 4
-    assert [(p.done, p.total, p.label) for p in heard] == [(n + 1, 4, well) for n, well in enumerate(WELLS)]
+    assert [(p.done, p.total, p.label) for p in letters.progress] == [(n + 1, 4, well) for n, well in enumerate(WELLS)]
     assert {state.status for state in run.states.values()} == {"ok"}
 
 

@@ -14,16 +14,16 @@ import pytest
 
 from morphseq_dagster.cluster.executor import SlurmExecutor
 from morphseq_dagster.engine.executors.allocation import Allocation, count_usable, read_allocation
-from morphseq_dagster.engine.executors.execution import Committed
-from morphseq_dagster.engine.locked_step import finish, lock_step, run_locked
+from morphseq_dagster.engine.executors.protocol import Committed
+from morphseq_dagster.engine.locked_step import finish, lock_step
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.testing.chain import TOY, write_words
-from morphseq_dagster.testing.slurm_cluster import LocalCluster
-from morphseq_dagster.testing.toy import TOY_REGISTRY
+from morphseq_dagster.testing.toy import TOY_PIPELINE
+from tests.support.slurm_cluster import LocalCluster
 
 EXPERIMENT = "20240418"
-SPEC = TOY_REGISTRY.spec("letters")
+SPEC = TOY_PIPELINE.spec("letters")
 USABLE = count_usable()
 
 
@@ -112,7 +112,7 @@ def test_job_with_two_processors_works_on_two_wells_at_once(workspace: Workspace
     recipe.parent.mkdir(exist_ok=True)
     go = workspace.data_root.with_name("go")
     recipe.write_text(f'[letters]\nslow_s = 0.3\nhold = "{go}"\n')
-    place = SlurmExecutor(cluster.settings(resources={"cpus": 2, "memory": "3G", "time": 5}), registry=TOY)
+    place = SlurmExecutor(cluster.settings(resources={"cpus": 2, "memory": "3G", "time": 5}), pipeline=TOY)
     most, over = 0, threading.Event()
 
     def count() -> None:
@@ -125,8 +125,8 @@ def test_job_with_two_processors_works_on_two_wells_at_once(workspace: Workspace
     counter = threading.Thread(target=count)
     counter.start()
     try:
-        with lock_step(SPEC, workspace=workspace, experiment=EXPERIMENT, run_id="r") as session:
-            outcome = run_locked(session, spec=SPEC, place=place)
+        with lock_step(SPEC, workspace=workspace, experiment=EXPERIMENT, run_id="r", executor=place) as session:
+            outcome = session.run()
             record = finish(workspace.layout, outcome=outcome)
     finally:
         over.set()
@@ -134,9 +134,7 @@ def test_job_with_two_processors_works_on_two_wells_at_once(workspace: Workspace
     assert most == 2
     assert list(record.wells) == [f"A{n:02d}" for n in range(1, 7)]
     assert isinstance(outcome, Committed)
-    assert outcome.job is not None
-    assert outcome.job.max_rss_mb is not None
-    assert 30 < outcome.job.max_rss_mb < 3 * 1024
+    assert 30 < float(outcome.facts["max_rss_mb"]) < 3 * 1024
     assert not workers_below(str(workspace.data_root))
 
 

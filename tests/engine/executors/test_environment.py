@@ -26,16 +26,16 @@ from morphseq_dagster.engine.executors.environment import (
     refuse_difference,
     store_description,
 )
-from morphseq_dagster.engine.executors.execution import Committed
+from morphseq_dagster.engine.executors.protocol import Committed
 from morphseq_dagster.engine.executors.runner_outcome import read_outcome
-from morphseq_dagster.engine.locked_step import finish, lock_step, run_locked
+from morphseq_dagster.engine.locked_step import finish, lock_step
 from morphseq_dagster.engine.storage.atomic_io import write_durably
 from morphseq_dagster.engine.storage.hashing import hash_bytes
 from morphseq_dagster.engine.storage.records import Record, encode, read_failure
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import MorphseqError, PermanentError
 from morphseq_dagster.testing.chain import TOY
-from morphseq_dagster.testing.slurm_cluster import LocalCluster
+from tests.support.slurm_cluster import LocalCluster
 
 EXPERIMENT = "20240418"
 NUMPY = metadata.version("numpy")
@@ -127,10 +127,10 @@ def test_code_is_what_a_job_may_run(tmp_path: Path) -> None:
 def test_no_job_imports_what_the_hash_of_the_code_leaves_out() -> None:
     program = (
         "import sys, json\n"
-        "from morphseq_dagster.places import runner\n"
-        "from morphseq_dagster.morphseq.steps import worker, workspace\n"
-        "registry = workspace.load_registry('morphseq_dagster.morphseq.pipeline:REGISTRY')\n"
-        "[spec.load() for spec in registry.steps]\n"
+        "from morphseq_dagster.engine.executors import runner\n"
+        "from morphseq_dagster.engine.pipeline import load_pipeline\n"
+        "pipeline = load_pipeline('morphseq_dagster.morphseq.pipeline:MORPHSEQ')\n"
+        "[spec.load() for spec in pipeline.steps]\n"
         "print(json.dumps([name.split('.')[1] for name in sys.modules if name.startswith('morphseq_dagster.')]))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
@@ -138,7 +138,7 @@ def test_no_job_imports_what_the_hash_of_the_code_leaves_out() -> None:
 
     left_out = {name.removesuffix(".py") for name in environment._NOT_IN_JOBS}
     rooms = set(json.loads(done.stdout))
-    assert "steps" in rooms
+    assert "morphseq" in rooms
     assert not rooms & left_out
 
 
@@ -169,11 +169,11 @@ def test_policy_chooses_the_description_that_jobs_must_meet(workspace: Workspace
 
 
 def test_runner_refuses_another_environment_before_any_work(workspace: Workspace, tmp_path: Path) -> None:
-    request = workspace.request(workspace.registry.spec("letters"), experiment=EXPERIMENT, run_id="hand")
+    request = workspace.request(workspace.pipeline.spec("letters"), experiment=EXPERIMENT, run_id="hand")
     write_durably(tmp_path / "request.json", encode(request))
     command = [sys.executable, "-m", "morphseq_dagster.engine.executors.runner", str(tmp_path / "request.json")]
-    # A registry that cannot be imported: nothing of the step is touched before.
-    command += ["--registry", "no_such_module:REGISTRY", "--outcome", str(tmp_path / "outcome.json")]
+    # A pipeline that cannot be imported: nothing of the step is touched before.
+    command += ["--pipeline", "no_such_module:MORPHSEQ", "--outcome", str(tmp_path / "outcome.json")]
     command += ["--environment", str(other_numpy(workspace))]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 1
@@ -206,10 +206,10 @@ def test_verb_shows_records_and_compares(workspace: Workspace, capsys: pytest.Ca
 
 
 def run_first(workspace: Workspace, cluster: LocalCluster, **settings: object) -> tuple[Committed, Record]:
-    spec = workspace.registry.steps[0]
-    place = SlurmExecutor(cluster.settings(**settings), registry=TOY)
-    with lock_step(spec, workspace=workspace, experiment=EXPERIMENT, run_id="run") as session:
-        outcome = run_locked(session, spec=spec, place=place)
+    spec = workspace.pipeline.steps[0]
+    place = SlurmExecutor(cluster.settings(**settings), pipeline=TOY)
+    with lock_step(spec, workspace=workspace, experiment=EXPERIMENT, run_id="run", executor=place) as session:
+        outcome = session.run()
         assert isinstance(outcome, Committed)
         return outcome, finish(workspace.layout, outcome=outcome)
 
@@ -252,8 +252,7 @@ def test_job_knows_environment_and_preamble_but_nothing_of_the_submitters(
         python=str(python),
         variables={"MORPHSEQ_CPUS": "1"},
     )
-    assert outcome.job is not None
-    asked = (Path(outcome.job.log).parent / "job.sh").read_text()
+    asked = (Path(str(outcome.facts["log"])).parent / "job.sh").read_text()
     assert f"--environment {workspace.layout.environments}/{describe_environment().hash}.json" in asked
     variables = dict(line.partition("=")[::2] for line in seen.read_text().splitlines())
     assert not {"SUBMITTERS_SECRET", "PYTHONPATH", "FROM_PREAMBLE"} & variables.keys()
@@ -261,6 +260,6 @@ def test_job_knows_environment_and_preamble_but_nothing_of_the_submitters(
     assert variables["MORPHSEQ_CPUS"] == "1"
     assert "SLURM_JOB_ID" in variables
     assert os.environ["SUBMITTERS_SECRET"] == "leaked", "it was there to be leaked"
-    assert outcome.job.preamble == hash_bytes(preamble.read_bytes())
-    assert outcome.job.environment == record.environment
+    assert outcome.facts["preamble"] == hash_bytes(preamble.read_bytes())
+    assert outcome.facts["environment"] == record.environment
     assert len(record.environment) == 64

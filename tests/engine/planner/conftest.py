@@ -10,6 +10,7 @@ import pytest
 
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import MorphseqError
+from morphseq_dagster.morphseq.paths import raw_folder
 from morphseq_dagster.testing.chain import open_toy, run_chain, write_words
 
 WORDS = {"A01": "fish", "A02": "egg"}
@@ -25,7 +26,7 @@ def add(workspace: Workspace) -> Callable[..., None]:
     """Adds an experiment: its raw folder, and its words unless there are to be none."""
 
     def add(experiment: str, words: dict[str, str] | None = WORDS) -> None:
-        workspace.layout.raw_folder("Frames", experiment=experiment).mkdir(parents=True, exist_ok=True)
+        raw_folder(workspace.layout, "Frames", experiment=experiment).mkdir(parents=True, exist_ok=True)
         if words is not None:
             write_words(workspace.layout, experiment, words=words)
 

@@ -17,17 +17,18 @@ import pytest
 
 from morphseq_dagster.adopt.importer import Import
 from morphseq_dagster.demo.plan import WellPlan
+from morphseq_dagster.engine.cohort import compare_manifest, read_manifest
 from morphseq_dagster.engine.layout import COHORT
-from morphseq_dagster.engine.planner.cohort import compare_manifest, read_manifest
 from morphseq_dagster.engine.planner.plan import plan_experiments
 from morphseq_dagster.engine.planner.reconcile_actions import discard, keep
 from morphseq_dagster.engine.storage.atomic_io import host_name
 from morphseq_dagster.engine.storage.records import encode, read_record
-from morphseq_dagster.morphseq.pipeline import REGISTRY
-from morphseq_dagster.morphseq.steps.cohort_final import SPEC
-from morphseq_dagster.testing.change_scene import EXPERIMENT, Scene, own, run_step
-from morphseq_dagster.testing.changes import ALL_STEPS, CHANGES, COHORT_STEP, Change, draw_table
-from morphseq_dagster.testing.experiments import (
+from morphseq_dagster.morphseq.paths import area_reference, curation, perturbation_key, raw_folder, stage_reference
+from morphseq_dagster.morphseq.pipeline import MORPHSEQ
+from morphseq_dagster.morphseq.steps import gdino_detections
+from tests.support.change_scene import EXPERIMENT, Scene, own, run_step
+from tests.support.changes import ALL_STEPS, CHANGES, COHORT_STEP, Change, draw_table
+from tests.support.experiments import (
     FRAMES_WELLS,
     edit_workbook,
     make_small_frames,
@@ -182,8 +183,8 @@ def _(scene: Scene) -> None:
 
 
 def _use_weights(scene: Scene) -> None:
-    """Have the classical detector want the weights that the registry names for the neural ones, and run with them."""
-    (external,) = scene.registry.spec("gdino_raw").externals
+    """Have the classical detector want the weights that the pipeline names for the neural ones, and run with them."""
+    (external,) = scene.pipeline.spec("gdino_raw").externals
     scene.replace_step("gdino_raw", externals=(replace(external, wanted=None),))
     scene.weights = {external.weights: scene.root.parent / "weights.pt"}
     scene.weights[external.weights].write_bytes(b"1")
@@ -215,7 +216,7 @@ def _(scene: Scene) -> None:
 def _(scene: Scene) -> None:
     path = scene.root.parent / "weights.pt"
     path.write_bytes(b"1")
-    names = [e.weights for spec in scene.registry.steps for e in spec.externals if e.weights]
+    names = [e.weights for spec in scene.pipeline.steps for e in spec.externals if e.weights]
     assert names
     scene.weights = dict.fromkeys(names, path)
 
@@ -227,33 +228,33 @@ def _(scene: Scene) -> None:
 
 @makes("comment")
 def _(scene: Scene) -> None:
-    source = Path(sys.modules["morphseq_dagster.engine.contract.step"].__file__ or "").with_name("gdino_detections.py")
+    source = Path(gdino_detections.__file__)
     (scene.root.parent / "commented_step.py").write_text(source.read_text() + "\n# a comment\n")
     scene.replace_step("gdino_detections", body="commented_step:run")
 
 
 @makes("curation")
 def _(scene: Scene) -> None:
-    path = scene.workspace.layout.curation(EXPERIMENT)
+    path = curation(scene.workspace.layout, EXPERIMENT)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"embryo_id,column,value,reason\n{EXPERIMENT}_A01_e01,frame_flag,true,seen by eye\n")
 
 
 @makes("perturbation_key")
 def _(scene: Scene) -> None:
-    scene.workspace.layout.perturbation_key.write_text(
+    perturbation_key(scene.workspace.layout).write_text(
         "master_perturbation,short_pert_name,phenotype,control_flag,pert_type,background\nwt_ab,wt,wt,True,none,ab\n"
     )
 
 
 @makes("area_reference")
 def _(scene: Scene) -> None:
-    scene.workspace.layout.area_reference.write_text("stage_hpf,p5,p95\n10,100,200\n60,300,400\n")
+    area_reference(scene.workspace.layout).write_text("stage_hpf,p5,p95\n10,100,200\n60,300,400\n")
 
 
 @makes("stage_reference")
 def _(scene: Scene) -> None:
-    scene.workspace.layout.stage_reference.write_text("sa_um,stage_hpf\n100000,10\n900000,50\n")
+    stage_reference(scene.workspace.layout).write_text("sa_um,stage_hpf\n100000,10\n900000,50\n")
 
 
 @makes("output_touched")
@@ -270,7 +271,7 @@ def _(scene: Scene) -> None:
 def _edit_and_keep(scene: Scene) -> None:
     path = own(scene.output("plate_metadata"))
     path.write_bytes(path.read_bytes().replace(b",E3,", b",E9,", 1))
-    assert scene.registry is REGISTRY
+    assert scene.pipeline is MORPHSEQ
     keep(scene.workspace, path)
 
 
@@ -375,7 +376,7 @@ def _(scene: Scene) -> None:
 @makes("experiment_added_and_run")
 def _(scene: Scene) -> None:
     make_small_frames(scene.root, experiment=OTHER, wells=WELLS[:1], times=1)
-    assert all(run_step(scene.workspace, spec, OTHER) for spec in scene.registry.steps)
+    assert all(run_step(scene.workspace, spec, OTHER) for spec in scene.pipeline.steps)
 
 
 @makes("experiment_removed")
@@ -397,7 +398,7 @@ def _(scene: Scene) -> None:
 
 @makes("experiment_renamed")
 def _(scene: Scene) -> None:
-    new = scene.workspace.layout.raw_folder("Frames", experiment=RENAMED)
+    new = raw_folder(scene.workspace.layout, "Frames", experiment=RENAMED)
     scene.raw.rename(new)
     workbook_path(scene.root, EXPERIMENT).rename(workbook_path(scene.root, RENAMED))
     scene.experiment = RENAMED
@@ -405,7 +406,7 @@ def _(scene: Scene) -> None:
 
 @makes("dead_claim")
 def _(scene: Scene) -> None:
-    path = scene.workspace.layout.claim("snips", experiment=EXPERIMENT)
+    path = scene.workspace.layout.lock("snips", experiment=EXPERIMENT)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
         f'{{"host": "{host_name()}", "pid": {DEAD_PROCESS}, "process_start": "1", "run_id": "r",'
@@ -425,7 +426,7 @@ def test_every_row_has_its_change_and_every_change_its_row() -> None:
 
 
 def test_page_shows_the_table() -> None:
-    page = Path(__file__).resolve().parents[2] / "docs" / "staleness.md"
+    page = Path(__file__).resolve().parents[3] / "docs" / "staleness.md"
     assert "\n".join(draw_table()) in page.read_text(encoding="utf-8")
 
 
@@ -450,6 +451,6 @@ def test_what_computes_is_what_the_table_says(scene: Scene, change: Change) -> N
 
 def _cohort_is_stale(scene: Scene) -> bool:
     layout = scene.workspace.layout
-    record = read_record(layout, primary=layout.primary(SPEC.name, experiment=COHORT))
+    record = read_record(layout, primary=layout.primary(COHORT_STEP, experiment=COHORT))
     assert record is not None
-    return compare_manifest(read_manifest(layout), record=record).is_stale
+    return compare_manifest(read_manifest(MORPHSEQ, layout=layout), record=record).is_stale

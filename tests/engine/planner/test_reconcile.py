@@ -15,8 +15,9 @@ from morphseq_dagster.engine.storage.records import encode, read_record
 from morphseq_dagster.engine.storage.step_locks import hold_lock
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import ContractError, MorphseqError, PermanentError, TransientError
+from morphseq_dagster.morphseq.paths import raw_folder
 from morphseq_dagster.testing.chain import open_toy, run_chain, write_words
-from morphseq_dagster.testing.experiments import (
+from tests.support.experiments import (
     FRAMES_EXPERIMENT,
     ChainRun,
     make_small_frames,
@@ -151,7 +152,7 @@ def test_a_record_copied_from_another_experiment_is_an_orphan(toy: Workspace) ->
 def test_what_is_at_work_is_left_out_and_named(toy: Workspace) -> None:
     path = toy.output("lengths", experiment=TOY)
     path.write_bytes(b"half")
-    with hold_lock(toy.layout.claim("lengths", experiment=TOY), run_id="busy"):
+    with hold_lock(toy.layout.lock("lengths", experiment=TOY), run_id="busy"):
         found = reconcile(toy)
         assert found.findings == ()
         assert [p for p, _ in found.busy] == [toy.layout.relative(path)]
@@ -177,13 +178,6 @@ def test_a_discarded_edit_is_computed_again(toy: Workspace) -> None:
     done = run_chain(toy, TOY)
     assert [step for step, (_, memo) in done.items() if not memo] == ["lengths"]
     assert path.read_bytes() == before
-
-
-def test_keeping_what_has_no_contract_is_refused(toy: Workspace) -> None:
-    path = toy.output("lengths", experiment=TOY)
-    path.write_bytes(path.read_bytes().replace(b"4", b"5"))
-    with pytest.raises(ContractError, match="no contract"):
-        keep(toy, path)
 
 
 def test_a_kept_edit_makes_its_children_stale_and_survives_their_run(fish: Workspace) -> None:
@@ -339,13 +333,15 @@ def test_a_live_holder_is_not_disturbed(toy: Workspace, monkeypatch: pytest.Monk
     monkeypatch.setattr("morphseq_dagster.engine.planner.reconcile_actions._PATIENCE_S", 0.0)
     path = toy.output("lengths", experiment=TOY)
     path.write_bytes(b"edited\n")
-    with hold_lock(toy.layout.claim("lengths", experiment=TOY), run_id="busy"), pytest.raises(TransientError):
+    with hold_lock(toy.layout.lock("lengths", experiment=TOY), run_id="busy"), pytest.raises(TransientError):
         discard(toy, path)
 
 
 def test_departed_experiments_are_counted(toy: Workspace) -> None:
-    assert find_departed(toy, folders=[TOY]) == {}
-    assert find_departed(toy, folders=[]) == {TOY: 3}
+    raw_folder(toy.layout, "Frames", experiment=TOY).mkdir(parents=True)
+    assert find_departed(toy) == {}
+    raw_folder(toy.layout, "Frames", experiment=TOY).rmdir()
+    assert find_departed(toy) == {TOY: 3}
 
 
 def test_reporting_writes_nothing(fish: Workspace) -> None:

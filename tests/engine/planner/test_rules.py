@@ -117,7 +117,7 @@ def test_a_result_stands_when_its_input_was_archived(done: Workspace) -> None:
 
 
 def test_an_experiment_at_work_is_busy_by_claim_or_by_word(done: Workspace) -> None:
-    with hold_lock(done.layout.claim("lengths", experiment=EXPERIMENT), run_id="a-run"):
+    with hold_lock(done.layout.lock("lengths", experiment=EXPERIMENT), run_id="a-run"):
         assert "a-run" in plan(done).busy
     assert plan(done).busy == ""
     assert plan(done, busy={EXPERIMENT: "run x is queued"}).busy == "run x is queued"
@@ -178,7 +178,7 @@ def test_times_are_added_up_per_certainty(done: Workspace) -> None:
     own = facts.steps["letters"]
     assert own.record is not None
     steps = {**facts.steps, "letters": replace(own, record=own.record.model_copy(update={"seconds": 7.0}))}
-    found = plan_experiment(replace(facts, steps=steps), registry=_with_version(done, "letters"))
+    found = plan_experiment(replace(facts, steps=steps), pipeline=_with_version(done, "letters"))
     assert found.verdict("letters").seconds == 7.0
 
 
@@ -205,10 +205,10 @@ def test_key_is_the_hash_of_its_parts_as_one_document() -> None:
     assert key == request.key
 
 
-def _with_version(workspace: Workspace, step: str):  # noqa: ANN202 - the registry with that step raised
-    registry = workspace.registry
-    steps = tuple(replace(s, version=s.version + 1) if s.name == step else s for s in registry.steps)
-    return type(registry)(steps, registry.artifacts)
+def _with_version(workspace: Workspace, step: str):  # noqa: ANN202 - the pipeline with that step raised
+    pipeline = workspace.pipeline
+    steps = tuple(replace(s, version=s.version + 1) if s.name == step else s for s in pipeline.steps)
+    return replace(pipeline, steps=steps)
 
 
 class TestScans:

@@ -15,8 +15,8 @@ from morphseq_dagster.engine.planner.rules import Estimate, StepPlan
 from morphseq_dagster.engine.planner.run_times import SAMPLE, RunTimes
 from morphseq_dagster.engine.storage.records import WellState, encode, read_record
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.morphseq.pipeline import REGISTRY
-from morphseq_dagster.testing.fabricated import fabricate_experiment, fabricate_inputs
+from morphseq_dagster.morphseq.pipeline import MORPHSEQ
+from tests.support.fabricated import fabricate_experiment, fabricate_inputs
 
 NEW = "20240601"
 Took = Callable[..., None]
@@ -24,7 +24,7 @@ Took = Callable[..., None]
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
-    return Workspace(tmp_path / "root", REGISTRY)
+    return Workspace(tmp_path / "root", MORPHSEQ)
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_plan_of_a_new_experiment_carries_estimates_and_an_adopted_result_counts
     assert plan.verdict("ff_images").estimate == Estimate(12.0, 1)
     assert plan.verdict("snips").estimate is None
     cost = estimate_cost(plan.pending)
-    assert (cost.estimated, cost.experiments, cost.unknown) == (2, 1, len(REGISTRY.steps) - 2)
+    assert (cost.estimated, cost.experiments, cost.unknown) == (2, 1, len(MORPHSEQ.steps) - 2)
     assert cost.most_s == 12.0 + 2.0
     took(NEW, 0.0, origin="adopted", wells=2, step_version=99)
     (plan,) = plan_experiments(workspace, experiments=[NEW])

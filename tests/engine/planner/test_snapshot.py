@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from morphseq_dagster.cluster.attempt_folder import JobRoot
+from morphseq_dagster.cluster.job_summary import summarise_jobs
 from morphseq_dagster.engine.planner.snapshot import ArtifactStatus, find_recorded, take_snapshot
 from morphseq_dagster.engine.storage.atomic_io import host_name
 from morphseq_dagster.engine.storage.step_locks import hold_lock
@@ -17,7 +18,7 @@ EXP = "20240101"
 
 
 def cells(workspace: Workspace, experiment: str = EXP) -> dict[str, ArtifactStatus]:
-    (snapshot,) = take_snapshot(workspace, experiments=[experiment])
+    (snapshot,) = take_snapshot(workspace, experiments=[experiment], remote=summarise_jobs(workspace.layout))
     return dict(snapshot.cells)
 
 
@@ -140,7 +141,7 @@ def test_lost_file_is_missing_and_a_file_without_record_is_an_error(
 
 def test_step_at_work_is_running_and_names_its_holder(workspace: Workspace, add: Callable) -> None:
     add(EXP)
-    with hold_lock(workspace.layout.claim("letters", experiment=EXP), run_id="abc"):
+    with hold_lock(workspace.layout.lock("letters", experiment=EXP), run_id="abc"):
         letters = cells(workspace)["letters"]
     assert letters.state == "running"
     assert f"process {os.getpid()} on {host_name()}, run abc" in letters.reason
@@ -157,7 +158,7 @@ def test_job_that_ended_unseen_is_interrupted_unless_somebody_waits_for_it(works
     letters = cells(workspace)["letters"]
     assert letters.state == "interrupted"
     assert letters.reason.startswith("job 7: ended with code 9")
-    with hold_lock(workspace.layout.claim("letters", experiment=EXP), run_id="abc"):
+    with hold_lock(workspace.layout.lock("letters", experiment=EXP), run_id="abc"):
         letters = cells(workspace)["letters"]
     assert letters.state == "running"
     assert "run abc" in letters.reason
@@ -166,7 +167,7 @@ def test_job_that_ended_unseen_is_interrupted_unless_somebody_waits_for_it(works
 
 
 def claim_of_a_dead_process(workspace: Workspace, step: str) -> None:
-    path = workspace.layout.claim(step, experiment=EXP)
+    path = workspace.layout.lock(step, experiment=EXP)
     with hold_lock(path, run_id="abc"):
         text = path.read_text()
     path.write_text(json.dumps(json.loads(text) | {"process_start": "1"}))
@@ -194,7 +195,7 @@ def test_publication_that_was_cut_off_is_interrupted(workspace: Workspace, add: 
 
 def test_unreadable_claim_is_an_error(workspace: Workspace, add: Callable) -> None:
     add(EXP)
-    claim = workspace.layout.claim("letters", experiment=EXP)
+    claim = workspace.layout.lock("letters", experiment=EXP)
     claim.parent.mkdir(parents=True)
     claim.write_text("?")
     assert cells(workspace)["letters"].state == "error"

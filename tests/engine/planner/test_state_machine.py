@@ -42,11 +42,11 @@ from morphseq_dagster.engine.storage.step_locks import hold_lock
 from morphseq_dagster.engine.storage.sweep import sweep
 from morphseq_dagster.errors import MorphseqError, PermanentError
 from morphseq_dagster.testing.chain import run_chain, write_words
-from morphseq_dagster.testing.clock import JumpingClock
-from morphseq_dagster.testing.diamond import CONTRACTS, weights_file
-from morphseq_dagster.testing.diamond_root import DiamondRoot, die_at, leave_claim
-from morphseq_dagster.testing.faults import FAULTS
-from morphseq_dagster.testing.ledger import INPUTS, ORDER, Lab, Ledger, Made
+from tests.support.clock import JumpingClock
+from tests.support.diamond import weights_file
+from tests.support.diamond_root import DiamondRoot, die_at, leave_claim
+from tests.support.faults import FAULTS
+from tests.support.ledger import INPUTS, ORDER, Lab, Ledger, Made
 
 WORDS = st.dictionaries(
     # Words of one length, so that what follows may come out equal.
@@ -162,7 +162,7 @@ class DataRoot(DiamondRoot, RuleBasedStateMachine):
         before, known, ledger = self.plan(experiment), experiment not in self.unsure, self.ledgers[experiment]
         held = copy.deepcopy(ledger)
         give_up = not force and self.refuses_foreign(experiment, ORDER)
-        done = run_chain(self.workspace, experiment, force=force, replace_foreign=give_up)
+        done = run_chain(self.workspace, experiment, force=force, replace_untracked=give_up)
         computed = [step for step, (_, hit) in done.items() if not hit]
         expected = ledger.run(force=force)
         if not force:
@@ -184,7 +184,7 @@ class DataRoot(DiamondRoot, RuleBasedStateMachine):
     def run_part(self, experiment: str, steps: tuple[str, ...]) -> None:
         self.settle(experiment)
         give_up = self.refuses_foreign(experiment, steps)
-        done = run_chain(self.workspace, experiment, steps=steps, replace_foreign=give_up)
+        done = run_chain(self.workspace, experiment, steps=steps, replace_untracked=give_up)
         assert [step for step, (_, hit) in done.items() if not hit] == self.ledgers[experiment].run(steps)
         self.tampered -= {(experiment, step) for step in steps}
 
@@ -199,7 +199,7 @@ class DataRoot(DiamondRoot, RuleBasedStateMachine):
             return
         try:
             die_at(after)
-            run_chain(self.workspace, experiment, replace_foreign=give_up)
+            run_chain(self.workspace, experiment, replace_untracked=give_up)
             os._exit(0)
         finally:
             os._exit(1)
@@ -324,7 +324,7 @@ class DataRoot(DiamondRoot, RuleBasedStateMachine):
         if ledger.made[step].kept and ledger.made.keys() >= set(INPUTS[step]):
             with pytest.raises(PermanentError, match="another edit"):
                 run_chain(self.workspace, experiment, steps=[step])
-        keep(self.workspace, path, find=CONTRACTS.get)
+        keep(self.workspace, path)
         ledger.set(step, kept=True, content=self.read(experiment, step))
 
     @rule(experiment=experiments, step=STEPS)
@@ -383,8 +383,7 @@ class DataRoot(DiamondRoot, RuleBasedStateMachine):
         self.settle(experiment)
         ledger = self.ledgers[experiment]
         found = {
-            outcome.step: outcome.action
-            for outcome in Import(self.workspace, self.root, apply=True, find=CONTRACTS.get).run([experiment])
+            outcome.step: outcome.action for outcome in Import(self.workspace, self.root, apply=True).run([experiment])
         }
         ready: set[str] = set()
         for step in ORDER:
@@ -436,12 +435,12 @@ class DataRoot(DiamondRoot, RuleBasedStateMachine):
 
     @rule(experiment=experiments, step=STEPS)
     def leave_dead_claim(self, experiment: str, step: str) -> None:
-        leave_claim(self.workspace.layout.claim(step, experiment=experiment))
+        leave_claim(self.workspace.layout.lock(step, experiment=experiment))
 
     @rule(experiment=experiments, step=STEPS)
     def work_meanwhile(self, experiment: str, step: str) -> None:
         """Who is at work is told, and changes nothing about what is stale."""
-        with hold_lock(self.workspace.layout.claim(step, experiment=experiment), run_id="elsewhere"):
+        with hold_lock(self.workspace.layout.lock(step, experiment=experiment), run_id="elsewhere"):
             plan = self.plan(experiment)
             assert "elsewhere" in plan.busy
             assert experiment in self.unsure or plan.closure == self.ledgers[experiment].closure()

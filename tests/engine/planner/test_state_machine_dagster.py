@@ -22,14 +22,13 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, preco
 
 from morphseq_dagster.assets.reporting import Reported, report_records
 from morphseq_dagster.build import PIPELINE_JOB, build_definitions
-from morphseq_dagster.engine.contract.step import Registry
 from morphseq_dagster.engine.planner.plan import plan_experiments
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.partitions import EXPERIMENTS, register_experiments
-from morphseq_dagster.settings import load_settings
-from morphseq_dagster.testing import diamond
+from morphseq_dagster.partitions import register_keys
+from morphseq_dagster.settings.machine import load_settings
 from morphseq_dagster.testing.chain import run_chain, write_words
-from morphseq_dagster.testing.ledger import INPUTS, ORDER, Lab, Ledger
+from tests.support import diamond
+from tests.support.ledger import INPUTS, ORDER, Lab, Ledger
 
 WORDS = st.dictionaries(
     st.sampled_from(["A01", "B01"]), st.sampled_from(["fish", "roes", "egg"]), min_size=1, max_size=2
@@ -68,11 +67,11 @@ class HomeAndRoot(RuleBasedStateMachine):
 
     def release(self) -> None:
         """Load the code anew, as a restarted server does."""
-        steps = tuple(replace(spec, version=self.lab.versions[spec.name]) for spec in REGISTRY.steps)
-        registry = Registry(steps, REGISTRY.artifacts)
-        self.patch.setattr(diamond, "DIAMOND_REGISTRY", registry)
-        self.workspace = Workspace(self.root, registry)
-        self.definitions = build_definitions(load_settings(data_root=self.root), registry=diamond.DIAMOND)
+        steps = tuple(replace(spec, version=self.lab.versions[spec.name]) for spec in DIAMOND_PIPELINE.steps)
+        pipeline = replace(DIAMOND_PIPELINE, steps=steps)
+        self.patch.setattr(diamond, "DIAMOND_PIPELINE", pipeline)
+        self.workspace = Workspace(self.root, pipeline)
+        self.definitions = build_definitions(load_settings(data_root=self.root), pipeline=diamond.DIAMOND)
 
     # what happens
 
@@ -103,7 +102,7 @@ class HomeAndRoot(RuleBasedStateMachine):
 
     @rule(experiment=experiments)
     def run_by_dagster(self, experiment: str) -> None:
-        register_experiments(self.instance, [experiment])
+        register_keys(self.instance, [experiment], pipeline=DIAMOND_PIPELINE)
         job = self.definitions.resolve_job_def(PIPELINE_JOB)
         result = job.execute_in_process(instance=self.instance, partition_key=experiment)
         made = [event.materialization for event in result.get_asset_materialization_events()]
@@ -152,7 +151,7 @@ class HomeAndRoot(RuleBasedStateMachine):
         assert told.tombstones == len(self.deleted)
         assert told.reported == len(recorded) - len(self.deleted)
         assert told.registered == len({name for name, _ in recorded})
-        assert set(self.instance.get_dynamic_partitions(str(EXPERIMENTS.name))) == {name for name, _ in recorded}
+        assert set(self.instance.get_dynamic_partitions("experiment")) == {name for name, _ in recorded}
         assert self.instance.get_runs_count() == 0
         assert self.look() == before
         self.agree()
@@ -192,7 +191,7 @@ class HomeAndRoot(RuleBasedStateMachine):
                 assert status == "STALE" or kinds <= {"recipe", "data", "file_changed", "upstream", "key"}
 
 
-REGISTRY = diamond.DIAMOND_REGISTRY
+DIAMOND_PIPELINE = diamond.DIAMOND_PIPELINE  # before a release replaces it
 
 
 class TestHomeAndRoot(HomeAndRoot.TestCase):  # type: ignore[name-defined,misc]

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from morphseq_dagster.engine.planner.status import (
-    COLUMNS,
     SCHEMA,
     SCHEMA_VERSION,
     choose_columns,
@@ -18,25 +17,28 @@ from morphseq_dagster.engine.planner.status import (
 )
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.morphseq.pipeline import REGISTRY
+from morphseq_dagster.morphseq.paths import raw_folder, raw_root
+from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 
 HEAVY = ("dagster", "pandas", "numpy", "scipy", "cv2", "skimage", "pandera", "rich")
 
 
 def test_columns_are_those_of_the_lab_in_their_order() -> None:
-    words = "RAW META FF MASKS EXPMETA GDINO SEG QC PNG CSV B03 B04 LAT B06"
-    assert list(choose_columns(REGISTRY)) == words.split()
-    assert {step for _, step in COLUMNS} <= {spec.name for spec in REGISTRY.steps}
+    words = "RAW META FF QC EXPMETA GDINO SEG SAM2-SEG PNG CSV B03 B04 LAT B06"
+    columns = choose_columns(MORPHSEQ)
+    assert list(columns) == words.split()
+    assert (columns["QC"], columns["SAM2-SEG"]) == ("qc_masks", "sam2_segmentations")
+    assert set(columns.values()) <= {spec.name for spec in MORPHSEQ.steps}
 
 
 def test_rows_are_raw_folders_and_whatever_has_records(workspace: Workspace, add: Callable, run: Callable) -> None:
     for name in ("20240101", "20240102"):
         add(name)
     run("20240101")
-    workspace.layout.raw_folder("Frames", experiment="20240101").rename(workspace.data_root / "archived")
-    (workspace.layout.raw_root / "Frames" / "notes here").mkdir()
+    raw_folder(workspace.layout, "Frames", experiment="20240101").rename(workspace.data_root / "archived")
+    (raw_root(workspace.layout) / "Frames" / "notes here").mkdir()
     status = read_status(workspace)
-    assert [(row.experiment, row.microscope) for row in status.rows] == [("20240101", ""), ("20240102", "Frames")]
+    assert [(row.experiment, row.kind) for row in status.rows] == [("20240101", ""), ("20240102", "Frames")]
     assert [name for name, _ in status.refused] == ["notes here"]
     assert status.total("SUMMARY") == {"ok": 1, "missing": 1}
 
@@ -69,7 +71,7 @@ def test_json_form_is_versioned_and_plain(workspace: Workspace, add: Callable, r
 
 
 def raw_cell(root: Path, experiment: str) -> tuple[str, str]:
-    (row,) = read_status(Workspace(root, REGISTRY), experiments=[experiment]).rows
+    (row,) = read_status(Workspace(root, MORPHSEQ), experiments=[experiment]).rows
     return row.columns["RAW"].state, row.columns["RAW"].reason
 
 
@@ -85,10 +87,10 @@ def test_raw_is_ok_as_soon_as_raw_files_are_there(tmp_path: Path) -> None:
 
 def test_other_latent_model_is_looked_at_by_name_and_broken_recipe_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "raw_image_data" / "Keyence" / "20240101").mkdir(parents=True)
-    latents = Workspace(tmp_path, REGISTRY).layout.primary("latents", experiment="20240101", variant="other")
+    latents = Workspace(tmp_path, MORPHSEQ).layout.primary("latents", experiment="20240101", variant="other")
     latents.parent.mkdir(parents=True)
     latents.touch()
-    workspace = Workspace(tmp_path, REGISTRY)
+    workspace = Workspace(tmp_path, MORPHSEQ)
     assert read_status(workspace).rows[0].columns["LAT"].state == "missing"
     assert "without its record" in read_status(workspace, model="other").rows[0].columns["LAT"].reason
     (tmp_path / "recipes").mkdir()

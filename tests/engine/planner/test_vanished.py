@@ -14,9 +14,10 @@ from morphseq_dagster.engine.storage.records import read_record
 from morphseq_dagster.engine.storage.step_locks import hold_lock
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.morphseq.pipeline import REGISTRY
+from morphseq_dagster.morphseq.paths import raw_folder
+from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 from morphseq_dagster.testing.chain import open_toy, run_chain, write_words
-from morphseq_dagster.testing.fabricated import fabricate_cohort, fabricate_experiment
+from tests.support.fabricated import fabricate_cohort, fabricate_experiment
 
 A, B = "20240418", "20240419"
 
@@ -58,7 +59,7 @@ def test_what_is_there_half_or_at_work_is_no_such_finding(toy: Workspace) -> Non
     toy.layout.record(path).unlink()
     assert [(f.kind, f.step) for f in remaining(toy)] == [(Kind.NO_RECORD, "lengths")]
     path.unlink()
-    with hold_lock(toy.layout.claim("lengths", experiment=A), run_id="r"):
+    with hold_lock(toy.layout.lock("lengths", experiment=A), run_id="r"):
         assert remaining(toy) == []
     assert [(f.kind, f.step) for f in remaining(toy)] == [(Kind.DELETED, "lengths")]
     with pytest.raises(PermanentError, match="nothing needs to be done"):
@@ -72,7 +73,7 @@ def test_damaged_witness_does_not_end_the_report(toy: Workspace) -> None:
 
 
 def test_final_tables_are_proven_by_the_cohort_until_their_experiment_is_retired(tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path / "root", REGISTRY)
+    workspace = Workspace(tmp_path / "root", MORPHSEQ)
     layout = workspace.layout
     for experiment in (A, B):
         fabricate_experiment(workspace, experiment)
@@ -86,5 +87,5 @@ def test_final_tables_are_proven_by_the_cohort_until_their_experiment_is_retired
     ]
     assert "cohort_final was made from" in remaining(workspace, (A,))[0].detail
     mark_retired(layout, experiment=A, host="h", records=1)
-    shutil.rmtree(layout.raw_folder("Frames", experiment=A))
+    shutil.rmtree(raw_folder(layout, "Frames", experiment=A))
     assert [f.experiment for f in remaining(workspace)] == [B]

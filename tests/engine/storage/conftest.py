@@ -15,8 +15,15 @@ from morphseq_dagster.engine.storage.staging import FolderStage, Staged, stage_b
 
 EXPERIMENT = "20240418"
 ARTIFACTS = (
-    Artifact("table", "table", "tables/t_{exp}.csv"),
-    Artifact("pictures", "image_set", "pictures/{exp}/m_{exp}.json", ("pictures/{exp}", "masks/{exp}")),
+    Artifact("table", "table", "tables/t_{exp}.csv", "A table.", "module:CONTRACT"),
+    Artifact(
+        "pictures",
+        "image_set",
+        "pictures/{exp}/m_{exp}.json",
+        "Pictures and masks.",
+        "morphseq_dagster.engine.tables.image_set:ImageSetManifest",
+        folders=("pictures/{exp}", "masks/{exp}"),
+    ),
 )
 
 

@@ -48,7 +48,7 @@ def places(layout: Layout) -> list[Path]:
         layout.primary("table", experiment=EXPERIMENT).parent,
         layout.primary("pictures", experiment=EXPERIMENT).parent,
         *(folder.parent for folder in layout.folders("pictures", experiment=EXPERIMENT)),
-        layout.claim("table", experiment=EXPERIMENT).parent,
+        layout.lock("table", experiment=EXPERIMENT).parent,
         layout.journal("table", experiment=EXPERIMENT).parent,
         layout.checkpoints("table", experiment=EXPERIMENT),
         layout.requests(EXPERIMENT),
@@ -95,7 +95,7 @@ def test_temporary_of_another_host_is_judged_by_age_and_claims_never_by_its_numb
     old = left_behind(folder, pid=os.getpid(), host="elsewhere", name="old")
     long_ago = time.time() - FOREIGN_AGE_S - 60
     os.utime(old, (long_ago, long_ago))
-    claim = layout.claim("other", experiment=EXPERIMENT)
+    claim = layout.lock("other", experiment=EXPERIMENT)
     claim.parent.mkdir(parents=True, exist_ok=True)
     held = StepLock(host="elsewhere", pid=1, process_start="1", run_id="r", taken_at="then", token="t")
     claim.write_text(held.model_dump_json())
@@ -117,13 +117,13 @@ def test_files_of_other_programs_are_left_alone(layout: Layout) -> None:
 
 
 def test_dead_claims_are_broken_and_living_ones_kept(layout: Layout, dead: int) -> None:
-    gone = layout.claim("table", experiment=EXPERIMENT)
+    gone = layout.lock("table", experiment=EXPERIMENT)
     gone.parent.mkdir(parents=True)
     claim = StepLock(host=host_name(), pid=dead, process_start="1", run_id="r", taken_at="then", token="t")
     gone.write_text(claim.model_dump_json())
-    with hold_lock(layout.claim("pictures", experiment=EXPERIMENT), run_id="r"):
+    with hold_lock(layout.lock("pictures", experiment=EXPERIMENT), run_id="r"):
         assert sweep(layout).broken_claims == (layout.relative(gone),)
-        assert layout.claim("pictures", experiment=EXPERIMENT).exists()
+        assert layout.lock("pictures", experiment=EXPERIMENT).exists()
     assert not gone.exists()
 
 
@@ -165,7 +165,7 @@ def test_publication_of_a_living_holder_is_left_to_it(
     layout: Layout, stage_table: StageTable, record_of: RecordOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     new, _ = interrupt(layout, stage_table, record_of, monkeypatch)
-    with hold_lock(layout.claim("table", experiment=EXPERIMENT), run_id="r"):
+    with hold_lock(layout.lock("table", experiment=EXPERIMENT), run_id="r"):
         report = sweep(layout)
     assert report.rolled_forward == ()
     assert new.primary.read_bytes() == b"1"
@@ -195,7 +195,7 @@ def test_worker_is_not_waited_for(
 ) -> None:
     interrupt(layout, stage_table, record_of, monkeypatch)
     monkeypatch.setattr(claims.time, "sleep", lambda seconds: pytest.fail("the sweep waits for a worker"))
-    with hold_lock(layout.claim("table", experiment=EXPERIMENT), run_id="r"):
+    with hold_lock(layout.lock("table", experiment=EXPERIMENT), run_id="r"):
         report = sweep(layout)
     assert report.rolled_forward == ()
 
@@ -246,7 +246,7 @@ def test_without_a_process_file_system_the_living_are_known_all_the_same(
 
 
 def test_one_claim_that_cannot_be_understood_does_not_stop_the_sweep(layout: Layout, dead: int) -> None:
-    claim = layout.claim("a", experiment=EXPERIMENT)
+    claim = layout.lock("a", experiment=EXPERIMENT)
     claim.parent.mkdir(parents=True)
     claim.write_text("{}")
     journal = layout.journal("b", experiment=EXPERIMENT)

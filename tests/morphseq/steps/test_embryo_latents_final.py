@@ -7,11 +7,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from morphseq_dagster.engine.contract.context import StepContext
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.morphseq.contracts.embryo_latents_final import CONTRACT
 from morphseq_dagster.morphseq.contracts.qc_staged import CONTRACT as STAGED
-from morphseq_dagster.testing.experiments import FRAMES_EXPERIMENT, open_data_root, run_experiment
+from morphseq_dagster.morphseq.paths import curation, raw_folder
+from tests.support.experiments import FRAMES_EXPERIMENT, open_data_root, run_experiment
 
 
 def read_final(workspace: Workspace) -> pd.DataFrame:
@@ -31,7 +33,7 @@ def write_recipe(workspace: Workspace, text: str) -> None:
 
 
 def curate(workspace: Workspace, *lines: str) -> None:
-    path = workspace.layout.curation(FRAMES_EXPERIMENT)
+    path = curation(workspace.layout, FRAMES_EXPERIMENT)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(["snip_id,embryo_id,column,value,reason", *lines]) + "\n")
 
@@ -71,7 +73,7 @@ def test_all_rows_are_kept_unless_the_recipe_asks_for_the_usable_ones(workspace:
 
 
 def test_row_without_a_snip_has_null_latents_and_is_counted(workspace: Workspace) -> None:
-    table = workspace.layout.raw_folder("Frames", experiment=FRAMES_EXPERIMENT) / "frames.csv"
+    table = raw_folder(workspace.layout, "Frames", experiment=FRAMES_EXPERIMENT) / "frames.csv"
     # Well A02 without a pixel size: no snip can be cut at a scale.
     lines = table.read_text().splitlines()
     table.write_text("\n".join(line[:-3] if line.startswith("A02") else line for line in lines) + "\n")
@@ -97,8 +99,8 @@ def test_experiment_without_a_usable_row_is_a_table_without_rows(workspace: Work
 
 def test_latents_without_a_record_are_refused_by_name(workspace: Workspace) -> None:
     latents = workspace.output("latents", experiment=FRAMES_EXPERIMENT)
-    spec = workspace.registry.spec("embryo_latents_final")
+    spec = workspace.pipeline.spec("embryo_latents_final")
     request = workspace.request(spec, experiment=FRAMES_EXPERIMENT)
     workspace.layout.record(latents).unlink()
     with pytest.raises(PermanentError, match=r"morph_latents_20250529_ctrl\.csv.*no such record"):
-        spec.load()(request)
+        spec.load()(StepContext(request, layout=workspace.layout))

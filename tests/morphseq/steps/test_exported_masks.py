@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from morphseq_dagster.engine.executors.execution import Executed, publish
+from morphseq_dagster.engine.executors.execution import publish
+from morphseq_dagster.engine.executors.protocol import Executed
 from morphseq_dagster.imaging.pictures import read_grey
 from morphseq_dagster.morphseq.contracts.exported_masks import ExportedMasks
 from morphseq_dagster.morphseq.contracts.segmentations import SegmentationDocument

@@ -17,7 +17,8 @@ from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.imaging.pictures import read_grey
 from morphseq_dagster.morphseq.contracts.ff_images import FfImages
-from morphseq_dagster.testing.experiments import (
+from morphseq_dagster.morphseq.paths import raw_folder
+from tests.support.experiments import (
     KEYENCE_EXPERIMENT,
     ChainRun,
     make_tiny_keyence,
@@ -51,7 +52,7 @@ def write_pictures(
 ) -> Workspace:
     """A raw folder of single pictures; rows of the table as given."""
     workspace = open_data_root(data_root)
-    folder = workspace.layout.raw_folder("Frames", experiment=EXPERIMENT)
+    folder = raw_folder(workspace.layout, "Frames", experiment=EXPERIMENT)
     folder.mkdir(parents=True)
     for name, pixels in pictures.items():
         cv2.imwrite(str(folder / name), pixels)
@@ -87,7 +88,7 @@ def test_keyence_frame_tells_tile_geometry_time_and_tiles(keyence: Workspace) ->
 
 
 def test_sources_are_the_hashes_of_the_files_that_were_read(keyence: Workspace) -> None:
-    raw = keyence.layout.raw_folder("Keyence", experiment=KEYENCE_EXPERIMENT)
+    raw = raw_folder(keyence.layout, "Keyence", experiment=KEYENCE_EXPERIMENT)
     for path, digest in read_manifest(keyence, KEYENCE_EXPERIMENT).frames[0].sources.items():
         assert hashlib.sha256((raw / path).read_bytes()).hexdigest() == digest
 
@@ -114,7 +115,7 @@ def test_grey_jpeg_keeps_its_bytes(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     workspace = write_pictures(tmp_path, {"a.jpg": rng.integers(0, 255, (40, 60), np.uint8)}, rows=["A01,0,0,a.jpg,2"])
     run(workspace)
-    raw = workspace.layout.raw_folder("Frames", experiment=EXPERIMENT) / "a.jpg"
+    raw = raw_folder(workspace.layout, "Frames", experiment=EXPERIMENT) / "a.jpg"
     assert workspace.layout.absolute(read_manifest(workspace).frames[0].path).read_bytes() == raw.read_bytes()
 
 
@@ -157,7 +158,7 @@ def test_lost_well_is_named_with_its_reason_relative_to_the_data_root(tmp_path: 
     workspace = write_pictures(
         tmp_path, {"a.png": field(), "b.png": field()}, rows=["A01,0,0,a.png,2", "A02,0,0,b.png,2"]
     )
-    (workspace.layout.raw_folder("Frames", experiment=EXPERIMENT) / "b.png").write_bytes(b"")
+    (raw_folder(workspace.layout, "Frames", experiment=EXPERIMENT) / "b.png").write_bytes(b"")
     record = run(workspace).records["ff_images"]
     manifest = read_manifest(workspace)
     assert list(manifest.failed_wells) == ["A02"]
@@ -174,7 +175,7 @@ def test_too_many_failed_wells_fail_the_step_naming_each(tmp_path: Path) -> None
         rows=[f"A{i:02d},0,0,{name},2" for i, name in enumerate(names, start=1)],
     )
     for name in names[:2]:
-        (workspace.layout.raw_folder("Frames", experiment=EXPERIMENT) / name).write_bytes(b"no picture")
+        (raw_folder(workspace.layout, "Frames", experiment=EXPERIMENT) / name).write_bytes(b"no picture")
     with pytest.raises(PermanentError) as caught:
         run(workspace)
     assert "2 failed" in caught.value.found
@@ -187,7 +188,7 @@ def test_share_of_tolerated_wells_is_recipe(tmp_path: Path) -> None:
     workspace = write_pictures(
         tmp_path, {"a.png": field(), "b.png": field()}, rows=["A01,0,0,a.png,2", "A02,0,0,b.png,2"]
     )
-    (workspace.layout.raw_folder("Frames", experiment=EXPERIMENT) / "b.png").write_bytes(b"no picture")
+    (raw_folder(workspace.layout, "Frames", experiment=EXPERIMENT) / "b.png").write_bytes(b"no picture")
     recipe = workspace.layout.recipes(EXPERIMENT)[1]
     recipe.parent.mkdir()
     recipe.write_text("[ff_images]\nmax_failed_share = 0.0\n")
@@ -209,7 +210,7 @@ def test_a_further_well_computes_its_own_pictures_only(tmp_path: Path) -> None:
         tmp_path, {"a.png": field(), "b.png": field()}, rows=["A01,0,0,a.png,2", "A02,0,0,b.png,2"]
     )
     assert run(workspace).wells_computed() == {"ff_images": 2}
-    folder = workspace.layout.raw_folder("Frames", experiment=EXPERIMENT)
+    folder = raw_folder(workspace.layout, "Frames", experiment=EXPERIMENT)
     shutil.copyfile(folder / "a.png", folder / "c.png")
     with (folder / "frames.csv").open("a") as table:
         table.write("A03,0,0,c.png,2\n")
@@ -223,7 +224,7 @@ def test_corrected_pixel_size_computes_its_well_only_and_changes_no_pixel(tmp_pa
     )
     run(workspace)
     before = read_manifest(workspace)
-    table = workspace.layout.raw_folder("Frames", experiment=EXPERIMENT) / "frames.csv"
+    table = raw_folder(workspace.layout, "Frames", experiment=EXPERIMENT) / "frames.csv"
     table.write_text(table.read_text().replace("b.png,2", "b.png,3"))
     assert run(workspace).wells_computed() == {"ff_images": 1}
     after = read_manifest(workspace)

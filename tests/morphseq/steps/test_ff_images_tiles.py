@@ -18,7 +18,7 @@ from morphseq_dagster.imaging.parameters import FocusSettings
 from morphseq_dagster.imaging.sources import FocusedFrame, RawFrame
 from morphseq_dagster.imaging.stitching import TileStep
 from morphseq_dagster.morphseq.contracts.ff_images import FfImages
-from morphseq_dagster.testing.experiments import open_data_root, read_artifacts, run_experiment
+from tests.support.experiments import open_data_root, read_artifacts, run_experiment
 
 EXPERIMENT = "20250520_tiles"
 SHAPE = (120, 160)

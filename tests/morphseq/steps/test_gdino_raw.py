@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -10,10 +11,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from morphseq_dagster.backends import Backend, BackendIdentity
+from morphseq_dagster.detection.backends import DETECTORS
+from morphseq_dagster.detection.model import Detection
+from morphseq_dagster.engine.storage.hashing import hash_file
 from morphseq_dagster.morphseq.contracts.detections import DetectionDocument
+from morphseq_dagster.parameters import Parameters
 from morphseq_dagster.testing.documents import lay_frames
-from morphseq_dagster.testing.experiments import FRAMES_EXPERIMENT, open_data_root
+<<<<<<< HEAD
+=======
+from morphseq_dagster.testing.experiments import FRAMES_EXPERIMENT, open_data_root, run_experiment
+>>>>>>> ba0cd3a2071a5b55082578ed12b4a214e24da5d0
 from morphseq_dagster.testing.step_bench import StepBench, read_document
+from tests.support.experiments import FRAMES_EXPERIMENT, open_data_root
 
 EXPERIMENT = "20250529_ctrl"
 
@@ -58,13 +68,12 @@ def test_inverted_pictures_give_the_boxes_of_their_positives(bench: StepBench, t
     assert boxes[1] == pytest.approx(boxes[0], abs=2 / 300)
 
 
-def test_annotation_names_the_backend_and_its_thresholds(bench: StepBench) -> None:
+def test_annotation_names_the_backend_and_no_prompt_that_it_never_read(bench: StepBench) -> None:
     lay_frames(bench, {"A01": {0: EMPTY}}, um_per_px=6.0)
     result = bench.run("gdino_raw")
     (image,) = read_document(result, DetectionDocument).images.values()
     annotation = image.annotations[0]
-    assert annotation.prompt == "individual embryo"
-    assert annotation.inference_params == {"box_threshold": 0.35, "text_threshold": 0.25}
+    assert (annotation.prompt, annotation.inference_params) == (None, {})
     assert annotation.model_metadata.model_architecture == "classical"
     assert annotation.model_metadata.weights_sha256 is None
     backend = result.staged.backend
@@ -82,7 +91,73 @@ def test_annotation_ids_come_from_content_and_differ_between_pictures_and_recipe
     first = ids()
     assert first == ids()
     assert len(set(first)) == 2
-    assert not set(first) & set(ids(prompt="embryo"))
+    assert first == ids(groundingdino={"prompt": "embryo"})
+    assert not set(first) & set(ids(classical={"rim_mad": 9.0}))
+
+
+class ToyParameters(Parameters):
+    """Parameters of the toy detector."""
+
+    prompt: str = "letter"
+    box_threshold: float = 0.5
+    side: float = 0.25
+
+
+@dataclass(frozen=True)
+class ToyDetector:
+    """Finds one box in the corner of every picture."""
+
+    settings: ToyParameters
+    weights: Path
+    name: str = "toy"
+    version: int = 1
+
+    def detect(self, image: NDArray[np.uint8], *, um_per_px: float | None) -> tuple[Detection, ...]:
+        assert image.ndim == 2
+        assert um_per_px is not None
+        return (Detection((0.0, 0.0, self.settings.side, self.settings.side), 0.9, self.settings.prompt),)
+
+    def identity(self) -> BackendIdentity:
+        return BackendIdentity(name="toy", version="1", weights_sha256=hash_file(self.weights))
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = Backend("toy", "Boxes.", parameters=ToyParameters, loader=f"{__name__}:ToyDetector", weights="gdino")
+    monkeypatch.setitem(DETECTORS.entries, "toy", entry)
+
+
+@pytest.mark.usefixtures("toy")
+def test_detector_entered_in_one_place_runs_from_a_recipe_with_its_parameters_and_weights(
+    frames_root: Path, tmp_path: Path
+) -> None:
+    weights = tmp_path / "toy.pt"
+    weights.write_bytes(b"1")
+    workspace = replace(open_data_root(frames_root), weights={"gdino": weights})
+    path = workspace.layout.recipes(FRAMES_EXPERIMENT)[1]
+    path.parent.mkdir(exist_ok=True)
+    before = workspace.request(workspace.pipeline.spec("gdino_raw"), experiment=FRAMES_EXPERIMENT).key
+
+    path.write_text("[gdino_raw.toy]\nside = 0.125\n")
+    assert workspace.request(workspace.pipeline.spec("gdino_raw"), experiment=FRAMES_EXPERIMENT).key == before
+
+    path.write_text('[gdino_raw]\nbackend = "toy"\nprompt = "word"\n[gdino_raw.toy]\nside = 0.125\n')
+    run = run_experiment(workspace, FRAMES_EXPERIMENT, until="gdino_detections")
+    record = run.records["gdino_raw"]
+    assert record.recipe == {
+        "max_failed_share": 0.5,
+        "backend": "toy",
+        "toy": {"prompt": "word", "box_threshold": 0.5, "side": 0.125},
+    }
+    assert record.backend == BackendIdentity(name="toy", version="1", weights_sha256=hash_file(weights))
+    assert [(e.name, e.sha256) for e in record.inputs][1:] == [("gdino_weights", hash_file(weights))]
+    data = workspace.output("gdino_raw", experiment=FRAMES_EXPERIMENT).read_bytes()
+    for image in DetectionDocument.model_validate_json(data).images.values():
+        (annotation,) = image.annotations
+        assert (annotation.prompt, annotation.inference_params) == ("word", {"box_threshold": 0.5})
+        assert [d.box_xyxy for d in annotation.detections] == [(0.0, 0.0, 0.125, 0.125)]
+    data = workspace.output("gdino_detections", experiment=FRAMES_EXPERIMENT).read_bytes()
+    assert DetectionDocument.model_validate_json(data).high_quality_annotations[FRAMES_EXPERIMENT].prompt == "word"
 
 
 def test_document_of_a_run_carries_no_time_host_or_place(finished_frames: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import MorphseqError
 from morphseq_dagster.morphseq.contracts.latents import CONTRACT
-from morphseq_dagster.testing.experiments import FRAMES_EXPERIMENT, open_data_root, run_experiment
+from tests.support.experiments import FRAMES_EXPERIMENT, open_data_root, run_experiment
 
 LAB_MODEL = "20241107_ds_sweep01_optimum"
 

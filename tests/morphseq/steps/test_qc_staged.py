@@ -12,8 +12,8 @@ from morphseq_dagster.errors import ContractError
 from morphseq_dagster.morphseq.contracts.embryo_metadata import CONTRACT as EMBRYOS
 from morphseq_dagster.morphseq.contracts.qc_staged import CONTRACT
 from morphseq_dagster.morphseq.contracts.snips import RefusedSnip, SnipEntry, Snips
-from morphseq_dagster.testing.experiments import FRAMES_EXPERIMENT, open_data_root
 from morphseq_dagster.testing.step_bench import StepBench, read_table
+from tests.support.experiments import FRAMES_EXPERIMENT, open_data_root
 
 EXPERIMENT = "20250529_ctrl"
 CURVE = b"stage_hpf,p5,p50,p95,n\n0,400000,500000,600000,9\n100,400000,500000,600000,9\n"

@@ -15,7 +15,8 @@ from morphseq_dagster.engine.tables.document import parse_document
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.morphseq.contracts.raw_manifest import RawFile, RawManifest
-from morphseq_dagster.testing.experiments import (
+from morphseq_dagster.morphseq.paths import raw_folder
+from tests.support.experiments import (
     KEYENCE_EXPERIMENT,
     ChainRun,
     change_pixel,
@@ -52,8 +53,8 @@ def find_line(manifest: RawManifest, path: str) -> RawFile:
     return next(file for file in manifest.files if file.path == path)
 
 
-def raw_folder(workspace: Workspace) -> Path:
-    return workspace.layout.raw_folder("Keyence", experiment=KEYENCE_EXPERIMENT)
+def keyence_folder(workspace: Workspace) -> Path:
+    return raw_folder(workspace.layout, "Keyence", experiment=KEYENCE_EXPERIMENT)
 
 
 def run_imaging(workspace: Workspace) -> ChainRun:
@@ -72,7 +73,7 @@ def test_every_raw_file_is_listed_once_in_order_with_its_size(workspace: Workspa
     # 2 wells x 2 times x 2 tiles x 3 planes, and one file per well that names it
     assert len(paths) == 2 * 2 * 2 * 3 + 2
     assert paths == sorted(set(paths))
-    folder = raw_folder(workspace)
+    folder = keyence_folder(workspace)
     assert [file.size for file in manifest.files] == [(folder / path).stat().st_size for path in paths]
     assert manifest.total_bytes == sum(file.size for file in manifest.files)
     assert manifest.microscope == "Keyence"
@@ -80,7 +81,7 @@ def test_every_raw_file_is_listed_once_in_order_with_its_size(workspace: Workspa
 
 def test_touching_every_raw_file_leaves_the_version_and_computes_nothing_else(workspace: Workspace) -> None:
     before = read_manifest(workspace).version
-    touch_all(raw_folder(workspace))
+    touch_all(keyence_folder(workspace))
     run = run_imaging(workspace)
     assert run.computed == ("raw_manifest",)
     assert read_manifest(workspace).version == before
@@ -89,7 +90,7 @@ def test_touching_every_raw_file_leaves_the_version_and_computes_nothing_else(wo
 
 def test_one_changed_pixel_in_the_middle_of_a_file_of_the_same_size_is_found(workspace: Workspace) -> None:
     before = read_manifest(workspace)
-    change_pixel(raw_folder(workspace) / PLANE)
+    change_pixel(keyence_folder(workspace) / PLANE)
     run = run_imaging(workspace)
     after = read_manifest(workspace)
     assert after.version != before.version
@@ -100,17 +101,17 @@ def test_one_changed_pixel_in_the_middle_of_a_file_of_the_same_size_is_found(wor
 
 
 def test_touching_a_changed_file_again_leaves_the_version(workspace: Workspace) -> None:
-    change_pixel(raw_folder(workspace) / PLANE)
+    change_pixel(keyence_folder(workspace) / PLANE)
     run_imaging(workspace)
     changed = read_manifest(workspace).version
-    touch_all(raw_folder(workspace))
+    touch_all(keyence_folder(workspace))
     assert run_imaging(workspace).computed == ("raw_manifest",)
     assert read_manifest(workspace).version == changed
 
 
 def test_restored_file_gives_the_first_pictures_again(workspace: Workspace, imaged: Path) -> None:
     first = read_artifacts(workspace, KEYENCE_EXPERIMENT)
-    path = raw_folder(workspace) / PLANE
+    path = keyence_folder(workspace) / PLANE
     good = path.read_bytes()
     damaged = bytearray(good)
     damaged[80_000:90_000] = bytes(10_000)  # a black bar, far from both ends
@@ -126,7 +127,7 @@ def test_restored_file_gives_the_first_pictures_again(workspace: Workspace, imag
 
 def test_change_that_is_undone_before_the_pixels_are_read_again_leaves_the_version(workspace: Workspace) -> None:
     before = read_manifest(workspace).version
-    path = raw_folder(workspace) / PLANE
+    path = keyence_folder(workspace) / PLANE
     good = path.read_bytes()
     change_pixel(path)
     run_experiment(workspace, KEYENCE_EXPERIMENT, until="raw_manifest")
@@ -138,7 +139,7 @@ def test_change_that_is_undone_before_the_pixels_are_read_again_leaves_the_versi
 
 def test_new_and_removed_files_change_the_version(workspace: Workspace) -> None:
     versions = [read_manifest(workspace).version]
-    extra = raw_folder(workspace) / "notes.txt"
+    extra = keyence_folder(workspace) / "notes.txt"
     extra.write_text("imaged by the night shift")
     run_imaging(workspace)
     versions.append(read_manifest(workspace).version)
@@ -151,18 +152,18 @@ def test_new_and_removed_files_change_the_version(workspace: Workspace) -> None:
 
 def test_renamed_file_changes_the_version(workspace: Workspace) -> None:
     before = read_manifest(workspace).version
-    (raw_folder(workspace) / "XY01").rename(raw_folder(workspace) / "XY77")
+    (keyence_folder(workspace) / "XY01").rename(keyence_folder(workspace) / "XY77")
     run_experiment(workspace, KEYENCE_EXPERIMENT, until="raw_manifest")
     assert read_manifest(workspace).version != before
 
 
 def test_unchanged_files_are_not_read_again(workspace: Workspace) -> None:
     # A file that may not be read but has its recorded size and time is taken from the earlier manifest.
-    path = raw_folder(workspace) / PLANE
+    path = keyence_folder(workspace) / PLANE
     status = path.stat()
     path.write_bytes(bytes(status.st_size))
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    (raw_folder(workspace) / "new.txt").write_text("x")
+    (keyence_folder(workspace) / "new.txt").write_text("x")
     before = read_manifest(workspace)
     run_experiment(workspace, KEYENCE_EXPERIMENT, until="raw_manifest")
     assert find_line(read_manifest(workspace), PLANE) == find_line(before, PLANE)
@@ -170,13 +171,13 @@ def test_unchanged_files_are_not_read_again(workspace: Workspace) -> None:
 
 def test_unfinished_copies_are_not_listed(workspace: Workspace) -> None:
     before = read_manifest(workspace).version
-    (raw_folder(workspace) / ".plane.tif.host.1.0123456789ab.tmp").write_bytes(b"half")
+    (keyence_folder(workspace) / ".plane.tif.host.1.0123456789ab.tmp").write_bytes(b"half")
     run_experiment(workspace, KEYENCE_EXPERIMENT, until="raw_manifest")
     assert read_manifest(workspace).version == before
 
 
 def test_two_raw_folders_of_one_name_are_refused_naming_both(workspace: Workspace) -> None:
-    (workspace.layout.raw_folder("YX1", experiment=KEYENCE_EXPERIMENT)).mkdir(parents=True)
+    (raw_folder(workspace.layout, "YX1", experiment=KEYENCE_EXPERIMENT)).mkdir(parents=True)
     with pytest.raises(PermanentError) as caught:
         run_imaging(workspace)
     assert f"raw_image_data/Keyence/{KEYENCE_EXPERIMENT}" in caught.value.found
@@ -198,7 +199,7 @@ def write_noisy_tiff(path: Path, *, seed: int) -> None:
 def test_repaired_file_of_a_failed_well_is_found_although_size_and_ends_are_the_same(tmp_path: Path) -> None:
     experiment = "20250529_repair"
     workspace = open_data_root(tmp_path / "root")
-    folder = workspace.layout.raw_folder("Frames", experiment=experiment)
+    folder = raw_folder(workspace.layout, "Frames", experiment=experiment)
     folder.mkdir(parents=True)
     rows = ["well,time_int,time_s,path,um_per_px"]
     for well in ("A01", "A02"):
@@ -222,7 +223,7 @@ def test_repaired_file_of_a_failed_well_is_found_although_size_and_ends_are_the_
 def test_touching_a_file_of_a_failed_well_leaves_the_version(tmp_path: Path) -> None:
     experiment = "20250529_touch"
     workspace = open_data_root(tmp_path / "root")
-    folder = workspace.layout.raw_folder("Frames", experiment=experiment)
+    folder = raw_folder(workspace.layout, "Frames", experiment=experiment)
     folder.mkdir(parents=True)
     for well in ("A01", "A02"):
         write_noisy_tiff(folder / f"{well}.tif", seed=1)
@@ -241,7 +242,7 @@ def test_one_changed_number_in_the_middle_of_a_long_table_of_frames_is_found(tmp
     data_root = tmp_path / "root"
     make_small_frames(data_root, experiment=experiment)
     workspace = open_data_root(data_root)
-    table = workspace.layout.raw_folder("Frames", experiment=experiment) / "frames.csv"
+    table = raw_folder(workspace.layout, "Frames", experiment=experiment) / "frames.csv"
     header, first, *rest = table.read_text().splitlines()
     # Blank lines are passed over; they make the table long without further pictures.
     padding = [" " * 1000] * 100
@@ -270,7 +271,7 @@ def test_touching_a_long_table_of_frames_leaves_the_version(tmp_path: Path) -> N
     data_root = tmp_path / "root"
     make_small_frames(data_root, experiment=experiment)
     workspace = open_data_root(data_root)
-    folder = workspace.layout.raw_folder("Frames", experiment=experiment)
+    folder = raw_folder(workspace.layout, "Frames", experiment=experiment)
     (folder / "frames.csv").write_text((folder / "frames.csv").read_text() + (" " * 1000 + "\n") * 200)
     run_experiment(workspace, experiment, until="ff_images")
     before = read_manifest(workspace, experiment).version

@@ -13,8 +13,8 @@ from morphseq_dagster.engine.tables.document import parse_document
 from morphseq_dagster.imaging.pictures import read_grey
 from morphseq_dagster.morphseq.contracts.snips import Snips
 from morphseq_dagster.testing.documents import Mask, lay_frames, lay_masks, make_qc_masks, make_segmentation
-from morphseq_dagster.testing.experiments import FRAMES_EXPERIMENT, open_data_root
 from morphseq_dagster.testing.step_bench import StepBench, read_document
+from tests.support.experiments import FRAMES_EXPERIMENT, open_data_root
 
 EXPERIMENT = "20250529_ctrl"
 SHAPE = (320, 320)
