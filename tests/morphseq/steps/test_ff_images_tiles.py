@@ -18,6 +18,7 @@ from morphseq_dagster.imaging.parameters import FocusSettings
 from morphseq_dagster.imaging.sources import FocusedFrame, RawFrame
 from morphseq_dagster.imaging.stitching import TileStep
 from morphseq_dagster.morphseq.contracts.ff_images import FfImages
+from morphseq_dagster.morphseq.paths import raw_folder
 from tests.support.experiments import open_data_root, read_artifacts, run_experiment
 
 EXPERIMENT = "20250520_tiles"
@@ -32,7 +33,7 @@ def write_well(workspace: Workspace, well: str, *, blank: Iterable[tuple[int, in
     """Two times of a well in one plane; tiles (time, number) in `blank` show nothing but the lamp and noise."""
     number = list(JITTER).index(well)
     rng = np.random.default_rng(number)
-    raw = workspace.layout.raw_folder("Keyence", experiment=EXPERIMENT) / f"XY{number + 1:02d}"
+    raw = raw_folder(workspace.layout, "Keyence", experiment=EXPERIMENT) / f"XY{number + 1:02d}"
     (raw / f"_{well}").mkdir(parents=True, exist_ok=True)
     jitter = JITTER[well]
     for time in (1, 2):
