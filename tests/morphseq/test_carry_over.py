@@ -14,7 +14,7 @@ from morphseq_dagster.engine.storage.hashing import canonical_json, hash_json
 from morphseq_dagster.engine.storage.records import Record, encode, read_record
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.morphseq.pipeline import MORPHSEQ
-from morphseq_dagster.testing.experiments import FRAMES_EXPERIMENT, open_data_root, run_experiment
+from tests.support.experiments import FRAMES_EXPERIMENT, open_data_root, run_experiment
 
 FOLDER = Path(__file__).parent / "records"
 OLD_DETECTION = {"prompt": "individual embryo", "box_threshold": 0.35, "text_threshold": 0.25}

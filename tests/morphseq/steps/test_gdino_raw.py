@@ -18,12 +18,8 @@ from morphseq_dagster.engine.storage.hashing import hash_file
 from morphseq_dagster.morphseq.contracts.detections import DetectionDocument
 from morphseq_dagster.parameters import Parameters
 from morphseq_dagster.testing.documents import lay_frames
-<<<<<<< HEAD
-=======
-from morphseq_dagster.testing.experiments import FRAMES_EXPERIMENT, open_data_root, run_experiment
->>>>>>> ba0cd3a2071a5b55082578ed12b4a214e24da5d0
 from morphseq_dagster.testing.step_bench import StepBench, read_document
-from tests.support.experiments import FRAMES_EXPERIMENT, open_data_root
+from tests.support.experiments import FRAMES_EXPERIMENT, open_data_root, run_experiment
 
 EXPERIMENT = "20250529_ctrl"
 
