@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from morphseq_dagster.demo.frames import make_frames_plate
-from morphseq_dagster.demo.plan import DEMO_PLATE, FRAMES_PLATE, FramesPlan
+from morphseq_dagster.demo.plan import DEMO_PLATE, PlatePlan
 from morphseq_dagster.demo.truth import PlateTruth
 from morphseq_dagster.detection.classical import ClassicalDetector
 from morphseq_dagster.detection.filtering import filter_detections, measure_box_iou
@@ -20,6 +19,7 @@ from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.segmentation.classical import ClassicalSegmenter
 from morphseq_dagster.segmentation.geometry import measure_mask_box
 from morphseq_dagster.segmentation.model import WellTracks
+from tests.support.frames_plate import FRAMES_PLATE, make_frames_plate
 from tests.support.plate_truth import read_mask
 
 DETECTOR, SEGMENTER = ClassicalDetector(), ClassicalSegmenter()
@@ -185,10 +185,10 @@ def test_equal_input_gives_equal_output() -> None:
 def plate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PlateTruth]:
     """The demo's wells as sharp pictures at middle difficulty, three times 75 minutes apart."""
     root = tmp_path_factory.mktemp("plate")
-    plan: FramesPlan = replace(
+    plan: PlatePlan = replace(
         FRAMES_PLATE,
         wells=DEMO_PLATE.wells,
-        shape_px=(400, 800),
+        tile_shape_px=(400, 800),
         um_per_px=DEMO_PLATE.um_per_px,
         edge_every=3,
         time_step_s=4500.0,
