@@ -9,10 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 from morphseq_dagster.demo.drawn_well import DrawnWell
 from morphseq_dagster.demo.levels import LEVELS, Difficulty
-from morphseq_dagster.demo.microscope import expose, sharp_scene
+from morphseq_dagster.demo.microscope import Image, expose
+from morphseq_dagster.demo.optics import EmbryoPicture
 from morphseq_dagster.demo.plan import DEMO_PLATE, PlatePlan, WellPlan
 from morphseq_dagster.demo.publish import find_places, publish_plate
 from morphseq_dagster.demo.randomness import open_stream
@@ -128,3 +130,13 @@ def make_frames_plate(
         )
         write_truth(part.truth, truth=truth)
     return truth
+
+
+def sharp_scene(background: Image, *, picture: EmbryoPicture | None) -> Image:
+    """The scene with everything in focus, as a perfect focus stack would show it."""
+    scene = background.copy()
+    if picture is not None:
+        rows = slice(picture.row_px, picture.row_px + picture.absorbance.shape[0])
+        columns = slice(picture.column_px, picture.column_px + picture.absorbance.shape[1])
+        scene[rows, columns] *= np.exp(-picture.absorbance)
+    return scene
