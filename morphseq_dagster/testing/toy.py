@@ -77,26 +77,8 @@ def words_file(layout: Layout, experiment: str) -> Path:
 
 def run_letters(context: StepContext) -> StepResult:
     """Write one file per well; the words `fail`, `busy`, `full` and `kill` make their well misbehave as named."""
-    recipe = context.recipe(LettersRecipe)
-    raw = context.external("words")
-    lines = [line.split() for line in (raw.read_text().splitlines() if raw is not None else [])]
-    words = {line[0]: line[1] for line in lines}
+    recipe, words = inputs = _read_words(context)
     folder = context.layout.folders("letters", experiment=context.experiment)[0]
-
-    def compute(task: WellTask) -> WellPayload:
-        time.sleep(recipe.slow_s)
-        while recipe.hold and not Path(recipe.hold).exists():
-            time.sleep(0.05)
-        word = words[task.well]
-        if word == "fail":
-            raise PermanentError(expected="a word", found=word, where=task.well, remedy="write another word")
-        if word == "busy":
-            raise TransientError(expected="a free device", found=word, where=task.well, remedy="try again")
-        if word == "full":
-            raise OSError(28, "No space left on device")
-        if word == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        return WellPayload({}, {f"{task.well}.txt": (word.upper() if recipe.upper else word).encode()})
 
     def restore(task: WellTask) -> WellPayload | None:
         path = folder / f"{task.well}.txt"
@@ -105,7 +87,9 @@ def run_letters(context: StepContext) -> StepResult:
     run = map_wells(
         context,
         tasks=[WellTask(well, word) for well, word in words.items()],
-        compute=compute,
+        compute=_write_word,
+        load=_read_words,
+        state=inputs,
         restore=restore,
         max_failed_share=recipe.max_failed_share,
     )
@@ -117,6 +101,31 @@ def run_letters(context: StepContext) -> StepResult:
     manifest = ImageSetManifest(experiment_id=context.experiment, files=entries)
     account = Account(wells=run.states, counts={"computed": run.computed})
     return context.stage_images(files, manifest=manifest, folders=(folder,), account=account)
+
+
+def _read_words(context: StepContext) -> tuple[LettersRecipe, dict[str, str]]:
+    """Read the recipe and the word of every well."""
+    raw = context.external("words")
+    lines = [line.split() for line in (raw.read_text().splitlines() if raw is not None else [])]
+    return context.recipe(LettersRecipe), {line[0]: line[1] for line in lines}
+
+
+def _write_word(task: WellTask, state: tuple[LettersRecipe, dict[str, str]]) -> WellPayload:
+    """Write the file of one well."""
+    recipe, words = state
+    time.sleep(recipe.slow_s)
+    while recipe.hold and not Path(recipe.hold).exists():
+        time.sleep(0.05)
+    word = words[task.well]
+    if word == "fail":
+        raise PermanentError(expected="a word", found=word, where=task.well, remedy="write another word")
+    if word == "busy":
+        raise TransientError(expected="a free device", found=word, where=task.well, remedy="try again")
+    if word == "full":
+        raise OSError(28, "No space left on device")
+    if word == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return WellPayload({}, {f"{task.well}.txt": (word.upper() if recipe.upper else word).encode()})
 
 
 def run_lengths(context: StepContext) -> StepResult:

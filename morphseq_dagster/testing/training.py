@@ -1,8 +1,8 @@
 """A second workflow: models are trained under several conditions, and compared.
 
-It shares nothing with MorphSeq but the engine: its keys are conditions such as `cnn|seed=3`, which come from a list that
-a person writes, and it has a data root, artifacts, status columns, a final table and a cohort of its own. Its tests show
-what the engine promises to any workflow; its `PIPELINE` is what a code location of its own is made of
+It shares nothing with MorphSeq but the engine: its keys are conditions such as `cnn|seed=3`, which come from a list
+that a person writes, and it has a data root, artifacts, status columns, a final table and a cohort of its own. Its
+tests show what the engine promises to any workflow; its `PIPELINE` is what a code location of its own is made of
 (`training_definitions.py`).
 """
 
@@ -117,18 +117,8 @@ def run_split(context: StepContext) -> StepResult:
 
 def run_fits(context: StepContext) -> StepResult:
     """Train one model per fold; each is a file."""
-    recipe = context.recipe(FitsRecipe)
-    split = context.document("split", Split)
+    recipe, split = context.recipe(FitsRecipe), context.document("split", Split)
     folder = context.layout.folders("fits", experiment=context.experiment)[0]
-
-    def compute(task: WellTask) -> WellPayload:
-        time.sleep(recipe.slow_s)
-        if recipe.kill_fold == task.well:
-            os.kill(os.getpid(), signal.SIGKILL)
-        state = f"{context.experiment} {' '.join(split.folds[task.well])}".encode()
-        for _ in range(recipe.rounds):
-            state = hashlib.sha256(state).digest()
-        return WellPayload({}, {f"{task.well}.bin": state})
 
     def restore(task: WellTask) -> WellPayload | None:
         path = folder / f"{task.well}.bin"
@@ -136,8 +126,10 @@ def run_fits(context: StepContext) -> StepResult:
 
     run = map_wells(
         context,
-        tasks=[WellTask(fold, list(names)) for fold, names in split.folds.items()],
-        compute=compute,
+        tasks=[WellTask(fold, [context.experiment, *names]) for fold, names in split.folds.items()],
+        compute=_fit,
+        load=_read_recipe,
+        state=recipe,
         restore=restore,
         max_failed_share=0.0,
     )
@@ -149,6 +141,22 @@ def run_fits(context: StepContext) -> StepResult:
     account = Account(wells=run.states, counts={"computed": run.computed})
     manifest = ImageSetManifest(experiment_id=context.experiment, files=entries)
     return context.stage_images(files, manifest=manifest, folders=(folder,), account=account)
+
+
+def _read_recipe(context: StepContext) -> FitsRecipe:
+    """Read the recipe in a worker."""
+    return context.recipe(FitsRecipe)
+
+
+def _fit(task: WellTask, recipe: FitsRecipe) -> WellPayload:
+    """Train the model of one fold."""
+    time.sleep(recipe.slow_s)
+    if recipe.kill_fold == task.well:
+        os.kill(os.getpid(), signal.SIGKILL)
+    state = " ".join(task.inputs).encode()
+    for _ in range(recipe.rounds):
+        state = hashlib.sha256(state).digest()
+    return WellPayload({}, {f"{task.well}.bin": state})
 
 
 def run_scores(context: StepContext) -> StepResult:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from morphseq_dagster.errors import PermanentError
@@ -12,7 +10,7 @@ from morphseq_dagster.morphseq.recipes import LatentsRecipe
 
 
 def test_default_is_the_weight_free_model_under_its_own_name() -> None:
-    assert LatentsRecipe().model == EMBEDDERS.load("dct_100").name == "dct_100"
+    assert LatentsRecipe().model == EMBEDDERS.load("dct_100").identity().name == "dct_100"
 
 
 def test_numbers_are_filed_under_the_name_of_what_made_them() -> None:
@@ -21,7 +19,7 @@ def test_numbers_are_filed_under_the_name_of_what_made_them() -> None:
     for name in (LAB_MODEL, "dct_64"):
         with pytest.raises(PermanentError, match="file them under dct_100"):
             check_output_name(name, identity=identity)
-    posing = replace(identity, name=LAB_MODEL)
+    posing = identity.model_copy(update={"name": LAB_MODEL})
     with pytest.raises(PermanentError, match="with its weights"):
         check_output_name(LAB_MODEL, identity=posing)
-    check_output_name(LAB_MODEL, identity=replace(posing, weights_sha256="0" * 64))
+    check_output_name(LAB_MODEL, identity=posing.model_copy(update={"weights_sha256": "0" * 64}))

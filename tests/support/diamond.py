@@ -56,25 +56,43 @@ def weights_file(layout: Layout, experiment: str) -> Path:
     return layout.data_root / "mirror_weights.txt"
 
 
+class _Inputs:
+    """Pictures of the words by well, and what is added to each word."""
+
+    def __init__(self, context: StepContext) -> None:
+        self.context = context
+        manifest = context.document("letters", ImageSetManifest)
+        self.pictures = {Path(name).stem: (name, entry) for name, entry in manifest.files.items()}
+        path = context.external("mirror_weights")
+        self.added = path.read_text() if path is not None else ""
+
+
+def _mirror(task: WellTask, inputs: _Inputs) -> WellPayload:
+    """Write the word of one well forwards and backwards."""
+    name, entry = inputs.pictures[task.well]
+    word = inputs.context.picture(name, entry=entry).decode()
+    return WellPayload({}, {"forward.txt": word.encode(), "backward.txt": (word[::-1] + inputs.added).encode()})
+
+
 def run_mirrors(context: StepContext) -> StepResult:
     """Write every word forwards into one folder and backwards into another."""
-    manifest = context.document("letters", ImageSetManifest)
-    path = context.external("mirror_weights")
-    added = path.read_text() if path is not None else ""
+    inputs = _Inputs(context)
     folders = context.layout.folders("mirrors", experiment=context.experiment)
-    pictures = {Path(name).stem: (name, entry) for name, entry in manifest.files.items()}
-
-    def compute(task: WellTask) -> WellPayload:
-        name, entry = pictures[task.well]
-        word = context.picture(name, entry=entry).decode()
-        return WellPayload({}, {"forward.txt": word.encode(), "backward.txt": (word[::-1] + added).encode()})
 
     def restore(task: WellTask) -> WellPayload | None:
         paths = {name: folder / f"{task.well}.txt" for name, folder in zip(_NAMES, folders, strict=True)}
         return WellPayload({}, dict(paths)) if all(path.is_file() for path in paths.values()) else None
 
-    tasks = [WellTask(well, [entry.sha256, added]) for well, (_, entry) in pictures.items()]
-    run = map_wells(context, tasks=tasks, compute=compute, restore=restore, max_failed_share=0.0)
+    tasks = [WellTask(well, [entry.sha256, inputs.added]) for well, (_, entry) in inputs.pictures.items()]
+    run = map_wells(
+        context,
+        tasks=tasks,
+        compute=_mirror,
+        load=_Inputs,
+        state=inputs,
+        restore=restore,
+        max_failed_share=0.0,
+    )
     files = {
         folder / f"{well}.txt": Path(str(payload.files[name]))
         for well, payload in run.payloads.items()

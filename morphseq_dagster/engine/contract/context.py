@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 
 from morphseq_dagster.backends import BackendIdentity
 from morphseq_dagster.engine.contract.progress import Progress
 from morphseq_dagster.engine.contract.step import StepRequest, StepResult
+from morphseq_dagster.engine.contract.workers import Workers
 from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.engine.storage.hashing import hash_bytes, hash_file
 from morphseq_dagster.engine.storage.records import InputRead, WellState, read_record
@@ -54,7 +56,7 @@ _PLAIN = Account()
 
 
 class StepContext:
-    """Inputs and output of one step run.
+    """Inputs and output of one step run; a copy for another process has neither `progress` nor `workers`.
 
     Parameters
     ----------
@@ -63,17 +65,28 @@ class StepContext:
     layout
         Paths of the pipeline below the request's data root.
     progress
-        Told how far the step is.
+        Called with how far the step is.
+    workers
+        Compute wells in other processes (`map_wells`); None where this process computes them.
     """
 
     def __init__(
-        self, request: StepRequest, *, layout: Layout, progress: Callable[[Progress], None] = lambda _: None
+        self,
+        request: StepRequest,
+        *,
+        layout: Layout,
+        progress: Callable[[Progress], None] = lambda _: None,
+        workers: Workers | None = None,
     ) -> None:
         self.request = request
         self.layout = layout
         self.progress = progress
+        self.workers = workers
         self.experiment = request.experiment
         self.primary: Path = self.layout.absolute(request.output)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(StepContext, layout=self.layout), (self.request,)
 
     def recipe(self, model: type[_Slice]) -> _Slice:
         """The step's recipe slice, typed."""

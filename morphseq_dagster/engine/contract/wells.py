@@ -1,8 +1,8 @@
-"""Wells: run a step's computation well by well, with checkpoints, reuse and isolation of failures.
+"""Wells: map a step's computation over wells, with checkpoints, reuse and isolation of failures.
 
-Holds the loop that all per-well steps share, in this process or over the workers of a `crew`. An unchanged well is
-taken from the published artifact, a finished one from its checkpoint; a failing well becomes a state with its reason,
-and too many failing wells fail the step.
+An unchanged well is taken from the published artifact, a finished one from its checkpoint; a failing well becomes a
+state with its reason, and too many failing wells fail the step. Wells are computed here, or by the workers that the
+step's context carries (`workers.py`); either way a result goes through its checkpoint, so that its bytes are the same.
 """
 
 from __future__ import annotations
@@ -12,17 +12,16 @@ import logging
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from morphseq_dagster.engine.contract.context import StepContext
-from morphseq_dagster.engine.contract.crew import Crew, WellCall, current_crew, employ
 from morphseq_dagster.engine.contract.progress import Progress
-from morphseq_dagster.engine.contract.worker import current_service
 from morphseq_dagster.engine.storage.checkpoints import WellPayload, load_checkpoint, save_checkpoint
 from morphseq_dagster.engine.storage.hashing import hash_json
 from morphseq_dagster.engine.storage.records import OutputVerdict, Record, WellState, compare_output, read_record
-from morphseq_dagster.errors import ErrorReport, PermanentError, TransientError, report
+from morphseq_dagster.errors import PermanentError, TransientError, report
 
 _LOG = logging.getLogger(__name__)
 # A full or failing disk is no property of a well: the step stops, and what is finished stays in its checkpoints.
@@ -36,6 +35,9 @@ _SURROUNDINGS = (
     errno.EMFILE,
     errno.ENFILE,
 )
+
+
+State = TypeVar("State")
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,9 @@ def map_wells(
     context: StepContext,
     *,
     tasks: Sequence[WellTask],
-    compute: Callable[[WellTask], WellPayload],
+    compute: Callable[[WellTask, State], WellPayload],
+    load: Callable[[StepContext], State],
+    state: State,
     restore: Callable[[WellTask], WellPayload | None],
     max_failed_share: float,
 ) -> WellRun:
@@ -77,11 +81,16 @@ def map_wells(
     Parameters
     ----------
     context
-        The step's workbench.
+        The step's context.
     tasks
         Wells in the order of work.
     compute
-        Computes one well.
+        Computes one well; a function of a module, since workers import it.
+    load
+        Makes what `compute` needs beside the task - inputs that were read, a loaded model - once in every worker; a
+        function or class of a module.
+    state
+        The same as the body itself has loaded it, for wells that are computed here.
     restore
         Takes one unchanged well from the published artifact; None when it is not in there.
     max_failed_share
@@ -94,76 +103,59 @@ def map_wells(
     """
     published = _published(context)
     keys = {task.well: _key(context, task) for task in tasks}
-    payloads: dict[str, WellPayload] = {}
-    states: dict[str, WellState] = {}
+    made: dict[str, WellPayload | WellState] = {}
 
-    def work(task: WellTask) -> WellPayload | WellState:
-        try:
-            return save_checkpoint(_folder(context, task), key=keys[task.well], payload=compute(task))
-        except Exception as error:  # noqa: BLE001 - whatever a well raises becomes its recorded reason
-            return _failed(error, context=context, task=task, key=keys[task.well], before=published)
+    def keep(well: str, result: WellPayload | WellState) -> None:
+        made[well] = result
+        context.progress(Progress(context.request.step, len(made), len(tasks), well))
 
-    service = current_service()
-    if service is not None:
-        by_name = {task.well: task for task in tasks}
-        service.serve(keys, work=lambda well: _state(work(by_name[well]), key=keys[well]))
-    crew = current_crew()
-    left: list[WellTask] = []
-    computed = done = 0
+    left: dict[str, WellTask] = {}
     for task in tasks:
-        key = keys[task.well]
-        made: WellPayload | WellState | None = None
+        reused = None
         if not context.request.force:
-            made = _reuse(context, task, key=key, published=published, restore=restore)
-        if made is None:
-            computed += 1
-            if crew is not None:
-                left.append(task)
-                continue
-            made = work(task)
-        states[task.well] = _state(made, key=key)
-        if isinstance(made, WellPayload):
-            payloads[task.well] = made
-        done += 1
-        context.progress(Progress(context.request.step, done, len(tasks), task.well))
-    if crew is not None and left:
-        states |= _share_out(context, left, crew=crew, keys=keys, total=len(tasks))
-        payloads |= _collect(context, [task for task in left if states[task.well].status == "ok"], keys=keys)
-        # Results stand in the order of the tasks, whoever made them and whenever.
-        states = {task.well: states[task.well] for task in tasks}
-        payloads = {task.well: payloads[task.well] for task in tasks if task.well in payloads}
+            reused = _reuse(context, task, key=keys[task.well], published=published, restore=restore)
+        if reused is None:
+            left[task.well] = task
+        else:
+            keep(task.well, reused)
+    work = _Work(context, compute, load, keys, published.wells if published is not None else {})
+    if context.workers is not None and left:
+        for well, result in context.workers.map(work, left):
+            keep(well, result)
+    else:
+        for well, task in left.items():
+            keep(well, work.run(task, state=state))
+    # Results stand in the order of the tasks, whoever made them and whenever.
+    ordered = {task.well: made[task.well] for task in tasks}
+    payloads = {well: result for well, result in ordered.items() if isinstance(result, WellPayload)}
+    states = {
+        well: result if isinstance(result, WellState) else WellState(key=keys[well], status="ok")
+        for well, result in ordered.items()
+    }
     _refuse_too_many(context, states, max_failed_share=max_failed_share)
-    return WellRun(payloads, states, computed)
+    return WellRun(payloads, states, len(left))
 
 
-def _share_out(
-    context: StepContext, tasks: Sequence[WellTask], *, crew: Crew, keys: Mapping[str, str], total: int
-) -> dict[str, WellState]:
-    """Have wells computed by workers."""
-    states: dict[str, WellState] = {}
-    calls = [WellCall(task.well, keys[task.well]) for task in tasks]
-    for well, state in employ(crew, request=context.request, calls=calls):
-        states[well] = state
-        context.progress(Progress(context.request.step, total - len(tasks) + len(states), total, well))
-    return states
+@dataclass(frozen=True)
+class _Work(Generic[State]):
+    """The work on wells, as it is sent to workers: called there once, it loads the state and gives what runs a well."""
 
+    context: StepContext
+    compute: Callable[[WellTask, State], WellPayload]
+    load: Callable[[StepContext], State]
+    keys: Mapping[str, str]
+    published: Mapping[str, WellState]
 
-def _collect(context: StepContext, tasks: Sequence[WellTask], *, keys: Mapping[str, str]) -> dict[str, WellPayload]:
-    """Take what workers have left."""
-    found = {task.well: load_checkpoint(_folder(context, task), key=keys[task.well]) for task in tasks}
-    payloads = {well: payload for well, payload in found.items() if payload is not None}
-    if lost := sorted(found.keys() - payloads.keys()):
-        raise TransientError(
-            expected="the results that workers have just stored",
-            found=f"none of {', '.join(lost)}",
-            where=str(context.layout.checkpoints(context.request.step, experiment=context.experiment)),
-            remedy="run the step again; look whether the disk is whole",
-        )
-    return payloads
+    def __call__(self) -> Callable[[WellTask], WellPayload | WellState]:
+        return partial(self.run, state=self.load(self.context))
 
-
-def _state(made: WellPayload | WellState, *, key: str) -> WellState:
-    return made if isinstance(made, WellState) else WellState(key=key, status="ok")
+    def run(self, task: WellTask, *, state: State) -> WellPayload | WellState:
+        """Compute one well into its checkpoint; a failure becomes the state of the well."""
+        key = self.keys[task.well]
+        try:
+            return save_checkpoint(_folder(self.context, task), key=key, payload=self.compute(task, state))
+        except Exception as error:  # noqa: BLE001 - whatever a well raises becomes its recorded reason
+            return _failed(error, context=self.context, task=task, key=key, before=self.published.get(task.well))
 
 
 def _folder(context: StepContext, task: WellTask) -> Path:
@@ -208,20 +200,19 @@ def _reuse(
     return load_checkpoint(_folder(context, task), key=key)
 
 
-def _failed(error: Exception, *, context: StepContext, task: WellTask, key: str, before: Record | None) -> WellState:
+def _failed(error: Exception, *, context: StepContext, task: WellTask, key: str, before: WellState | None) -> WellState:
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _SURROUNDINGS):
         raise error
-    told: ErrorReport = report(error)
-    reason = told.message
-    if told.kind == "unexpected":
+    failure = report(error)
+    reason = failure.message
+    if failure.kind == "unexpected":
         frame = traceback.extract_tb(error.__traceback__)[-1]
         reason += f" ({frame.name}, {frame.filename.rpartition('/')[2]}:{frame.lineno})"
-    _LOG.warning("well %s failed: %s", task.well, reason, exc_info=told.kind == "unexpected")
+    _LOG.warning("well %s failed: %s", task.well, reason, exc_info=failure.kind == "unexpected")
     # Reasons enter artifacts, whose bytes must not depend on where the data lie.
     reason = context.portable(reason)
-    earlier = before.wells.get(task.well) if before is not None else None
-    tries = earlier.tries + 1 if earlier is not None and earlier.key == key and earlier.status == "failed" else 1
-    return WellState(key=key, status="failed", reason=reason, transient=told.kind == "transient", tries=tries)
+    tries = before.tries + 1 if before is not None and before.key == key and before.status == "failed" else 1
+    return WellState(key=key, status="failed", reason=reason, transient=failure.kind == "transient", tries=tries)
 
 
 def _refuse_too_many(context: StepContext, states: Mapping[str, WellState], *, max_failed_share: float) -> None:

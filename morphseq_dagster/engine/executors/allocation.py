@@ -1,6 +1,6 @@
-"""Allocation: the processors, GPUs and memory that this process may use, and the crew and thread pools that follow.
+"""Allocation: the processors, GPUs and memory that this process may use, and the workers and thread pools that follow.
 
-Holds what was given. Does not run anything: the workers of a step are `steps.crew`.
+The workers themselves are in `pool.py`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from morphseq_dagster.engine.contract.crew import Crew, limit_threads
 from morphseq_dagster.engine.contract.step import StepSpec
+from morphseq_dagster.engine.executors.child_process import limit_threads
+from morphseq_dagster.engine.executors.pool import WorkerPool
 from morphseq_dagster.errors import PermanentError
 
 CPUS_VARIABLE: Final = "MORPHSEQ_CPUS"
@@ -39,7 +40,7 @@ class Allocation:
     gpus: tuple[str, ...] = ()
     memory_mb: float | None = None
 
-    def crew(self, spec: StepSpec) -> Crew | None:
+    def workers(self, spec: StepSpec) -> WorkerPool | None:
         """Workers for the wells of a step: one per processor, or per GPU where the step uses one; None for one alone.
 
         A worker on a GPU has it for itself, since models fill its memory.
@@ -50,13 +51,18 @@ class Allocation:
         if self.memory_mb is not None:
             size = min(size, int(self.memory_mb // WORKER_MB))
         # A single GPU, or none, needs no choice; the step's own process uses what it sees.
-        return Crew(body=spec.body, size=size, cpus=self.cpus, gpus=self.gpus) if size > 1 else None
+        return WorkerPool(size=size, cpus=self.cpus, gpus=self.gpus) if size > 1 else None
+
+    def take_up(self, spec: StepSpec) -> WorkerPool | None:
+        """Set the thread pools of this process to the processors given; return the workers for a step."""
+        limit_threads(self.cpus)
+        return self.workers(spec)
 
 
 def read_allocation(variables: Mapping[str, str] | None = None, *, cpus: int | None = None) -> Allocation:
     """Read what was given: by the caller, by MORPHSEQ_CPUS, by Slurm, or else every processor of this process.
 
-    Slurm's word does not go beyond the processors that the process may run on.
+    What Slurm gives counts as far as the process may run on as many processors.
 
     Raises
     ------
@@ -80,11 +86,6 @@ def count_usable() -> int:
     """Processors that this process may run on."""
     allowed = getattr(os, "sched_getaffinity", None)
     return len(allowed(0)) if allowed is not None else os.cpu_count() or 1
-
-
-def use_threads(allocation: Allocation) -> None:
-    """Set the thread pools of this process to the processors given; libraries that are loaded later follow, too."""
-    limit_threads(allocation.cpus)
 
 
 def _memory_mb(variables: Mapping[str, str], *, cpus: int) -> float | None:

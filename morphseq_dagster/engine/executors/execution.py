@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Final
 
 from morphseq_dagster.engine.contract.context import StepContext
-from morphseq_dagster.engine.contract.crew import WorkerLostError, employing
 from morphseq_dagster.engine.contract.step import StepRequest, StepSpec
-from morphseq_dagster.engine.executors.allocation import Allocation, use_threads
+from morphseq_dagster.engine.contract.workers import Workers
 from morphseq_dagster.engine.executors.environment import describe_environment
+from morphseq_dagster.engine.executors.pool import WorkerLostError
 from morphseq_dagster.engine.executors.protocol import Committed, Executed, Report, stay_silent
 from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.engine.storage.atomic_io import host_name, write_durably
@@ -46,7 +46,7 @@ def execute_body(
     request: StepRequest,
     layout: Layout,
     place: str,
-    allocation: Allocation | None = None,
+    workers: Workers | None = None,
     progress: Report = stay_silent,
 ) -> Executed:
     """Run a step's body in this process and time it; a failure is recorded before it is raised.
@@ -55,10 +55,10 @@ def execute_body(
     ----------
     spec, request, layout, place
         What runs, on what, where its artifacts lie, and the place's name for the record.
-    allocation
-        What was given to this process; None leaves its thread pools alone and computes well after well.
+    workers
+        Compute the wells; without them this process does, well after well.
     progress
-        Told how far the step is.
+        Called with how far the step is.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def execute_body(
         When a worker died; recorded by whoever started this process, where that is not the caller's own.
     """
     try:
-        return _execute(spec, request=request, layout=layout, place=place, allocation=allocation, progress=progress)
+        return _execute(spec, request=request, layout=layout, place=place, workers=workers, progress=progress)
     except BaseException as error:
         if not (isinstance(error, WorkerLostError) and place != HERE):
             fail_request(layout, request=request, error=error)
@@ -81,7 +81,7 @@ def _execute(
     request: StepRequest,
     layout: Layout,
     place: str,
-    allocation: Allocation | None,
+    workers: Workers | None,
     progress: Report,
 ) -> Executed:
     if spec.version != request.version:
@@ -93,10 +93,7 @@ def _execute(
         )
     started_at, clock, cpu = _now(), time.monotonic(), _cpu_seconds()
     body = spec.load()
-    if allocation is not None:
-        use_threads(allocation)
-    with employing(allocation.crew(spec) if allocation is not None else None):
-        result = body(StepContext(request, layout=layout, progress=progress))
+    result = body(StepContext(request, layout=layout, progress=progress, workers=workers))
     return Executed(
         request=request,
         staged=result.staged,

@@ -6,13 +6,13 @@ The protocol that they fulfil stands in `protocol.py`.
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 from morphseq_dagster.engine.contract.step import StepRequest, StepSpec
 from morphseq_dagster.engine.executors.allocation import read_allocation
+from morphseq_dagster.engine.executors.child_process import describe_end
 from morphseq_dagster.engine.executors.execution import HERE, execute_body, fail_request
 from morphseq_dagster.engine.executors.protocol import Committed, Executed, Report, stay_silent
 from morphseq_dagster.engine.executors.runner_outcome import find_new_record, read_outcome, relay_line
@@ -61,7 +61,7 @@ class LocalExecutor(_NothingLeft):
             request=request,
             layout=layout,
             place=self.name,
-            allocation=self._allocation,
+            workers=None if self._allocation is None else self._allocation.take_up(spec),
             progress=progress,
         )
 
@@ -121,15 +121,9 @@ class SubprocessExecutor(_NothingLeft):
 
 
 def _lost(spec: StepSpec, *, request: StepRequest, code: int) -> TransientError:
-    if code < 0:
-        name = signal.Signals(-code).name
-        hint = " (the usual sign of too little memory)" if name == "SIGKILL" else ""
-        found = f"the process was ended by {name}{hint}"
-    else:
-        found = f"the process ended with code {code} and left no outcome"
     return TransientError(
         expected=f"step {spec.name} to finish",
-        found=found,
+        found=f"the process {describe_end(code)}{' and left no outcome' if code >= 0 else ''}",
         where=f"experiment {request.experiment}",
         remedy="see the log above; run the step again with more memory or fewer runs at once",
     )

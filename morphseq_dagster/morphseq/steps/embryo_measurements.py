@@ -47,38 +47,44 @@ class Measurements:
     computed: int
 
 
-def measure_embryos(context: StepContext, *, recipe: EmbryoMetadataRecipe) -> Measurements:
+class _Inputs:
+    """Frames, masks and embryos of the experiment by well."""
+
+    def __init__(self, context: StepContext) -> None:
+        self.context = context
+        self.recipe = context.recipe(EmbryoMetadataRecipe)
+        self.frames = context.document("organized_frames", OrganizedFrames)
+        self.masks = context.document("exported_masks", ExportedMasks)
+        segmented = context.document("sam2_segmentations", SegmentationDocument)
+        self.videos = {
+            video.well_id: video
+            for video in segmented.experiments[context.experiment].videos.values()
+            if video.sam2_success and video.well_id not in self.masks.failed_wells
+        }
+
+    def describe(self, image_id: str) -> list[Any]:
+        """Name everything that the measurements of an image depend on."""
+        entry = self.frames.images[image_id]
+        mask = self.masks.files[self.masks.exports[image_id].output_path].sha256
+        return [image_id, self.frames.files[entry.path].sha256, self.frames.polarity, entry.um_per_px, mask]
+
+
+def measure_embryos(context: StepContext) -> Measurements:
     """Measure every mask of an experiment; `table.attrs["failed_wells"]` names wells without rows."""
-    frames = context.document("organized_frames", OrganizedFrames)
-    masks = context.document("exported_masks", ExportedMasks)
-    segmented = context.document("sam2_segmentations", SegmentationDocument)
-    videos = {
-        video.well_id: video
-        for video in segmented.experiments[context.experiment].videos.values()
-        if video.sam2_success and video.well_id not in masks.failed_wells
-    }
-
-    def compute(task: WellTask) -> WellPayload:
-        rows = []
-        for image_id, image in videos[task.well].image_ids.items():
-            if not image.embryos:
-                continue
-            picture = FrameReader(context, frames, frames.images[image_id]).read()
-            labels = read_picture(context, manifest=masks, path=masks.exports[image_id].output_path)
-            scale = frames.images[image_id].um_per_px
-            rows += [
-                _measure(picture, labels, embryo=embryo, um_per_px=scale, recipe=recipe)
-                for embryo in image.embryos.values()
-            ]
-        return WellPayload({"rows": rows}, {})
-
+    inputs = _Inputs(context)
     tasks = [
-        WellTask(well, [_image_inputs(i, frames=frames, masks=masks) for i, m in video.image_ids.items() if m.embryos])
-        for well, video in sorted(videos.items())
+        WellTask(well, [inputs.describe(image_id) for image_id, image in video.image_ids.items() if image.embryos])
+        for well, video in sorted(inputs.videos.items())
     ]
     # The published table is joined with the plate and rounded, hence nothing is taken back out of it.
     done = map_wells(
-        context, tasks=tasks, compute=compute, restore=lambda _: None, max_failed_share=recipe.max_failed_share
+        context,
+        tasks=tasks,
+        compute=_measure_well,
+        load=_Inputs,
+        state=inputs,
+        restore=lambda _: None,
+        max_failed_share=inputs.recipe.max_failed_share,
     )
     rows = [row for payload in done.payloads.values() for row in payload.data["rows"]]
     table = pd.DataFrame(rows, columns=list(_COLUMNS))
@@ -86,6 +92,22 @@ def measure_embryos(context: StepContext, *, recipe: EmbryoMetadataRecipe) -> Me
         table[flag] = table[flag].astype("boolean")
     table.attrs["failed_wells"] = tuple(w for w, state in done.states.items() if state.status == "failed")
     return Measurements(table, done.states, done.computed)
+
+
+def _measure_well(task: WellTask, inputs: _Inputs) -> WellPayload:
+    context, frames, masks = inputs.context, inputs.frames, inputs.masks
+    rows = []
+    for image_id, image in inputs.videos[task.well].image_ids.items():
+        if not image.embryos:
+            continue
+        picture = FrameReader(context, frames, frames.images[image_id]).read()
+        labels = read_picture(context, manifest=masks, path=masks.exports[image_id].output_path)
+        scale = frames.images[image_id].um_per_px
+        rows += [
+            _measure(picture, labels, embryo=embryo, um_per_px=scale, recipe=inputs.recipe)
+            for embryo in image.embryos.values()
+        ]
+    return WellPayload({"rows": rows}, {})
 
 
 def _measure(
@@ -112,9 +134,3 @@ def _measure(
         verdict = getattr(flags, name)
         row |= {name: verdict.value, f"{name}_reason": verdict.reason}
     return row
-
-
-def _image_inputs(image_id: str, *, frames: OrganizedFrames, masks: ExportedMasks) -> list[Any]:
-    entry = frames.images[image_id]
-    mask = masks.files[masks.exports[image_id].output_path].sha256
-    return [image_id, frames.files[entry.path].sha256, frames.polarity, entry.um_per_px, mask]

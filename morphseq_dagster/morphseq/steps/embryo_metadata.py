@@ -43,7 +43,7 @@ def run(context: StepContext) -> StepResult:
     """Make the embryo table of an experiment."""
     recipe = context.recipe(EmbryoMetadataRecipe)
     context.document("qc_masks", QcMasks)  # unavailable: every flag that needs such a mask is unknown
-    measured = measure_embryos(context, recipe=recipe)
+    measured = measure_embryos(context)
     table = _spine(context, measured.table)
     table = pd.concat([table, infer_viability(_optics(table), settings=recipe.viability)], axis=1)
     dead = [judge_dead(value, settings=recipe.flags) for value in table["fraction_alive"]]

@@ -27,19 +27,11 @@ _COMPRESSION = 6
 def run(context: StepContext) -> StepResult:
     """Export the label pictures of an experiment."""
     recipe = context.recipe(ExportedMasksRecipe)
-    document = context.document("sam2_segmentations", SegmentationDocument)
-    videos = {v.well_id: v for v in document.experiments[context.experiment].videos.values() if v.sam2_success}
+    images = _read_images(context)
     folder = context.layout.folders("exported_masks", experiment=context.experiment)[0]
 
-    def images(well: str) -> list[ImageSegmentation]:
-        return [image for image in videos[well].image_ids.values() if image.embryos]
-
-    def compute(task: WellTask) -> WellPayload:
-        files: dict[str, bytes | Path] = {mask_file(image): _draw(image) for image in images(task.well)}
-        return WellPayload({}, files)
-
     def restore(task: WellTask) -> WellPayload | None:
-        paths = [folder / "masks" / mask_file(image) for image in images(task.well)]
+        paths = [folder / "masks" / mask_file(image) for image in images[task.well]]
         return WellPayload({}, {path.name: path for path in paths}) if all(p.is_file() for p in paths) else None
 
     tasks = [
@@ -47,14 +39,22 @@ def run(context: StepContext) -> StepResult:
             well,
             [
                 [image.image_id, [[e.embryo_id, e.segmentation.counts] for e in image.embryos.values()]]
-                for image in images(well)
+                for image in images[well]
             ],
         )
-        for well in sorted(videos)
+        for well in sorted(images)
     ]
-    done = map_wells(context, tasks=tasks, compute=compute, restore=restore, max_failed_share=recipe.max_failed_share)
+    done = map_wells(
+        context,
+        tasks=tasks,
+        compute=_draw_well,
+        load=_read_images,
+        state=images,
+        restore=restore,
+        max_failed_share=recipe.max_failed_share,
+    )
     files = {folder / "masks" / n: Path(str(p)) for payload in done.payloads.values() for n, p in payload.files.items()}
-    written = [image for well in sorted(done.payloads) for image in images(well)]
+    written = [image for well in sorted(done.payloads) for image in images[well]]
     exports = {
         image.image_id: MaskExport(
             image_id=image.image_id,
@@ -80,6 +80,17 @@ def run(context: StepContext) -> StepResult:
 def mask_file(image: ImageSegmentation) -> str:
     """File name of an image's label picture; carries the number of embryos (spec 1.9)."""
     return f"{image.image_id}_masks_emnum_{len(image.embryos)}.png"
+
+
+def _read_images(context: StepContext) -> dict[str, list[ImageSegmentation]]:
+    """Read the images with embryos by well."""
+    document = context.document("sam2_segmentations", SegmentationDocument)
+    videos = document.experiments[context.experiment].videos.values()
+    return {v.well_id: [image for image in v.image_ids.values() if image.embryos] for v in videos if v.sam2_success}
+
+
+def _draw_well(task: WellTask, images: dict[str, list[ImageSegmentation]]) -> WellPayload:
+    return WellPayload({}, {mask_file(image): _draw(image) for image in images[task.well]})
 
 
 def _draw(image: ImageSegmentation) -> bytes:

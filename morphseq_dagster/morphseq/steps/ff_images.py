@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from morphseq_dagster.engine.contract.context import Account, StepContext
-from morphseq_dagster.engine.contract.crew import employing
 from morphseq_dagster.engine.contract.step import StepResult
 from morphseq_dagster.engine.contract.wells import WellRun, WellTask, map_wells
 from morphseq_dagster.engine.storage.checkpoints import WellPayload
@@ -34,36 +34,30 @@ from morphseq_dagster.morphseq.steps.previews import contact_sheet
 _PLATE_STEPS = "plate_steps"
 
 
+class _Raw:
+    """The raw folder of the experiment: what the manifest lists, how it is read, and the frames that are in it."""
+
+    def __init__(self, context: StepContext, *, scan: RawScan | None = None) -> None:
+        self.context = context
+        self.recipe = context.recipe(FfImagesRecipe)
+        manifest = context.document("raw_manifest", RawManifest)
+        self.microscope = manifest.microscope
+        self.folder = raw_folder(context.layout, self.microscope, experiment=context.experiment)
+        self.source = open_source(self.folder, microscope=self.microscope, settings=self.recipe.focus)
+        self.listed = {file.path: file for file in manifest.files}
+        self.target = context.layout.folders("ff_images", experiment=context.experiment)[0]
+        # Before the scan reads it: a table edited in between is then found changed.
+        self.tables = _hash_unread(self.folder, [self.listed[TABLE_NAME]] if TABLE_NAME in self.listed else [])
+        self.scan = _make_portable(self.source.scan(), context=context) if scan is None else scan
+
+
 def run(context: StepContext) -> StepResult:
     """Make the frames of an experiment."""
-    recipe = context.recipe(FfImagesRecipe)
-    raw = context.document("raw_manifest", RawManifest)
-    folder = raw_folder(context.layout, raw.microscope, experiment=context.experiment)
-    source = open_source(folder, microscope=raw.microscope, settings=recipe.focus)
-    listed = {file.path: file for file in raw.files}
-    # Before the scan reads it: a table edited in between is then found changed, not taken for the one that was read.
-    tables = _hash_unread(folder, [listed[TABLE_NAME]] if TABLE_NAME in listed else [])
-    scan = _make_portable(source.scan(), context=context)
-    _refuse_channels(scan, folder=folder)
-    problems = {well: scan.problems_of(well) for well in {p.well for p in scan.problems if p.well is not None}}
-    wells = sorted({*scan.wells, *problems})
-    inputs = {well: _inputs(scan.frames_of(well), listed, problems.get(well, ())) for well in wells}
-    target = context.layout.folders("ff_images", experiment=context.experiment)[0]
-
-    def compute(task: WellTask) -> WellPayload:
-        frames = scan.frames_of(task.well)
-        if not frames:
-            raise _lost(problems[task.well])
-        entries, files = [], {}
-        steps = _read_steps(task.inputs)
-        for frame in frames:
-            name = frame_name(frame, microscope=raw.microscope)
-            focused = source.full_focus(frame, settings=recipe.focus, plate_steps=steps)
-            files[name] = focused.encoded or encode_jpeg(focused.pixels, quality=recipe.jpeg_quality)
-            entries.append(_entry(frame, focused, path=context.layout.relative(target / name)).model_dump(mode="json"))
-        _refuse_unequal(entries, well=task.well)
-        return WellPayload({"frames": entries}, dict(files))
-
+    raw = _Raw(context)
+    recipe, scan, listed, target = raw.recipe, raw.scan, raw.listed, raw.target
+    _refuse_channels(scan, folder=raw.folder)
+    wells = sorted({*scan.wells, *(p.well for p in scan.problems if p.well is not None)})
+    inputs = {well: _inputs(scan.frames_of(well), listed, scan.problems_of(well)) for well in wells}
     published = _published_frames(context)
 
     def restore(task: WellTask) -> WellPayload | None:
@@ -74,7 +68,15 @@ def run(context: StepContext) -> StepResult:
         return WellPayload({"frames": entries}, files)
 
     def work(tasks: Sequence[WellTask], *, max_failed_share: float) -> WellRun:
-        return map_wells(context, tasks=tasks, compute=compute, restore=restore, max_failed_share=max_failed_share)
+        return map_wells(
+            context,
+            tasks=tasks,
+            compute=_make_well,
+            load=partial(_Raw, scan=scan),
+            state=raw,
+            restore=restore,
+            max_failed_share=max_failed_share,
+        )
 
     # Wells that took the plate's steps in the version that stands are looked for under these, so that they are reused.
     tasks = _add_plate_steps(inputs, published)
@@ -83,9 +85,7 @@ def run(context: StepContext) -> StepResult:
     again = [task for task in _add_plate_steps(inputs, found) if task.well in found and task not in tasks]
     if again:
         left = recipe.max_failed_share * len(tasks) - (len(tasks) - len(found))
-        # A worker runs the body up to its first loop only, so these few wells are computed here.
-        with employing(None):
-            done = _replace_wells(done, work(again, max_failed_share=left / len(again)), folder=target)
+        done = _replace_wells(done, work(again, max_failed_share=left / len(again)), folder=target)
     frames = tuple(FrameEntry.model_validate(e) for payload in done.payloads.values() for e in payload.data["frames"])
     files = {target / n: Path(str(p)) for payload in done.payloads.values() for n, p in payload.files.items()}
     failed = {well: state.reason for well, state in done.states.items() if state.status == "failed"}
@@ -94,10 +94,10 @@ def run(context: StepContext) -> StepResult:
         experiment_id=context.experiment,
         files=link_entries(context.layout, files),
         microscope=raw.microscope,
-        polarity=source.polarity,
+        polarity=raw.source.polarity,
         frames=tuple(sorted(frames, key=lambda f: (f.well, f.channel, f.time_int))),
         failed_wells=failed,
-        also_read=tables | _hash_unread(folder, unread),
+        also_read=raw.tables | _hash_unread(raw.folder, unread),
         problems=tuple(str(problem) for problem in scan.problems),
     )
     account = Account(
@@ -109,6 +109,23 @@ def run(context: StepContext) -> StepResult:
         preview=contact_sheet([files[p] for p in sorted(files)]),
     )
     return context.stage_images(files, manifest=manifest, folders=(target,), account=account)
+
+
+def _make_well(task: WellTask, raw: _Raw) -> WellPayload:
+    """Make the frames of one well."""
+    frames = raw.scan.frames_of(task.well)
+    if not frames:
+        raise _lost(raw.scan.problems_of(task.well))
+    entries, files = [], {}
+    steps = _read_steps(task.inputs)
+    for frame in frames:
+        name = frame_name(frame, microscope=raw.microscope)
+        focused = raw.source.full_focus(frame, settings=raw.recipe.focus, plate_steps=steps)
+        files[name] = focused.encoded or encode_jpeg(focused.pixels, quality=raw.recipe.jpeg_quality)
+        path = raw.context.layout.relative(raw.target / name)
+        entries.append(_entry(frame, focused, path=path).model_dump(mode="json"))
+    _refuse_unequal(entries, well=task.well)
+    return WellPayload({"frames": entries}, dict(files))
 
 
 def _replace_wells(first: WellRun, second: WellRun, *, folder: Path) -> WellRun:

@@ -32,21 +32,22 @@ from morphseq_dagster.morphseq.steps.image_sets import FrameReader
 from morphseq_dagster.morphseq.steps.previews import choose, draw_masks, sheet
 
 
+class _Inputs:
+    """Frames of the experiment by well, and the detector that looks at them."""
+
+    def __init__(self, context: StepContext) -> None:
+        self.context = context
+        self.recipe = context.recipe(GdinoRawRecipe)
+        self.frames = context.document("organized_frames", OrganizedFrames)
+        self.videos = self.frames.videos()
+        self.detector = DETECTORS.load(self.recipe.backend, self.recipe.parameters, weights=context.weights)
+
+
 def run(context: StepContext) -> StepResult:
     """Detect embryos in every frame of an experiment."""
-    recipe = context.recipe(GdinoRawRecipe)
-    frames = context.document("organized_frames", OrganizedFrames)
-    detector = DETECTORS.load(recipe.backend, recipe.parameters, weights=context.weights)
-    videos = frames.videos()
+    inputs = _Inputs(context)
+    recipe, frames, videos = inputs.recipe, inputs.frames, inputs.videos
     published = _published(context)
-
-    def compute(task: WellTask) -> WellPayload:
-        found = {}
-        for image_id, entry in videos[task.well].items():
-            picture = FrameReader(context, frames, entry).read()
-            detections = detector.detect(picture, um_per_px=entry.um_per_px)
-            found[image_id] = [_entry(detection).model_dump(mode="json") for detection in detections]
-        return WellPayload({"detections": found}, {})
 
     def restore(task: WellTask) -> WellPayload | None:
         try:
@@ -56,8 +57,16 @@ def run(context: StepContext) -> StepResult:
         return WellPayload({"detections": found}, {})
 
     tasks = [WellTask(well, frame_inputs(frames, images)) for well, images in videos.items()]
-    done = map_wells(context, tasks=tasks, compute=compute, restore=restore, max_failed_share=recipe.max_failed_share)
-    identity = detector.identity()
+    done = map_wells(
+        context,
+        tasks=tasks,
+        compute=_detect,
+        load=_Inputs,
+        state=inputs,
+        restore=restore,
+        max_failed_share=recipe.max_failed_share,
+    )
+    identity = inputs.detector.identity()
     images = {
         image_id: _image(context, image_id, found, recipe=recipe, identity=identity)
         for payload in done.payloads.values()
@@ -81,6 +90,16 @@ def run(context: StepContext) -> StepResult:
         preview=_preview(context, frames, document),
     )
     return context.stage_document(document, account=account)
+
+
+def _detect(task: WellTask, inputs: _Inputs) -> WellPayload:
+    """Detect embryos in the frames of one well."""
+    found = {}
+    for image_id, entry in inputs.videos[task.well].items():
+        picture = FrameReader(inputs.context, inputs.frames, entry).read()
+        detections = inputs.detector.detect(picture, um_per_px=entry.um_per_px)
+        found[image_id] = [_entry(detection).model_dump(mode="json") for detection in detections]
+    return WellPayload({"detections": found}, {})
 
 
 def frame_inputs(frames: OrganizedFrames, images: dict[str, ImageEntry]) -> list[Any]:

@@ -19,32 +19,42 @@ from morphseq_dagster.morphseq.recipes import OrganizedFramesRecipe
 from morphseq_dagster.morphseq.steps.image_sets import link_entries
 
 
+class _Inputs:
+    """Full-focus frames of the experiment by well."""
+
+    def __init__(self, context: StepContext) -> None:
+        self.context = context
+        self.source = context.document("ff_images", FfImages)
+        self.wells: dict[str, list[FrameEntry]] = {}
+        for frame in self.source.frames:
+            self.wells.setdefault(frame.well, []).append(frame)
+
+
 def run(context: StepContext) -> StepResult:
     """Organise the frames of an experiment."""
     recipe = context.recipe(OrganizedFramesRecipe)
-    source = context.document("ff_images", FfImages)
-    wells: dict[str, list[FrameEntry]] = {}
-    for frame in source.frames:
-        wells.setdefault(frame.well, []).append(frame)
+    inputs = _Inputs(context)
+    source, wells = inputs.source, inputs.wells
     folder = context.layout.folders("organized_frames", experiment=context.experiment)[0]
 
     def target(frame: FrameEntry) -> Path:
         video = mint_video(context.experiment, well=frame.well)
-        return folder / "images" / video / f"{_image_id(context, frame)}.jpg"
-
-    def compute(task: WellTask) -> WellPayload:
-        files: dict[str, bytes | Path] = {
-            target(frame).name: context.picture(frame.path, entry=source.files[frame.path])
-            for frame in wells[task.well]
-        }
-        return WellPayload({}, files)
+        return folder / "images" / video / _file_name(context, frame)
 
     def restore(task: WellTask) -> WellPayload | None:
         paths = [target(frame) for frame in wells[task.well]]
         return WellPayload({}, {path.name: path for path in paths}) if all(p.is_file() for p in paths) else None
 
     tasks = [WellTask(well, _inputs(context, source, frames)) for well, frames in sorted(wells.items())]
-    done = map_wells(context, tasks=tasks, compute=compute, restore=restore, max_failed_share=recipe.max_failed_share)
+    done = map_wells(
+        context,
+        tasks=tasks,
+        compute=_read_well,
+        load=_Inputs,
+        state=inputs,
+        restore=restore,
+        max_failed_share=recipe.max_failed_share,
+    )
     files: dict[Path, Path] = {}
     images: dict[str, ImageEntry] = {}
     for well in sorted(done.payloads):
@@ -72,6 +82,18 @@ def run(context: StepContext) -> StepResult:
     )
     account = Account(wells=done.states, counts={"images": len(images), "wells_computed": done.computed})
     return context.stage_images(files, manifest=manifest, folders=(folder,), account=account)
+
+
+def _read_well(task: WellTask, inputs: _Inputs) -> WellPayload:
+    files: dict[str, bytes | Path] = {
+        _file_name(inputs.context, frame): inputs.context.picture(frame.path, entry=inputs.source.files[frame.path])
+        for frame in inputs.wells[task.well]
+    }
+    return WellPayload({}, files)
+
+
+def _file_name(context: StepContext, frame: FrameEntry) -> str:
+    return f"{_image_id(context, frame)}.jpg"
 
 
 def _image_id(context: StepContext, frame: FrameEntry) -> str:

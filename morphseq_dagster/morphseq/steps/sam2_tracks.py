@@ -38,30 +38,31 @@ from morphseq_dagster.segmentation.rle import Rle, decode
 from morphseq_dagster.segmentation.seed import choose_seed
 
 
-def run(context: StepContext) -> StepResult:
-    """Segment and track the embryos of an experiment."""
-    recipe = context.recipe(Sam2TracksRecipe)
-    frames = context.document("organized_frames", OrganizedFrames)
-    detected = context.document("gdino_detections", DetectionDocument)
-    filtered = detected.high_quality_annotations[context.experiment].filtered
-    segmenter = SEGMENTERS.load(recipe.backend, recipe.parameters, weights=context.weights)
-    videos = frames.videos()
-    published = _published(context)
+class _Inputs:
+    """Frames and detections of the experiment, and the segmenter that follows the embryos in them."""
 
-    def found(well: str) -> list[tuple[Detection, ...]]:
+    def __init__(self, context: StepContext) -> None:
+        self.context = context
+        self.recipe = context.recipe(Sam2TracksRecipe)
+        self.frames = context.document("organized_frames", OrganizedFrames)
+        self.videos = self.frames.videos()
+        self.detected = context.document("gdino_detections", DetectionDocument)
+        self.segmenter = SEGMENTERS.load(self.recipe.backend, self.recipe.parameters, weights=context.weights)
+
+    def detections(self, well: str) -> list[tuple[Detection, ...]]:
+        """Detections in every frame of a well."""
+        filtered = self.detected.high_quality_annotations[self.context.experiment].filtered
         return [
             tuple(Detection(d.box_xyxy, d.confidence, d.phrase) for d in filtered.get(image_id, ()))
-            for image_id in videos[well]
+            for image_id in self.videos[well]
         ]
 
-    def compute(task: WellTask) -> WellPayload:
-        images = videos[task.well]
-        sources = [FrameReader(context, frames, entry) for entry in images.values()]
-        scale = next(iter(images.values())).um_per_px
-        detections = found(task.well)
-        tracks = segmenter.segment(sources, detections=detections, um_per_px=scale)
-        video = _video(context, well=task.well, image_ids=list(images), tracks=tracks, detections=detections)
-        return WellPayload({"video": video.model_dump(mode="json")}, {})
+
+def run(context: StepContext) -> StepResult:
+    """Segment and track the embryos of an experiment."""
+    inputs = _Inputs(context)
+    frames, detected = inputs.frames, inputs.detected
+    published = _published(context)
 
     def restore(task: WellTask) -> WellPayload | None:
         video = published.get(mint_video(context.experiment, well=task.well))
@@ -69,12 +70,24 @@ def run(context: StepContext) -> StepResult:
 
     tasks = [
         WellTask(
-            well, [frame_inputs(frames, images), [[list(d.box_xyxy), d.confidence] for f in found(well) for d in f]]
+            well,
+            [
+                frame_inputs(frames, images),
+                [[list(d.box_xyxy), d.confidence] for found in inputs.detections(well) for d in found],
+            ],
         )
-        for well, images in videos.items()
+        for well, images in inputs.videos.items()
         if well not in detected.failed_wells
     ]
-    done = map_wells(context, tasks=tasks, compute=compute, restore=restore, max_failed_share=recipe.max_failed_share)
+    done = map_wells(
+        context,
+        tasks=tasks,
+        compute=_segment,
+        load=_Inputs,
+        state=inputs,
+        restore=restore,
+        max_failed_share=inputs.recipe.max_failed_share,
+    )
     failed = dict(detected.failed_wells)
     failed |= {well: state.reason for well, state in done.states.items() if state.status == "failed"}
     result = {w: VideoSegmentation.model_validate(p.data["video"]) for w, p in done.payloads.items()}
@@ -89,11 +102,22 @@ def run(context: StepContext) -> StepResult:
             "masks": len(document.entity_tracker.entities.snips),
             "wells_computed": done.computed,
         },
-        backend=segmenter.identity(),
+        backend=inputs.segmenter.identity(),
         warnings=tuple(f"well {well} has no detection" for well, v in result.items() if v.num_embryos == 0),
         preview=_preview(context, frames, document),
     )
     return context.stage_document(document, account=account)
+
+
+def _segment(task: WellTask, inputs: _Inputs) -> WellPayload:
+    """Segment and track the embryos of one well."""
+    context, images = inputs.context, inputs.videos[task.well]
+    sources = [FrameReader(context, inputs.frames, entry) for entry in images.values()]
+    scale = next(iter(images.values())).um_per_px
+    detections = inputs.detections(task.well)
+    tracks = inputs.segmenter.segment(sources, detections=detections, um_per_px=scale)
+    video = _video(context, well=task.well, image_ids=list(images), tracks=tracks, detections=detections)
+    return WellPayload({"video": video.model_dump(mode="json")}, {})
 
 
 def _document(

@@ -41,7 +41,7 @@ _POLARITY: Polarity = "bright_background"
 
 
 class _Inputs:
-    """Inputs of the step, read once."""
+    """Inputs of the step, and the images with masks by well, in time order."""
 
     def __init__(self, context: StepContext) -> None:
         self.context = context
@@ -51,13 +51,9 @@ class _Inputs:
         self.context.document("qc_masks", QcMasks)
         folders = self.context.layout.folders("snips", experiment=self.context.experiment)
         self.snip_folder, self.uncropped_folder, self.mask_folder = folders
-
-    def wells(self) -> dict[str, list[str]]:
-        """Images with masks by well, in time order."""
-        wells: dict[str, list[str]] = {}
+        self.wells: dict[str, list[str]] = {}
         for image_id in sorted(self.masks.exports):
-            wells.setdefault(self.frames.images[image_id].well, []).append(image_id)
-        return wells
+            self.wells.setdefault(self.frames.images[image_id].well, []).append(image_id)
 
     def labels(self, image_id: str) -> NDArray[np.uint8]:
         """Label picture of an image."""
@@ -82,10 +78,6 @@ def run(context: StepContext) -> StepResult:
     recipe = inputs.recipe
     background = _background(inputs)
     published = _published(context)
-    wells = inputs.wells()
-
-    def compute(task: WellTask) -> WellPayload:
-        return _cut_well(inputs, wells[task.well], well=task.well, background=background)
 
     def restore(task: WellTask) -> WellPayload | None:
         entries = published.get(task.well)
@@ -107,9 +99,17 @@ def run(context: StepContext) -> StepResult:
                 ],
             ],
         )
-        for well, images in wells.items()
+        for well, images in inputs.wells.items()
     ]  # fmt: skip
-    done = map_wells(context, tasks=tasks, compute=compute, restore=restore, max_failed_share=recipe.max_failed_share)
+    done = map_wells(
+        context,
+        tasks=tasks,
+        compute=_cut_well,
+        load=_Inputs,
+        state=inputs,
+        restore=restore,
+        max_failed_share=recipe.max_failed_share,
+    )
     snips = {k: SnipEntry.model_validate(v) for p in done.payloads.values() for k, v in p.data["snips"].items()}
     refused = {k: RefusedSnip.model_validate(v) for p in done.payloads.values() for k, v in p.data["refused"].items()}
     stored = {name: Path(str(p)) for payload in done.payloads.values() for name, p in payload.files.items()}
@@ -134,18 +134,21 @@ def run(context: StepContext) -> StepResult:
     return context.stage_images(files, manifest=manifest, folders=folders, account=account)
 
 
-def _cut_well(inputs: _Inputs, images: list[str], *, well: str, background: BackgroundStatistics | None) -> WellPayload:
+def _cut_well(task: WellTask, inputs: _Inputs) -> WellPayload:
+    """Cut the snips of one well."""
+    mean, sd, _ = task.inputs
+    background = None if mean is None else BackgroundStatistics(mean=mean, sd=sd)
     snips: dict[str, Any] = {}
     refused: dict[str, Any] = {}
     files: dict[str, bytes | Path] = {}
     layout, recipe = inputs.context.layout, inputs.recipe
-    for image_id in images:
+    for image_id in inputs.wells[task.well]:
         picture, labels = inputs.picture(image_id), inputs.labels(image_id)
         entry = inputs.frames.images[image_id]
         for number in inputs.numbers(image_id):
-            embryo_id = mint_embryo(inputs.context.experiment, well=well, number=number)
+            embryo_id = mint_embryo(inputs.context.experiment, well=task.well, number=number)
             snip_id = mint_snip(embryo_id, frame=entry.time_int)
-            who = {"embryo_id": embryo_id, "image_id": image_id, "well": well}
+            who = {"embryo_id": embryo_id, "image_id": image_id, "well": task.well}
             cut = (
                 NoSnip("no background around the embryos", out_of_frame=None)
                 if background is None

@@ -62,7 +62,7 @@ class Letters:
         context = self.context(request or self.request())
         folder = context.layout.folders("letters", experiment=EXPERIMENT)[0]
 
-        def compute(task: WellTask) -> WellPayload:
+        def compute(task: WellTask, _: None) -> WellPayload:
             self.computed.append(task.well)
             if task.well in self.errors:
                 raise self.errors[task.well]
@@ -77,6 +77,8 @@ class Letters:
             context,
             tasks=[WellTask(well, value) for well, value in self.inputs.items()],
             compute=compute,
+            load=lambda _: None,
+            state=None,
             restore=restore,
             max_failed_share=share,
         )

@@ -1,4 +1,4 @@
-"""What a process may use: where it is read from, the crew that follows, and a job that uses what it was given."""
+"""What a process may use: where it is read from, the workers that follow, and a job that uses what it was given."""
 
 from __future__ import annotations
 
@@ -77,21 +77,21 @@ def test_number_that_is_none_is_refused_by_name(name: str, text: str) -> None:
         read_allocation({name: text})
 
 
-def crew_size(allocation: Allocation, *, gpu_step: bool = False) -> int:
-    crew = allocation.crew(replace(SPEC, pool="gpu") if gpu_step else SPEC)
-    return 1 if crew is None else crew.size
+def count_workers(allocation: Allocation, *, gpu_step: bool = False) -> int:
+    pool = allocation.workers(replace(SPEC, pool="gpu") if gpu_step else SPEC)
+    return 1 if pool is None else pool.size
 
 
-def test_crew_is_bounded_by_processors_memory_and_for_models_by_gpus() -> None:
-    assert crew_size(Allocation(cpus=1)) == 1
-    assert crew_size(Allocation(cpus=8)) == 8
-    assert crew_size(Allocation(cpus=8, memory_mb=3 * 1024)) == 3
-    assert crew_size(Allocation(cpus=8, memory_mb=600)) == 1
-    assert crew_size(Allocation(cpus=8, gpus=("0", "1"))) == 8
-    assert crew_size(Allocation(cpus=8, gpus=("0", "1")), gpu_step=True) == 2
-    assert crew_size(Allocation(cpus=8, gpus=("0",)), gpu_step=True) == 1
-    assert crew_size(Allocation(cpus=1, gpus=("0", "1")), gpu_step=True) == 1
-    assert crew_size(Allocation(cpus=8), gpu_step=True) == 8
+def test_workers_are_bounded_by_processors_memory_and_for_models_by_gpus() -> None:
+    assert count_workers(Allocation(cpus=1)) == 1
+    assert count_workers(Allocation(cpus=8)) == 8
+    assert count_workers(Allocation(cpus=8, memory_mb=3 * 1024)) == 3
+    assert count_workers(Allocation(cpus=8, memory_mb=600)) == 1
+    assert count_workers(Allocation(cpus=8, gpus=("0", "1"))) == 8
+    assert count_workers(Allocation(cpus=8, gpus=("0", "1")), gpu_step=True) == 2
+    assert count_workers(Allocation(cpus=8, gpus=("0",)), gpu_step=True) == 1
+    assert count_workers(Allocation(cpus=1, gpus=("0", "1")), gpu_step=True) == 1
+    assert count_workers(Allocation(cpus=8), gpu_step=True) == 8
 
 
 def test_processors_of_this_process_are_those_it_may_run_on() -> None:
@@ -105,7 +105,7 @@ def test_processors_of_this_process_are_those_it_may_run_on() -> None:
 
 
 @pytest.mark.slurm
-@pytest.mark.skipif(USABLE < 2, reason="a crew needs two processors")
+@pytest.mark.skipif(USABLE < 2, reason="workers need two processors")
 def test_job_with_two_processors_works_on_two_wells_at_once(workspace: Workspace, cluster: LocalCluster) -> None:
     write_words(workspace.layout, EXPERIMENT, words={f"A{n:02d}": f"fish{n}" for n in range(1, 7)})
     recipe = workspace.layout.recipes(EXPERIMENT)[1]
@@ -143,7 +143,7 @@ def workers_below(data_root: str) -> list[int]:
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
-            if "morphseq_dagster.engine.contract.worker" in process.cmdline() and process.pid != os.getpid():
+            if "morphseq_dagster.engine.executors.pool_worker" in process.cmdline() and process.pid != os.getpid():
                 parent = process.parent()
                 if parent is not None and any(word.startswith(data_root) for word in parent.cmdline()):
                     found.append(process.pid)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -11,73 +12,63 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 
 import psutil
 import pytest
 
 from morphseq_dagster.engine.contract.context import StepContext
-from morphseq_dagster.engine.contract.crew import Crew, WorkerLostError, employing
 from morphseq_dagster.engine.contract.progress import Progress
-from morphseq_dagster.engine.contract.step import StepRequest, StepSpec
+from morphseq_dagster.engine.contract.step import StepRequest
 from morphseq_dagster.engine.contract.wells import WellTask, map_wells
 from morphseq_dagster.engine.executors.allocation import Allocation
 from morphseq_dagster.engine.executors.execution import execute_body, publish
 from morphseq_dagster.engine.executors.local import LocalExecutor, SubprocessExecutor
-from morphseq_dagster.engine.locked_step import finish, lock_step, run_locked
+from morphseq_dagster.engine.executors.pool import WorkerLostError, WorkerPool
+from morphseq_dagster.engine.locked_step import finish, lock_step
 from morphseq_dagster.engine.storage.atomic_io import write_durably
 from morphseq_dagster.engine.storage.checkpoints import WellPayload, load_checkpoint
 from morphseq_dagster.engine.storage.records import Record, encode, read_failure
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import PermanentError, TransientError
-from morphseq_dagster.runs.listeners import listening
 from morphseq_dagster.testing.chain import TOY, open_toy, write_words
 from morphseq_dagster.testing.toy import TOY_PIPELINE
 
 EXPERIMENT = "20240418"
 WELLS = {f"A{n:02d}": word for n, word in enumerate(["fish", "fin", "yolk", "fail", "tail", "eye", "heart"], start=1)}
 
-# Bodies of one step `letters` that each test names; each well says what it saw.
-BODIES = """
-import os, threading, time
-from pathlib import Path
+# Computations of one step `letters` that each test names; each well says what it saw.
+COMPUTATIONS = """
+import os, time
 import cv2
 import numpy as np
-from morphseq_dagster.engine.contract.wells import WellTask, run_wells
-from morphseq_dagster.engine.contract.context import Workbench
 from morphseq_dagster.engine.storage.checkpoints import WellPayload
-from morphseq_dagster.testing.toy import TOY_PIPELINE
+from morphseq_dagster.errors import PermanentError
 
-def _run(request, compute):
-    context = Workbench(request, artifacts=TOY_PIPELINE.artifacts)
-    tasks = [WellTask(f"A{n:02d}", n) for n in range(1, 9)]
-    global LAST
-    LAST = run_wells(context, tasks=tasks, compute=compute, restore=lambda _: None, max_failed_share=0.5)
-    raise SystemExit(0)
+def load(context):
+    return os.getpid()
 
-def busy(request):
-    def compute(task):
-        picture = np.zeros((1500, 1500), np.float32)
-        matrix = np.ones((400, 400))
-        end = time.monotonic() + 0.4
-        while time.monotonic() < end:
-            cv2.GaussianBlur(picture, (0, 0), 5)
-            matrix @ matrix
-        return WellPayload({}, {})
-    _run(request, compute)
+def busy(task, _):
+    picture = np.zeros((1500, 1500), np.float32)
+    matrix = np.ones((400, 400))
+    end = time.monotonic() + 0.4
+    while time.monotonic() < end:
+        cv2.GaussianBlur(picture, (0, 0), 5)
+        matrix @ matrix
+    return WellPayload({}, {})
 
-def surroundings(request):
-    def compute(task):
-        time.sleep(0.3)
-        return WellPayload({"gpu": os.environ.get("CUDA_VISIBLE_DEVICES"), "threads": cv2.getNumThreads(),
-                            "pid": os.getpid()}, {})
-    _run(request, compute)
+def surroundings(task, loaded_by):
+    time.sleep(0.3)
+    return WellPayload({"gpu": os.environ.get("CUDA_VISIBLE_DEVICES"), "threads": cv2.getNumThreads(),
+                        "pid": os.getpid(), "loaded_by": loaded_by}, {})
 
-def chatty(request):
-    def compute(task):
-        os.write(1, b'{"well": "A01", "state": "no answer"}\\n')
-        print("words of a library", flush=True)
-        return WellPayload({}, {})
-    _run(request, compute)
+def chatty(task, _):
+    os.write(1, b'no answer\\n')
+    print("words of a library", flush=True)
+    return WellPayload({}, {})
+
+def load_nothing(context):
+    raise PermanentError(expected="weights", found="none", where="the machine", remedy="install them")
 """
 
 
@@ -89,11 +80,11 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 @pytest.fixture
-def bodies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    (tmp_path / "crew_bodies.py").write_text(BODIES)
+def computations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    (tmp_path / "pool_computations.py").write_text(COMPUTATIONS)
     monkeypatch.syspath_prepend(str(tmp_path))
-    yield "crew_bodies"
-    sys.modules.pop("crew_bodies", None)
+    yield importlib.import_module("pool_computations")
+    sys.modules.pop("pool_computations", None)
 
 
 def toy_request(workspace: Workspace) -> StepRequest:
@@ -108,19 +99,25 @@ def published(workspace: Workspace) -> dict[str, bytes]:
 
 def run_letters(workspace: Workspace, cpus: int) -> tuple[Record, list[Progress]]:
     spec, request = workspace.pipeline.spec("letters"), toy_request(workspace)
-    heard: list[Progress] = []
-    with listening(heard.append):
-        executed = execute_body(spec, request=request, place="process", allocation=Allocation(cpus=cpus))
-    return publish(workspace.layout, executed=executed), heard
+    seen: list[Progress] = []
+    workers = Allocation(cpus=cpus).workers(spec)
+    executed = execute_body(
+        spec, request=request, layout=workspace.layout, place="process", workers=workers, progress=seen.append
+    )
+    return publish(workspace.layout, executed=executed), seen
 
 
-def run_body(workspace: Workspace, body: str, allocation: Allocation) -> dict[str, WellPayload]:
-    """Run a body that keeps nothing but its wells; what each of them left."""
-    request = toy_request(workspace)
-    spec = StepSpec("letters", 1, body, (), "", "toy")
-    with employing(allocation.crew(spec)), suppress(SystemExit):
-        spec.load()(request)
-    run = sys.modules[body.partition(":")[0]].LAST
+def map_eight(workspace: Workspace, computations: ModuleType, compute: str, pool: WorkerPool) -> dict[str, WellPayload]:
+    """Map a computation over eight wells; what each of them left."""
+    run = map_wells(
+        StepContext(toy_request(workspace), layout=workspace.layout, workers=pool),
+        tasks=[WellTask(f"A{n:02d}", n) for n in range(1, 9)],
+        compute=getattr(computations, compute),
+        load=computations.load,
+        state=os.getpid(),
+        restore=lambda _: None,
+        max_failed_share=0.5,
+    )
     assert list(run.payloads) == [f"A{n:02d}" for n in range(1, 9)]
     return dict(run.payloads)
 
@@ -143,7 +140,7 @@ def workers_of(pid: int) -> list[psutil.Process]:
     found = []
     for child in psutil.Process(pid).children(recursive=True):
         with suppress(psutil.NoSuchProcess):
-            if "morphseq_dagster.engine.contract.worker" in child.cmdline():
+            if "morphseq_dagster.engine.executors.pool_worker" in child.cmdline():
                 found.append(child)
     return found
 
@@ -153,9 +150,9 @@ def test_bytes_states_and_order_are_equal_for_any_number_of_workers(tmp_path: Pa
     records = {}
     for cpus, space in spaces.items():
         write_words(space.layout, EXPERIMENT, words=WELLS)
-        records[cpus], heard = run_letters(space, cpus)
-        assert [(p.done, p.total) for p in heard] == [(n, len(WELLS)) for n in range(1, len(WELLS) + 1)]
-        assert {p.label for p in heard} == set(WELLS)
+        records[cpus], seen = run_letters(space, cpus)
+        assert [(p.done, p.total) for p in seen] == [(n, len(WELLS)) for n in range(1, len(WELLS) + 1)]
+        assert {p.label for p in seen} == set(WELLS)
     for cpus in (2, 4):
         assert published(spaces[cpus]) == published(spaces[1])
         assert list(records[cpus].wells.items()) == list(records[1].wells.items())
@@ -172,23 +169,31 @@ def test_finished_and_unchanged_wells_are_not_given_to_workers(workspace: Worksp
     assert second.counts["computed"] == 3, "two changed ones, and the one that failed"
 
 
-def test_thread_pools_and_workers_stay_within_the_processors_given(bodies: str, workspace: Workspace) -> None:
+def test_thread_pools_and_workers_stay_within_the_processors_given(
+    computations: ModuleType, workspace: Workspace
+) -> None:
     # Threads that could be at work are counted as the kernel shows them, while the wells use every pool.
     request = tmp_request(workspace)
     program = (
         "import sys\n"
-        "from morphseq_dagster.engine.contract.step import StepRequest, StepSpec\n"
-        "from morphseq_dagster.engine.contract.crew import employing, limit_threads\n"
+        "from morphseq_dagster.engine.contract.context import StepContext\n"
+        "from morphseq_dagster.engine.contract.step import StepRequest\n"
+        "from morphseq_dagster.engine.contract.wells import WellTask, map_wells\n"
         "from morphseq_dagster.engine.executors.allocation import Allocation\n"
-        "spec = StepSpec('letters', 1, sys.argv[1], (), '', 'toy')\n"
-        "allocation = Allocation(cpus=int(sys.argv[2]))\n"
-        "limit_threads(allocation.cpus)\n"
-        "with employing(allocation.crew(spec)):\n"
-        "    spec.load()(StepRequest.model_validate_json(open(sys.argv[3], 'rb').read()))\n"
+        "from morphseq_dagster.testing.toy import TOY_PIPELINE\n"
+        "from pathlib import Path\n"
+        "workers = Allocation(cpus=int(sys.argv[1])).take_up(TOY_PIPELINE.spec('letters'))\n"
+        "import pool_computations\n"
+        "request = StepRequest.model_validate_json(open(sys.argv[2], 'rb').read())\n"
+        "layout = TOY_PIPELINE.layout(Path(request.data_root))\n"
+        "context = StepContext(request, layout=layout, workers=workers)\n"
+        "tasks = [WellTask(f'A{n:02d}', n) for n in range(1, 9)]\n"
+        "map_wells(context, tasks=tasks, compute=pool_computations.busy, load=pool_computations.load, state=None,\n"
+        "          restore=lambda _: None, max_failed_share=0)\n"
     )
     variables = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     for cpus in (1, 3):
-        command = [sys.executable, "-c", program, f"{bodies}:busy", str(cpus), str(request)]
+        command = [sys.executable, "-c", program, str(cpus), str(request)]
         most_threads = most_workers = 0
         with subprocess.Popen(command, env=variables) as runner:
             while runner.poll() is None:
@@ -196,7 +201,7 @@ def test_thread_pools_and_workers_stay_within_the_processors_given(bodies: str, 
                     workers = workers_of(runner.pid)
                     computing = workers or [psutil.Process(runner.pid)]
                     most_workers = max(most_workers, len(workers))
-                    # Alone, or the workers: whoever employs some waits for them meanwhile.
+                    # Alone, or the workers: the process that started them waits meanwhile.
                     if cpus == 1 or workers:
                         most_threads = max(most_threads, sum(process.num_threads() for process in computing))
                 time.sleep(0.02)
@@ -213,29 +218,44 @@ def tmp_request(workspace: Workspace) -> Path:
     return path
 
 
-def test_worker_gets_one_gpu_in_turn_and_its_share_of_threads(bodies: str, workspace: Workspace) -> None:
-    left = run_body(workspace, f"{bodies}:surroundings", Allocation(cpus=4, gpus=("3", "GPU-5")))
+def test_worker_gets_one_gpu_in_turn_and_its_share_of_threads(computations: ModuleType, workspace: Workspace) -> None:
+    pool = WorkerPool(size=4, cpus=4, gpus=("3", "GPU-5"))
+    left = map_eight(workspace, computations, "surroundings", pool)
     seen = {payload.data["pid"]: payload.data["gpu"] for payload in left.values()}
     assert len(seen) == 4
     assert sorted(seen.values()) == ["3", "3", "GPU-5", "GPU-5"]
     assert {payload.data["threads"] for payload in left.values()} == {1}
+    assert all(payload.data["loaded_by"] == payload.data["pid"] for payload in left.values()), (
+        "each loads its own state"
+    )
+    assert 4 * 20 < pool.peak_mb < 4 * 2000, "all four are counted"
 
 
-def test_worker_without_gpus_sees_what_its_employer_sees(
-    bodies: str, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+def test_worker_without_gpus_sees_what_its_parent_sees(
+    computations: ModuleType, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    left = run_body(workspace, f"{bodies}:surroundings", Allocation(cpus=2))
+    left = map_eight(workspace, computations, "surroundings", WorkerPool(size=2, cpus=2))
     assert {payload.data["gpu"] for payload in left.values()} == {""}
 
 
 def test_words_of_native_code_are_no_answers(
-    bodies: str, workspace: Workspace, capfd: pytest.CaptureFixture[str]
+    computations: ModuleType, workspace: Workspace, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    run_body(workspace, f"{bodies}:chatty", Allocation(cpus=2))
-    said = capfd.readouterr()
-    assert said.err.count("words of a library") == 8
-    assert "words" not in said.out
+    map_eight(workspace, computations, "chatty", WorkerPool(size=2, cpus=2))
+    printed = capfd.readouterr()
+    assert printed.err.count("words of a library") == 8
+    assert "words" not in printed.out
+
+
+def test_state_that_cannot_be_loaded_in_a_worker_fails_the_step_not_its_wells(
+    computations: ModuleType, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(computations, "load", computations.load_nothing)
+    with pytest.raises(PermanentError, match="expected weights; found none"):
+        map_eight(workspace, computations, "busy", WorkerPool(size=2, cpus=2))
+    assert not workspace.layout.checkpoints("letters", experiment=EXPERIMENT).exists()
+    assert not workers_of(os.getpid())
 
 
 def test_full_disk_in_one_worker_stops_the_step_as_it_does_alone(workspace: Workspace) -> None:
@@ -267,25 +287,20 @@ def test_killed_worker_ends_the_runner_in_the_same_way(workspace: Workspace) -> 
     spec = workspace.pipeline.spec("letters")
     for cpus in (None, 2):
         with (
-            lock_step(spec, workspace=workspace, experiment=EXPERIMENT, run_id=f"r{cpus}", force=True) as session,
+            lock_step(
+                spec,
+                workspace=workspace,
+                experiment=EXPERIMENT,
+                run_id=f"r{cpus}",
+                force=True,
+                executor=SubprocessExecutor(pipeline=TOY, cpus=cpus),
+            ) as step,
             pytest.raises(TransientError, match="the process was ended by SIGKILL"),
         ):
-            run_locked(session, spec=spec, place=SubprocessExecutor(pipeline=TOY, cpus=cpus))
+            step.run()
     failure = read_failure(workspace.layout, primary=workspace.output("letters", experiment=EXPERIMENT))
     assert failure is not None
     assert failure.tries == 2, "each end is counted once"
-
-
-def test_worker_that_sees_other_inputs_than_its_employer_refuses(workspace: Workspace) -> None:
-    context = StepContext(toy_request(workspace), artifacts=TOY_PIPELINE.artifacts)
-    crew = Crew(body="morphseq_dagster.testing.toy:run_letters", size=2, cpus=2)
-    tasks = [WellTask("A01", "another word"), WellTask("A02", "fin")]
-    with employing(crew), pytest.raises(PermanentError, match="inputs that the step began with"):
-        map_wells(context, tasks=tasks, compute=_never, restore=lambda _: None, max_failed_share=1.0)
-
-
-def _never(task: WellTask) -> WellPayload:
-    raise AssertionError(f"{task.well} was computed here")
 
 
 def start_runner(workspace: Workspace) -> subprocess.Popen[bytes]:
@@ -297,7 +312,7 @@ def start_runner(workspace: Workspace) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL, signal.SIGUSR1])
-def test_no_worker_outlives_its_employer(workspace: Workspace, sent: signal.Signals) -> None:
+def test_no_worker_outlives_its_parent(workspace: Workspace, sent: signal.Signals) -> None:
     with start_runner(workspace) as runner:
         until(lambda: len(workers_of(runner.pid)) == 3)
         workers = workers_of(runner.pid)
@@ -311,9 +326,10 @@ def test_places_of_this_machine_use_the_processors_set_for_them(workspace: Works
     other = open_toy(tmp_path / "other")
     write_words(other.layout, EXPERIMENT, words=WELLS)
     spec = workspace.pipeline.spec("letters")
-    for space, place in ((workspace, LocalExecutor(cpus=2)), (other, SubprocessExecutor(pipeline=TOY, cpus=2))):
-        with lock_step(spec, workspace=space, experiment=EXPERIMENT, run_id="r") as session:
-            finish(space.layout, outcome=run_locked(session, spec=spec, place=place))
+    executors = LocalExecutor(TOY_PIPELINE, cpus=2), SubprocessExecutor(pipeline=TOY, cpus=2)
+    for space, executor in zip((workspace, other), executors, strict=True):
+        with lock_step(spec, workspace=space, experiment=EXPERIMENT, run_id="r", executor=executor) as step:
+            finish(space.layout, outcome=step.run())
     assert published(other) == published(workspace)
 
 
