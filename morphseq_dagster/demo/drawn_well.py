@@ -1,6 +1,6 @@
-"""One well of a demo plate as both makers need it: its background, its embryo over time, and what is true about them.
+"""One well of a demo plate as its makers need it: its background, its embryo over time, and what is true about them.
 
-What lies where comes from `story`, how it looks from `scene` and `optics`; `plate` and `frames` take the pictures.
+What lies where comes from `story`, how it looks from `scene` and `optics`; `plate` takes the pictures.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from morphseq_dagster.demo.levels import Level
 from morphseq_dagster.demo.microscope import Image
 from morphseq_dagster.demo.optics import EmbryoPicture, render_embryo
-from morphseq_dagster.demo.plan import FramesPlan, PlatePlan, WellPlan
+from morphseq_dagster.demo.plan import PlatePlan, WellPlan
 from morphseq_dagster.demo.scene import draw_background
 from morphseq_dagster.demo.story import WELL_SECONDS, WellStory, tell_story
 from morphseq_dagster.demo.truth import OUTSIDE, FrameTruth, WellTruth, write_map
@@ -25,7 +25,7 @@ class DrawnWell:
     Parameters
     ----------
     plan
-        Plate or `Frames` experiment; `plan.wells[order]` is the well.
+        The plate; `plan.wells[order]` is the well.
     order
         Number of the well in the plan.
     turn
@@ -47,7 +47,7 @@ class DrawnWell:
 
     def __init__(
         self,
-        plan: PlatePlan | FramesPlan,
+        plan: PlatePlan,
         *,
         order: int,
         turn: int,

@@ -109,16 +109,6 @@ def take_plane(background: Image, *, picture: EmbryoPicture | None, plane: float
     return scene
 
 
-def sharp_scene(background: Image, *, picture: EmbryoPicture | None) -> Image:
-    """The scene with everything in focus, as a perfect focus stack would show it."""
-    scene = background.copy()
-    if picture is not None:
-        rows = slice(picture.row_px, picture.row_px + picture.absorbance.shape[0])
-        columns = slice(picture.column_px, picture.column_px + picture.absorbance.shape[1])
-        scene[rows, columns] *= np.exp(-picture.absorbance)
-    return scene
-
-
 def shade_tile(seed: int, *, name: str, tile_shape: tuple[int, int], level: Level) -> Image:
     """Response of camera and lamp over one tile: vignette, a tilt and a gain of its own, `(H, W)` near 1."""
     rows, columns = np.mgrid[-1 : 1 : tile_shape[0] * 1j, -1 : 1 : tile_shape[1] * 1j].astype(np.float32)

@@ -5,7 +5,7 @@ Holds the plan types and the ready-made plans. Does not hold drawing or writing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from morphseq_dagster.demo.microscope import BitDepth
 from morphseq_dagster.demo.truth import WellKind
@@ -82,37 +82,17 @@ class PlatePlan:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be made; ValueError."""
-        _check_plan(self.wells, times=self.times, death_index=self.death_index)
+        names = [well.well for well in self.wells]
+        if not names or len(set(names)) < len(names) or any(parse_well(name) != name for name in names):
+            raise ValueError(f"wells must be named once each, as A01..H12: {', '.join(names)}")
+        if self.times < 1:
+            raise ValueError(f"a plate needs at least one time, not {self.times}")
+        if any(well.kind == "dying" for well in self.wells) and not 1 <= self.death_index < self.times:
+            raise ValueError(
+                f"death_index must lie within 1 and {self.times - 1} for a dying embryo, not be {self.death_index}"
+            )
         if self.tiles < 1 or not 1 <= self.planes <= 254 or not 0 < self.overlap < 1:
             raise ValueError(f"not a plate: {self.tiles} tiles, {self.planes} planes, overlap {self.overlap}")
-
-
-@dataclass(frozen=True)
-class FramesPlan:
-    """A `Frames` experiment: already focused single pictures; attributes as in `PlatePlan`."""
-
-    wells: tuple[WellPlan, ...]
-    times: int = 3
-    first_time_int: int = 0
-    time_step_s: float = 1800.0
-    death_index: int = 1
-    shape_px: tuple[int, int] = (320, 320)
-    um_per_px: float = 6.5
-    edge_every: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be made; ValueError."""
-        _check_plan(self.wells, times=self.times, death_index=self.death_index)
-
-
-def _check_plan(wells: tuple[WellPlan, ...], *, times: int, death_index: int) -> None:
-    names = [well.well for well in wells]
-    if not names or len(set(names)) < len(names) or any(parse_well(name) != name for name in names):
-        raise ValueError(f"wells must be named once each, as A01..H12: {', '.join(names)}")
-    if times < 1:
-        raise ValueError(f"a plate needs at least one time, not {times}")
-    if any(well.kind == "dying" for well in wells) and not 1 <= death_index < times:
-        raise ValueError(f"death_index must lie within 1 and {times - 1} for a dying embryo, not be {death_index}")
 
 
 DEMO_PLATE = PlatePlan(
@@ -128,24 +108,3 @@ DEMO_PLATE = PlatePlan(
     )
 )
 """Eight wells, six times: the plate of `make demo`."""
-
-TINY_PLATE = replace(
-    DEMO_PLATE,
-    wells=(
-        WellPlan("A01", start_age_hpf=22.0),
-        WellPlan("B02", start_age_hpf=26.0, has_chorion=False),
-    ),
-    times=2,
-    tiles=2,
-    planes=3,
-)
-"""Two wells, two times, two tiles, three planes: for tests."""
-
-FRAMES_PLATE = FramesPlan(
-    wells=(
-        WellPlan("A01", start_age_hpf=20.0),
-        WellPlan("A02", start_age_hpf=26.0, has_chorion=False),
-        WellPlan("A03", start_age_hpf=24.0, kind="empty"),
-    )
-)
-"""Three wells, three times, single pictures: for tests that need an experiment and not its imaging."""

@@ -49,6 +49,24 @@ def require_mask(mask: NDArray[np.bool_], *, where: str) -> None:
         )
 
 
+def require_same_shape(mask: NDArray[np.bool_], other: NDArray[np.bool_], *, name: str) -> None:
+    """Refuse another mask of the frame, such as the yolk's, that is no mask or not of the embryo mask's shape.
+
+    Raises
+    ------
+    PermanentError
+        Otherwise, with the shape that was found.
+    """
+    require_mask(other, where=f"{name} mask")
+    if mask.shape != other.shape:
+        raise PermanentError(
+            expected=f"a {name} mask of the embryo mask's shape {mask.shape}",
+            found=f"shape {other.shape}",
+            where=f"{name} mask",
+            remedy="resize it to the embryo mask by nearest neighbour first",
+        )
+
+
 def occupied_box(mask: NDArray[np.bool_]) -> Box | None:
     """Smallest box that holds every true pixel of `mask` `(H, W)`; None when there is none."""
     x, y, width, height = cv2.boundingRect(np.ascontiguousarray(mask).view(np.uint8))

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.morphometry.morphology import component_areas, require_mask
+from morphseq_dagster.morphometry.morphology import component_areas, require_mask, require_same_shape
 from morphseq_dagster.morphometry.shape import principal_angle
 
 HeadRule = Literal["yolk", "mass"]
@@ -79,14 +79,7 @@ def pick_yolk(
     """
     if yolk is None:
         return None
-    require_mask(yolk, where="yolk mask")
-    if yolk.shape != mask.shape:
-        raise PermanentError(
-            expected=f"a yolk mask of the embryo mask's shape {mask.shape}",
-            found=f"shape {yolk.shape}",
-            where="yolk mask",
-            remedy="resize the yolk mask to the embryo mask by nearest neighbour first",
-        )
+    require_same_shape(mask, yolk, name="yolk")
     if int(np.count_nonzero(yolk & mask)) < contact_min_px:
         return None
     labels, areas = component_areas(yolk)

@@ -13,8 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.morphometry.morphology import occupied_box, require_mask
+from morphseq_dagster.morphometry.morphology import occupied_box, require_mask, require_same_shape
 from morphseq_dagster.morphometry.shape import check_pixel_size
 from morphseq_dagster.quality.parameters import EmbryoFlagSettings
 from morphseq_dagster.quality.tri_state import TriStateFlag, unknown
@@ -113,7 +112,7 @@ def _frame_flag(mask: NDArray[np.bool_], *, border_px: int | None, settings: Emb
 def _no_yolk_flag(mask: NDArray[np.bool_], *, yolk: NDArray[np.bool_] | None) -> TriStateFlag:
     if yolk is None:
         return unknown("no yolk mask")
-    _require_same_shape(mask, yolk, name="yolk")
+    require_same_shape(mask, yolk, name="yolk")
     return TriStateFlag(not bool((mask & yolk).any()))
 
 
@@ -122,7 +121,7 @@ def _near_flag(
 ) -> TriStateFlag:
     if other is None:
         return unknown(f"no {name} mask")
-    _require_same_shape(mask, other, name=name)
+    require_same_shape(mask, other, name=name)
     if reach_px is None:
         return unknown("unknown pixel size")
     box = occupied_box(mask)
@@ -139,14 +138,3 @@ def _near_flag(
     outside = np.ascontiguousarray(~mask[near]).view(np.uint8)
     distance = cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     return TriStateFlag(bool(distance[candidates].min() <= reach_px + 1e-3))
-
-
-def _require_same_shape(mask: NDArray[np.bool_], other: NDArray[np.bool_], *, name: str) -> None:
-    require_mask(other, where=f"{name} mask")
-    if mask.shape != other.shape:
-        raise PermanentError(
-            expected=f"a {name} mask of the embryo mask's shape {mask.shape}",
-            found=f"shape {other.shape}",
-            where=f"{name} mask",
-            remedy="resize it to the embryo mask by nearest neighbour first",
-        )

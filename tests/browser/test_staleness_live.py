@@ -17,8 +17,8 @@ from selenium.common.exceptions import (
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
 
-from morphseq_dagster.demo.frames import make_frames_plate
 from morphseq_dagster.engine.layout import Layout
+from tests.support.frames_plate import make_frames_plate
 
 EXPERIMENT = "20240419_frames"
 

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
-from morphseq_dagster.demo.frames import make_frames_plate
 from morphseq_dagster.demo.levels import Difficulty
-from morphseq_dagster.demo.plan import FRAMES_PLATE, WellPlan
+from morphseq_dagster.demo.plan import WellPlan
+from tests.support.frames_plate import FRAMES_PLATE, make_frames_plate
 from tests.support.visibility import Visibility, measure_in_chorion, measure_visibility
 
 

@@ -17,12 +17,12 @@ from morphseq_dagster.demo.microscope import (
     expose,
     make_stage,
     shade_tile,
-    sharp_scene,
     take_plane,
     write_keyence_tiff,
 )
 from morphseq_dagster.demo.optics import render_embryo
 from morphseq_dagster.demo.scene import draw_background
+from tests.support.frames_plate import sharp_scene
 
 LEVEL = LEVELS["middle"]
 

@@ -16,13 +16,13 @@ import pytest
 import tifffile
 from openpyxl import load_workbook
 
-from morphseq_dagster.demo.frames import make_frames_plate
-from morphseq_dagster.demo.plan import DEMO_PLATE, FRAMES_PLATE, TINY_PLATE, PlatePlan, WellPlan
+from morphseq_dagster.demo.plan import DEMO_PLATE, PlatePlan, WellPlan
 from morphseq_dagster.demo.plate import make_plate
 from morphseq_dagster.demo.truth import PlateTruth, read_truth
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.imaging.keyence import KeyenceSource
 from morphseq_dagster.imaging.sources import FocusSettings
+from tests.support.frames_plate import FRAMES_PLATE, TINY_PLATE, make_frames_plate
 from tests.support.plate_truth import find_frame, find_well, read_mask, read_planes, truth_mask_on_canvas
 
 DYING_PLATE = replace(
@@ -277,7 +277,7 @@ def test_second_plate_of_the_same_name_is_refused(tmp_path: Path) -> None:
 
 
 def test_embryo_larger_than_the_field_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
-    plan = replace(FRAMES_PLATE, shape_px=(100, 100))
+    plan = replace(FRAMES_PLATE, tile_shape_px=(100, 100))
     with pytest.raises(ValueError, match="A01"):
         make_frames_plate(tmp_path / "d", truth_folder=tmp_path / "t", plan=plan)
     assert [p for p in tmp_path.rglob("*") if p.is_file() or p.name.endswith(".tmp")] == []

@@ -76,6 +76,9 @@ def test_weak_edges_count_only_where_they_reach_a_strong_one() -> None:
     values = np.array([[0, 2, 2, 5, 0, 2, 2, 0]], np.float32)
 
     assert apply_hysteresis(values, low=1, high=4).tolist() == [[False, True, True, True, False, False, False, False]]
+    # Both limits have to be exceeded.
+    assert not apply_hysteresis(values, low=1, high=5).any()
+    assert apply_hysteresis(values, low=2, high=4).tolist() == [[i == 3 for i in range(8)]]
 
 
 def test_holes_are_filled_unless_they_look_like_background() -> None:

@@ -161,6 +161,20 @@ def test_lamp_that_falls_off_towards_the_corners_of_every_tile_moves_nothing() -
     assert [offset.source for offset in found] == ["reference", "measured", "measured"]
 
 
+@pytest.mark.parametrize("moved", [(3, 2), (-3, -2), (2, -3), (-2, 3), (0, 1), (-1, 0)])
+def test_tiles_without_fine_detail_are_placed_exactly(moved: tuple[int, int]) -> None:
+    # Nothing but blobs of some 15 px: peaks of the phase correlation are noise, and the best overlap is climbed to.
+    rng = np.random.default_rng(0)
+    blobs = ndimage.gaussian_filter(rng.standard_normal((260, 520)), 6.0)
+    picture = 130 + 30 * blobs / blobs.std()
+    places = [(20, 20), (20 + moved[0], 188 + moved[1])]
+    tiles = [picture[r : r + 180, c : c + 240] + rng.normal(0, 2, (180, 240)) for r, c in places]
+    grey = [np.clip(np.rint(tile), 0, 255).astype(np.uint8) for tile in tiles]
+    prior = nominal_steps((180, 240), count=2, overlap=0.30, orientation="horizontal")
+    found = measure_offsets(grey, prior=prior, settings=MatchSettings())
+    assert positions(found)[1] == (moved[0], 168 + moved[1])
+
+
 def test_only_steps_that_nothing_explains_take_the_plates() -> None:
     tiles = cut(scene((300, 620), seed=4), [(20, 20), (22, 190), (24, 360)], (180, 240), noise=3.0)
     tiles[2] = np.full_like(tiles[2], 200)

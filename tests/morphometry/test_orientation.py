@@ -35,6 +35,7 @@ def test_head_comes_to_lie_on_top_from_every_side(angle: float, with_yolk: bool)
     down, right = lying.upright(rows.astype(float), cols.astype(float))
     assert down.mean() < -30
     assert abs(right.mean()) < 5
+    assert -math.pi < lying.angle_rad <= math.pi
     difference = math.degrees(lying.angle_rad) - angle
     assert abs((difference + 180) % 360 - 180) < 2
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from morphseq_dagster.errors import ContractError, PermanentError
+from morphseq_dagster.morphometry.parameters import ViabilitySettings
 from morphseq_dagster.morphometry.viability import infer_viability, measure_optics
 from morphseq_dagster.quality.death import infer_death
 
@@ -149,3 +150,10 @@ def test_embryo_8_of_the_real_series_dies_between_frames_190_and_210_and_nobody_
     assert own.loc[:190].min() > 0.9
     assert own.loc[210:].max() < 0.1
     assert table.loc[table["embryo_id"] != "8", "fraction_alive"].min() > 0.9
+
+
+@pytest.mark.parametrize("name", ["dark", "texture", "opaque", "flat"])
+def test_limit_of_the_dead_lies_below_that_of_the_living(name: str) -> None:
+    limit = getattr(ViabilitySettings(), f"{name}_alive")
+    with pytest.raises(ValueError, match=f"{name}_dead must lie below {name}_alive"):
+        ViabilitySettings.model_validate({f"{name}_dead": limit})

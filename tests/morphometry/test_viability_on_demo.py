@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -8,14 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from morphseq_dagster.demo.frames import make_frames_plate
 from morphseq_dagster.demo.levels import Difficulty
-from morphseq_dagster.demo.plan import FramesPlan, WellPlan
+from morphseq_dagster.demo.plan import WellPlan
 from morphseq_dagster.morphometry.viability import infer_viability, measure_optics
 from morphseq_dagster.quality.death import infer_death
+from tests.support.frames_plate import FRAMES_PLATE, make_frames_plate
 from tests.support.plate_truth import find_well, read_mask
 
-PLAN = FramesPlan(
+PLAN = replace(
+    FRAMES_PLATE,
     wells=(
         WellPlan("A01", kind="dying", start_age_hpf=18.0),
         WellPlan("A02", kind="dying", has_chorion=False, start_age_hpf=30.0),
@@ -24,7 +26,7 @@ PLAN = FramesPlan(
     ),
     times=7,
     death_index=4,
-    shape_px=(560, 560),
+    tile_shape_px=(560, 560),
 )
 
 

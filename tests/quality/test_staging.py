@@ -153,7 +153,8 @@ def test_a_series_follows_its_reference_embryos_also_for_the_others() -> None:
     assert found["inferred_stage_hpf"].to_numpy() == pytest.approx(np.r_[clock, clock] + 1.0, abs=0.05)
 
 
-def test_embryos_of_unknown_control_flag_and_phenotype_are_no_reference() -> None:
+@pytest.mark.parametrize("text", ["str", "string"])
+def test_embryos_of_unknown_control_flag_and_phenotype_are_no_reference(text: str) -> None:
     own = _reference(1.1)
     clock = np.arange(24.0, 36.0)
     area = TOY_HILL.area_um2(clock + 1.0) * 1.1
@@ -161,7 +162,8 @@ def test_embryos_of_unknown_control_flag_and_phenotype_are_no_reference() -> Non
     control = control.assign(control_flag=pd.array([True] * 12, dtype="boolean"))
     # Half as large again, and nobody says what they are: as references they would set the clock forward.
     other = _embryos((area * 1.5).tolist(), embryo_id="e02", time_int=range(12), predicted_stage_hpf=clock)
-    found = infer_stage(pd.concat([control, other], ignore_index=True), reference=own)
+    table = pd.concat([control, other], ignore_index=True).astype({"phenotype": text})
+    found = infer_stage(table, reference=own)
     assert found["inferred_stage_hpf"].to_numpy() == pytest.approx(np.r_[clock, clock] + 1.0, abs=0.05)
 
 

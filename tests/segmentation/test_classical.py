@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from morphseq_dagster.demo.frames import make_frames_plate
-from morphseq_dagster.demo.plan import DEMO_PLATE, FRAMES_PLATE, FramesPlan
+from morphseq_dagster.demo.plan import DEMO_PLATE, PlatePlan
 from morphseq_dagster.demo.truth import PlateTruth
 from morphseq_dagster.detection.classical import ClassicalDetector
 from morphseq_dagster.detection.filtering import filter_detections, measure_box_iou
@@ -20,6 +19,7 @@ from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.segmentation.classical import ClassicalSegmenter
 from morphseq_dagster.segmentation.geometry import measure_mask_box
 from morphseq_dagster.segmentation.model import WellTracks
+from tests.support.frames_plate import FRAMES_PLATE, make_frames_plate
 from tests.support.plate_truth import read_mask
 
 DETECTOR, SEGMENTER = ClassicalDetector(), ClassicalSegmenter()
@@ -185,10 +185,10 @@ def test_equal_input_gives_equal_output() -> None:
 def plate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PlateTruth]:
     """The demo's wells as sharp pictures at middle difficulty, three times 75 minutes apart."""
     root = tmp_path_factory.mktemp("plate")
-    plan: FramesPlan = replace(
+    plan: PlatePlan = replace(
         FRAMES_PLATE,
         wells=DEMO_PLATE.wells,
-        shape_px=(400, 800),
+        tile_shape_px=(400, 800),
         um_per_px=DEMO_PLATE.um_per_px,
         edge_every=3,
         time_step_s=4500.0,
@@ -265,12 +265,14 @@ def test_real_body_is_told_from_chorion_or_the_chorion_is_the_mask(shared: Path)
 
 
 @pytest.mark.parametrize("x", [90, 410])
-def test_body_of_unknown_scale_is_outlined_wherever_it_lies(x: int) -> None:
+def test_box_of_a_body_of_unknown_scale_is_taken_to_be_as_long_as_a_body(x: int) -> None:
     image, (truth,) = draw_bodies((x, 150))
-    # The box measures 130 px along; a body is taken to measure about that in an unknown scale.
     box = Detection(((x - 65) / 500, 122 / 300, (x + 65) / 500, 178 / 300), 0.9, "e")
 
     ((found,),) = SEGMENTER.segment([ArrayFrame(image)], detections=[(box,)], um_per_px=None).frames
 
+    scale = SEGMENTER.settings.body_extent_um / 130
+    ((known,),) = SEGMENTER.segment([ArrayFrame(image)], detections=[(box,)], um_per_px=scale).frames
+    assert found == known
     assert found.mask_target == "body"
     assert measure_mask_iou(found.mask(), truth) > 0.9

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from morphseq_dagster.demo.frames import make_frames_plate
-from morphseq_dagster.demo.plan import FRAMES_PLATE, TINY_PLATE, FramesPlan, WellPlan
+from morphseq_dagster.demo.plan import PlatePlan, WellPlan
 from morphseq_dagster.demo.plate import make_plate
 from morphseq_dagster.demo.truth import PlateTruth
 from morphseq_dagster.engine.executors.protocol import Executor
@@ -19,6 +18,7 @@ from morphseq_dagster.engine.locked_step import finish, lock_step
 from morphseq_dagster.engine.storage.records import Record, list_tree
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.morphseq.pipeline import MORPHSEQ
+from tests.support.frames_plate import FRAMES_PLATE, TINY_PLATE, make_frames_plate
 
 FRAMES_EXPERIMENT = "20250529_ctrl"
 """Name of the small experiment of single pictures."""
@@ -76,7 +76,7 @@ def make_small_frames(
 
     A plan with one more well has the same pictures for the others; with one more time it has not.
     """
-    plan: FramesPlan = replace(FRAMES_PLATE, wells=wells, times=times)
+    plan: PlatePlan = replace(FRAMES_PLATE, wells=wells, times=times)
     return make_frames_plate(
         data_root, truth_folder=truth_folder(data_root, experiment), experiment=experiment, plan=plan, seed=seed
     )

@@ -1,21 +1,21 @@
-"""Maker of a `Frames` experiment: the demo's wells as already focused single pictures.
-
-Holds `make_frames_plate`. Does not hold drawing, nor the Keyence form (`plate`).
-"""
+"""Small plates for tests: a `Frames` experiment of already focused single pictures, and a tiny Keyence plate."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 from morphseq_dagster.demo.drawn_well import DrawnWell
 from morphseq_dagster.demo.levels import LEVELS, Difficulty
-from morphseq_dagster.demo.microscope import expose, sharp_scene
-from morphseq_dagster.demo.plan import FRAMES_PLATE, FramesPlan
+from morphseq_dagster.demo.microscope import Image, expose
+from morphseq_dagster.demo.optics import EmbryoPicture
+from morphseq_dagster.demo.plan import DEMO_PLATE, PlatePlan, WellPlan
 from morphseq_dagster.demo.publish import find_places, publish_plate
 from morphseq_dagster.demo.randomness import open_stream
 from morphseq_dagster.demo.truth import PlateTruth, write_truth
@@ -24,6 +24,35 @@ from morphseq_dagster.identifiers import check_experiment
 
 COLUMNS = ("well", "time_int", "time_s", "path", "um_per_px")
 
+TINY_PLATE = replace(
+    DEMO_PLATE,
+    wells=(
+        WellPlan("A01", start_age_hpf=22.0),
+        WellPlan("B02", start_age_hpf=26.0, has_chorion=False),
+    ),
+    times=2,
+    tiles=2,
+    planes=3,
+)
+"""Two wells, two times, two tiles, three planes."""
+
+FRAMES_PLATE = PlatePlan(
+    wells=(
+        WellPlan("A01", start_age_hpf=20.0),
+        WellPlan("A02", start_age_hpf=26.0, has_chorion=False),
+        WellPlan("A03", start_age_hpf=24.0, kind="empty"),
+    ),
+    times=3,
+    first_time_int=0,
+    death_index=1,
+    tiles=1,
+    tile_shape_px=(320, 320),
+    planes=1,
+    um_per_px=6.5,
+    edge_every=0,
+)
+"""Three wells, three times, single pictures: for tests that need an experiment and not its imaging."""
+
 
 def make_frames_plate(
     data_root: Path,
@@ -31,7 +60,7 @@ def make_frames_plate(
     truth_folder: Path,
     experiment: str = "20240419_frames",
     difficulty: Difficulty = "middle",
-    plan: FramesPlan = FRAMES_PLATE,
+    plan: PlatePlan = FRAMES_PLATE,
     seed: int = 20240419,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> PlateTruth:
@@ -56,15 +85,15 @@ def make_frames_plate(
     level = LEVELS[difficulty]
     places = find_places(data_root, source="Frames", experiment=experiment, truth_folder=truth_folder)
     book = make_workbook(fill_workbook(plan.wells))
-    margin = 0.03 * min(plan.shape_px)
-    field = (margin, margin, plan.shape_px[0] - margin, plan.shape_px[1] - margin)
+    margin = 0.03 * min(plan.tile_shape_px)
+    field = (margin, margin, plan.tile_shape_px[0] - margin, plan.tile_shape_px[1] - margin)
     total = len(plan.wells) * plan.times
     table: list[tuple[str | int | float, ...]] = []
     wells = []
     with publish_plate(places, experiment=experiment, workbook=book) as part:
         for order, well in enumerate(plan.wells):
             drawn = DrawnWell(
-                plan, order=order, turn=order, planes=1, shape=plan.shape_px, field=field, level=level, seed=seed
+                plan, order=order, turn=order, planes=1, shape=plan.tile_shape_px, field=field, level=level, seed=seed
             )
             frames = []
             for index, time_s in enumerate(drawn.times_s):
@@ -95,9 +124,19 @@ def make_frames_plate(
             seed=seed,
             um_per_px=plan.um_per_px,
             orientation="none",
-            tile_shape_px=plan.shape_px,
+            tile_shape_px=plan.tile_shape_px,
             planes=1,
             wells=tuple(sorted(wells, key=lambda one: one.well)),
         )
         write_truth(part.truth, truth=truth)
     return truth
+
+
+def sharp_scene(background: Image, *, picture: EmbryoPicture | None) -> Image:
+    """The scene with everything in focus, as a perfect focus stack would show it."""
+    scene = background.copy()
+    if picture is not None:
+        rows = slice(picture.row_px, picture.row_px + picture.absorbance.shape[0])
+        columns = slice(picture.column_px, picture.column_px + picture.absorbance.shape[1])
+        scene[rows, columns] *= np.exp(-picture.absorbance)
+    return scene
