@@ -28,7 +28,7 @@ from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.settings.machine import MachineSettings
 from morphseq_dagster.settings.slurm import SlurmSettings
 from morphseq_dagster.testing.relay import RELAY, RELAY_PIPELINE
-from tests.support.relay_campaigns import add_experiments, attempts_of, count_records, slow_down
+from tests.support.relay_bulk import add_experiments, attempts_of, count_records, slow_down
 from tests.support.slurm_bench import wait_for
 from tests.support.slurm_cluster import LocalCluster, start_cluster
 

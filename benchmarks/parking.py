@@ -21,7 +21,7 @@ from morphseq_dagster.cluster.suspend.state import RunNotes
 from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.settings.machine import PlacesSettings
 from morphseq_dagster.testing.relay import RELAY, word_file
-from tests.support.installation import Installation, parking_settings
+from tests.support.installation import Installation, suspending_settings
 from tests.support.slurm_cluster import start_cluster
 from tests.support.slurm_gate import Gate
 
@@ -50,7 +50,7 @@ def measure_parking(scratch: Path, *, shared: Path, count: int = MANY) -> list[L
     os.environ["SLURM_CONF"] = cluster.environment["SLURM_CONF"]
     gate = Gate(cluster, scratch / "commands")
     places = PlacesSettings.model_validate({"first": "slurm", "slurm": gate.settings()})
-    settings = parking_settings(poll_s=_POLL_S, max_workers=_WORKERS, max_concurrent_runs=_WORKERS)
+    settings = suspending_settings(poll_s=_POLL_S, max_workers=_WORKERS, max_concurrent_runs=_WORKERS)
     live = Installation(scratch / "parking", settings, places, pipeline=RELAY)
     live.start()
     try:

@@ -2,8 +2,8 @@
 
 Holds names, paths and the exclusive acts: make an attempt, win its claim, close it. `claim` is a symbolic link that
 can be made once only; its target is the number of the job that works, or `void` when a client gave the attempt up. A
-folder without `intent.json` is not void: its maker may still be writing. An attempt may be a member of a pack: the pack
-is an attempt too, one job runs it, and its file `members` names what that job takes one by one.
+folder without `intent.json` is not void: its maker may still be writing. An attempt may be a task of a pilot job: the pilot job
+is an attempt too, one job runs it, and its file `tasks` names what that job takes one by one.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from morphseq_dagster.cluster.records import read_record, sync_folder, write_rec
 
 INBOX: Final = "_ended"
 VOID: Final = "void"
-PACKS: Final = "_packs"
+PILOTS: Final = "_packs"
 _ATTEMPT: Final = re.compile(r"a([1-9][0-9]{0,5})")
 _KEY_IN_TOKEN: Final = 32
-_PACK: Final = re.compile(r"ms\.([0-9a-f]{32})\.[0-9a-f]{8}\.a1")
-_MEMBERS: Final = "members"
+_PILOT: Final = re.compile(r"ms\.([0-9a-f]{32})\.[0-9a-f]{8}\.a1")
+_TASKS: Final = "members"
 
 
 @dataclass(frozen=True)
@@ -85,25 +85,25 @@ class Attempt:
 
     @property
     def job(self) -> str | None:
-        """Number of its job: as sbatch answered, or as the job itself said by its claim; a member's is its pack's."""
+        """Number of its job: as sbatch answered, or as the job itself said by its claim; a task's is its pilot job's."""
         record = self.record("job")
         if record is not None and str(record.get("job", "")).isdigit():
             return str(record["job"])
         owner = self.owner()
         if owner is not None and owner != VOID:
             return owner
-        pack = self.pack
-        return None if pack is None else pack.job
+        pilot = self.pilot
+        return None if pilot is None else pilot.job
 
     @property
-    def pack(self) -> Attempt | None:
-        """The pack that it is a member of; None for an attempt with a job of its own."""
-        match = _PACK.fullmatch(str((self.record("intent") or {}).get("pack", "")))
+    def pilot(self) -> Attempt | None:
+        """The pilot job that it is a task of; None for an attempt with a job of its own."""
+        match = _PILOT.fullmatch(str((self.record("intent") or {}).get("pack", "")))
         if match is None:
             return None
         root = self.inbox.parent
         there = self.there.rsplit("/", len(self.folder.relative_to(root).parts))[0]
-        below = f"{PACKS}/{match[1]}/a1"
+        below = f"{PILOTS}/{match[1]}/a1"
         return Attempt(folder=root / below, there=f"{there}/{below}", number=1, token=match[0], inbox=self.inbox)
 
     @property
@@ -114,30 +114,30 @@ class Attempt:
 
     @property
     def is_follower(self) -> bool:
-        """Whether a job has begun it by itself, after another member of its pack."""
+        """Whether a job has begun it by itself, after another task of its pilot job."""
         return (self.record("intent") or {}).get("after") is not None
 
     @property
     def name(self) -> str:
         """Name of its job, as the scheduler knows it."""
-        pack = self.pack
-        return self.token if pack is None else pack.token
+        pilot = self.pilot
+        return self.token if pilot is None else pilot.token
 
-    def write_members(self, members: Sequence[Attempt]) -> None:
-        """Write down the members of a pack: token, and folder below the root."""
-        write_whole(self.path(_MEMBERS), "".join(map(_line_of, members)).encode())
+    def write_tasks(self, tasks: Sequence[Attempt]) -> None:
+        """Write down the tasks of a pilot job: token, and folder below the root."""
+        write_whole(self.path(_TASKS), "".join(map(_line_of, tasks)).encode())
 
-    def add_member(self, member: Attempt) -> None:
-        """Write down one more member; the job of the pack alone does so."""
-        with self.path(_MEMBERS).open("a") as handle:
-            handle.write(_line_of(member))
+    def add_task(self, task: Attempt) -> None:
+        """Write down one more task; the job of the pilot job alone does so."""
+        with self.path(_TASKS).open("a") as handle:
+            handle.write(_line_of(task))
             handle.flush()
             os.fsync(handle.fileno())
 
-    def members(self) -> list[Attempt]:
-        """Members of a pack, in the order in which they are taken; none of any other attempt."""
+    def tasks(self) -> list[Attempt]:
+        """Tasks of a pilot job, in the order in which they are taken; none of any other attempt."""
         try:
-            text = self.path(_MEMBERS).read_text()
+            text = self.path(_TASKS).read_text()
         except FileNotFoundError:
             return []
         root, there = self.inbox.parent, self.there.rsplit("/", 3)[0]
@@ -178,23 +178,23 @@ class Attempt:
         return True
 
     def close(self, *, kind: str, **values: object) -> None:
-        """Write the verdict, once; the first one stands. The verdict on the last member closes its pack."""
+        """Write the verdict, once; the first one stands. The verdict on the last task closes its pilot job."""
         if not self.is_closed:
             self.write("closed", kind=kind, t=time.time(), **values)
         with contextlib.suppress(FileNotFoundError):
             (self.inbox / self.token).unlink()
-        pack = self.pack
-        if pack is None:
+        pilot = self.pilot
+        if pilot is None:
             return
-        members = pack.members()
+        tasks = pilot.tasks()
         # The last ones are the last to be taken, so that this looks at few.
-        if members and all(member.is_closed for member in reversed(members)):
-            kind = "done" if pack.record("cancel") is None else "cancelled"
-            pack.close(kind=kind, job=pack.job or "", state="", reason="each member has its verdict")
+        if tasks and all(task.is_closed for task in reversed(tasks)):
+            kind = "done" if pilot.record("cancel") is None else "cancelled"
+            pilot.close(kind=kind, job=pilot.job or "", state="", reason="each task has its verdict")
 
 
-def _line_of(member: Attempt) -> str:
-    return f"{member.token} {member.folder.relative_to(member.inbox.parent).as_posix()}\n"
+def _line_of(task: Attempt) -> str:
+    return f"{task.token} {task.folder.relative_to(task.inbox.parent).as_posix()}\n"
 
 
 class JobRoot:

@@ -22,7 +22,7 @@ from morphseq_dagster.cluster.job import JobSpec
 from morphseq_dagster.cluster.job_files import read_end, save_sighting, tail_of_log
 from morphseq_dagster.cluster.job_handle import AlreadyDone, JobHandle, JobVerdict, SchedulerView, Timeouts
 from morphseq_dagster.cluster.outcome import Diagnosis, Evidence, JobOutcome, classify, is_active
-from morphseq_dagster.cluster.pilot.task import is_wanted, judge_untouched, row_of_member
+from morphseq_dagster.cluster.pilot.task import is_wanted, judge_untouched, row_of_task
 from morphseq_dagster.cluster.records import sync_folder, write_whole
 from morphseq_dagster.cluster.script import write_script
 from morphseq_dagster.cluster.state_cache import StateCache
@@ -42,13 +42,13 @@ class Client:
         The cluster's commands.
     root
         Where the folders of attempts lie.
-    patience
+    timeouts
         Waiting times.
     """
 
-    def __init__(self, scheduler: Scheduler, *, root: JobRoot, patience: Timeouts | None = None) -> None:
+    def __init__(self, scheduler: Scheduler, *, root: JobRoot, timeouts: Timeouts | None = None) -> None:
         self.scheduler, self.root = scheduler, root
-        self.patience = patience or Timeouts()
+        self.timeouts = timeouts or Timeouts()
         self.words = StateCache()
         self._silent: dict[str, float] = {}
 
@@ -102,9 +102,9 @@ class Client:
             job = self._settle(newest, wait=wait)
             if job is None:
                 continue
-            live = JobHandle(spec, newest, job, adopted=True)
-            if not self._ended_for_another_run(live, done=done, run_id=run_id):
-                return live
+            handle = JobHandle(spec, newest, job, adopted=True)
+            if not self._ended_for_another_run(handle, done=done, run_id=run_id):
+                return handle
         return AlreadyDone()
 
     def find(self, attempt: Attempt) -> str | None:
@@ -117,13 +117,16 @@ class Client:
         """
         if attempt.job is not None:
             return attempt.job
-        pack = attempt.pack
-        if pack is not None:
-            # Its members come together, and one answer is for all of them. A given up pack gets no job.
-            if pack.owner() == VOID or time.monotonic() - self._silent.get(pack.token, -_LOOK_EVERY_S) < _LOOK_EVERY_S:
+        pilot = attempt.pilot
+        if pilot is not None:
+            # Its tasks come together, and one answer is for all of them. A given up pilot job gets no job.
+            if (
+                pilot.owner() == VOID
+                or time.monotonic() - self._silent.get(pilot.token, -_LOOK_EVERY_S) < _LOOK_EVERY_S
+            ):
                 return None
-            job = self.find(pack)
-            self._silent[pack.token] = time.monotonic()
+            job = self.find(pilot)
+            self._silent[pilot.token] = time.monotonic()
             return job
         row = self.scheduler.queue(names=[attempt.token]).of_name(attempt.token)
         source = "squeue"
@@ -137,68 +140,68 @@ class Client:
         attempt.write("job", job=row.job, cluster="", t=time.time(), found=source)
         return row.job
 
-    def look(self, lives: Sequence[JobHandle]) -> dict[str, SchedulerView]:
+    def observe(self, handles: Sequence[JobHandle]) -> dict[str, SchedulerView]:
         """Ask about jobs, by token: all in one squeue, and sacct once for those that it does not show at work."""
-        reply = self.scheduler.queue(jobs=list(dict.fromkeys(live.job for live in lives)))
-        looks = {
-            live.attempt.token: SchedulerView(
-                _own_row(live.attempt, reply.of_job(live.job, name=live.name), name=live.name)
+        reply = self.scheduler.queue(jobs=list(dict.fromkeys(handle.job for handle in handles)))
+        views = {
+            handle.attempt.token: SchedulerView(
+                _own_row(handle.attempt, reply.of_job(handle.job, name=handle.name), name=handle.name)
             )
-            for live in lives
+            for handle in handles
         }
-        for live in lives:
-            row = looks[live.attempt.token].queue
+        for handle in handles:
+            row = views[handle.attempt.token].queue
             if isinstance(row, Row):
-                (self.words.keep if is_active(row) else save_sighting)(live.attempt, row=row)
-        over = [live for live in lives if not isinstance(looks[live.attempt.token].queue, Row)]
+                (self.words.keep if is_active(row) else save_sighting)(handle.attempt, row=row)
+        over = [handle for handle in handles if not isinstance(views[handle.attempt.token].queue, Row)]
         if not over:
-            return looks
+            return views
         with contextlib.suppress(UnreachableError):
-            oldest = max(live.attempt.age_s for live in over)
-            jobs = list(dict.fromkeys(live.job for live in over))
+            oldest = max(handle.attempt.age_s for handle in over)
+            jobs = list(dict.fromkeys(handle.job for handle in over))
             accounts = self.scheduler.account(jobs=jobs, since_s=oldest + 3600)
             if accounts is not None:
-                for live in over:
-                    token = live.attempt.token
-                    looks[token] = SchedulerView(looks[token].queue, accounts.of_job(live.job, name=live.name))
-        return looks
+                for handle in over:
+                    token = handle.attempt.token
+                    views[token] = SchedulerView(views[token].queue, accounts.of_job(handle.job, name=handle.name))
+        return views
 
     def judge(
-        self, live: JobHandle, *, done: bool, look: SchedulerView | None, odd_s: float = 0.0
+        self, handle: JobHandle, *, done: bool, view: SchedulerView | None, unclear_s: float = 0.0
     ) -> JobVerdict | None:
         """Say how a job ended and close its attempt; None while it has not ended or nobody can tell."""
-        attempt, queue = live.attempt, None if look is None else look.queue
+        attempt, queue = handle.attempt, None if view is None else view.queue
         seen = attempt.record("seen") or {}
-        life = 0 if look is None else look.life
-        pack = None if look is None or done else attempt.pack
+        life = 0 if view is None else view.life
+        pilot = None if view is None or done else attempt.pilot
         log = tail_of_log(attempt)
-        if pack is not None and not (isinstance(queue, Row) and queue.name == attempt.token):
-            log += b"\n" + tail_of_log(pack)  # why the allocation ended stands in its own log
-        finding = classify(
+        if pilot is not None and not (isinstance(queue, Row) and queue.name == attempt.token):
+            log += b"\n" + tail_of_log(pilot)  # why the allocation ended stands in its own log
+        diagnosis = classify(
             Evidence(
                 done=done,
                 queue=queue,
-                account=None if look is None else look.account,
+                account=None if view is None else view.account,
                 accounting=self.scheduler.has_accounting is not False,
-                seen=(str(seen["state"]), seen.get("reason")) if str(seen.get("job")) == live.job else None,
-                end=read_end(attempt, job=live.job, life=life),
+                seen=(str(seen["state"]), seen.get("reason")) if str(seen.get("job")) == handle.job else None,
+                end=read_end(attempt, job=handle.job, life=life),
                 log=log,
-                odd_s=odd_s,
-                lost_s=self.patience.lost_s,
-                settle_s=self.patience.settle_s,
-                again=live.spec.requeue,
+                unclear_s=unclear_s,
+                lost_s=self.timeouts.lost_s,
+                settle_s=self.timeouts.settle_s,
+                again=handle.spec.requeue,
                 began=life == 0 or int((attempt.record("start") or {}).get("restart", 0)) >= life,
             )
         )
-        if finding is not None and pack is not None:
-            finding = judge_untouched(attempt, finding=finding)
-        return None if finding is None else self._close(live, finding=finding, node=_node(attempt, queue))
+        if diagnosis is not None and pilot is not None:
+            diagnosis = judge_untouched(attempt, diagnosis=diagnosis)
+        return None if diagnosis is None else self._close(handle, diagnosis=diagnosis, node=_node(attempt, queue))
 
     def cancel(self, attempts: Sequence[Attempt], *, why: str = "cancelled by the caller") -> None:
         """Cancel what works on attempts: no job begins any more, running ones are told to stop.
 
         Each gets a wish: a job whose number is not known, or that cannot be told now, meets it when it starts.
-        The allocation of a pack finds the wish by itself, and is told to stop when nobody wants any of its members.
+        The allocation of a pilot job finds the wish by itself, and is told to stop when nobody wants any of its tasks.
 
         Raises
         ------
@@ -209,10 +212,10 @@ class Client:
         with ThreadPoolExecutor(_WRITERS) as pool:
             # At once: where many jobs have just begun, each of our own steps waits for a processor beside theirs.
             told = pool.submit(self.scheduler.cancel, known)
-            wished = _wish(attempts, why=why)
-            jobs = list(pool.map(self._find_to_cancel, wished))
-        packs = {pack.folder: pack for attempt in attempts if (pack := attempt.pack) is not None}
-        unwanted = _wish([pack for pack in packs.values() if not is_wanted(pack)], why=why)
+            wanted_off = _request_cancel(attempts, why=why)
+            jobs = list(pool.map(self._find_to_cancel, wanted_off))
+        pilots = {pilot.folder: pilot for attempt in attempts if (pilot := attempt.pilot) is not None}
+        unwanted = _request_cancel([pilot for pilot in pilots.values() if not is_wanted(pilot)], why=why)
         jobs += map(self._find_to_cancel, unwanted)
         self.scheduler.cancel([job for job in jobs if job is not None and job not in known])
         told.result()
@@ -227,10 +230,10 @@ class Client:
         UnreachableError
             When nobody can say whether they ended; the attempts stay open then.
         """
-        deadline = time.monotonic() + self.patience.files_s
+        deadline = time.monotonic() + self.timeouts.files_s
         waiting = [attempt for attempt in attempts if not attempt.is_closed]
-        packs = {pack.folder: pack for attempt in waiting if (pack := attempt.pack) is not None}
-        waiting += [pack for pack in packs.values() if pack.record("cancel") is not None]
+        pilots = {pilot.folder: pilot for attempt in waiting if (pilot := attempt.pilot) is not None}
+        waiting += [pilot for pilot in pilots.values() if pilot.record("cancel") is not None]
         ended: list[tuple[Attempt, Row | Sighting | None]] = []
         while waiting:
             self._await_ends(waiting)
@@ -252,7 +255,7 @@ class Client:
 
         def close(item: tuple[Attempt, Row | Sighting | None]) -> None:
             attempt, row = item
-            kind = JobOutcome.DONE if attempt.folder not in packs and done(attempt) else JobOutcome.CANCELLED
+            kind = JobOutcome.DONE if attempt.folder not in pilots and done(attempt) else JobOutcome.CANCELLED
             state, reason = (row.state, row.reason) if isinstance(row, Row) else ("", None)
             attempt.close(kind=kind.value, job=attempt.job or "", state=state, reason=reason or "")
 
@@ -262,7 +265,7 @@ class Client:
         if waiting:
             raise UnreachableError(
                 expected="cancelled jobs to end",
-                found=f"{len(waiting)} still there after {self.patience.files_s:g} s",
+                found=f"{len(waiting)} still there after {self.timeouts.files_s:g} s",
                 where=", ".join(str(attempt.folder) for attempt in waiting),
                 remedy="`morphseq jobs` shows them; the scheduler ends them after its KillWait",
             )
@@ -300,7 +303,7 @@ class Client:
                 self._cancel_again(attempt)
                 self.await_cancelled([attempt])
                 return None
-            over = attempt.age_s >= self.patience.grace_s
+            over = attempt.age_s >= self.timeouts.grace_s
             if over or (_is_orphan(attempt) and time.monotonic() - looked >= _LOOK_EVERY_S):
                 looked = time.monotonic()
                 job = self.find(attempt)
@@ -308,7 +311,7 @@ class Client:
                     return job
                 if over:
                     # Winning the claim is what makes this safe: a job that comes late finds it taken and leaves.
-                    for given_up in (attempt, attempt.pack):
+                    for given_up in (attempt, attempt.pilot):
                         if given_up is not None:
                             given_up.give_up()
                     continue
@@ -317,14 +320,14 @@ class Client:
                     expected="to know whether the job was submitted",
                     found=f"no word of it {attempt.age_s:.0f} s after the intent",
                     where=str(attempt.folder),
-                    remedy=f"wait: it is given up after {self.patience.grace_s:g} s",
+                    remedy=f"wait: it is given up after {self.timeouts.grace_s:g} s",
                 )
             time.sleep(_TICK_S)
         return None
 
     def _find_to_cancel(self, attempt: Attempt) -> str | None:
-        """Number of the job to be told that an attempt is not wanted; a pack's job is not told for one member."""
-        return None if attempt.pack is not None else attempt.job or self.find(attempt)
+        """Number of the job to be told that an attempt is not wanted; a pilot job's job is not told for one task."""
+        return None if attempt.pilot is not None else attempt.job or self.find(attempt)
 
     def _cancel_again(self, attempt: Attempt) -> None:
         """Say to the scheduler what somebody wished, who may have died before saying so."""
@@ -332,33 +335,33 @@ class Client:
         if wish is not None:
             self.cancel([attempt], why=str(wish.get("why", "")))
 
-    def _ended_for_another_run(self, live: JobHandle, *, done: Callable[[], bool], run_id: str) -> bool:
+    def _ended_for_another_run(self, handle: JobHandle, *, done: Callable[[], bool], run_id: str) -> bool:
         """Whether an adopted attempt ended before this run asked; it is closed then."""
-        intent = live.attempt.record("intent")
+        intent = handle.attempt.record("intent")
         if intent is None or intent.get("run_id", "") == run_id:
             return False
         try:
-            look = self.look([live])[live.attempt.token]
+            view = self.observe([handle])[handle.attempt.token]
         except UnreachableError:
             return False
-        if isinstance(look.queue, Row) and is_active(look.queue):
+        if isinstance(view.queue, Row) and is_active(view.queue):
             return False
         # Nobody watched its end: what it left has had its time to come into sight.
-        age_s = float("inf") if live.attempt.age_s > self.patience.grace_s else 0.0
-        return not done() and self.judge(live, done=False, look=look, odd_s=age_s) is not None
+        age_s = float("inf") if handle.attempt.age_s > self.timeouts.grace_s else 0.0
+        return not done() and self.judge(handle, done=False, view=view, unclear_s=age_s) is not None
 
-    def _close(self, live: JobHandle, *, finding: Diagnosis, node: str) -> JobVerdict:
-        attempt = live.attempt
-        if finding.outcome is JobOutcome.DONE:
-            self._await_end(live)
-        log, pack = tail_of_log(attempt), attempt.pack
-        if not log and pack is not None:
-            log = tail_of_log(pack)  # it never came to a log of its own
+    def _close(self, handle: JobHandle, *, diagnosis: Diagnosis, node: str) -> JobVerdict:
+        attempt = handle.attempt
+        if diagnosis.outcome is JobOutcome.DONE:
+            self._await_end(handle)
+        log, pilot = tail_of_log(attempt), attempt.pilot
+        if not log and pilot is not None:
+            log = tail_of_log(pilot)  # it never came to a log of its own
         verdict = JobVerdict(
-            outcome=finding.outcome,
-            state=finding.state,
-            reason=finding.reason,
-            job=live.job,
+            outcome=diagnosis.outcome,
+            state=diagnosis.state,
+            reason=diagnosis.reason,
+            job=handle.job,
             node=node,
             log=log.decode("utf-8", "backslashreplace"),
         )
@@ -375,19 +378,19 @@ class Client:
             time.sleep(_TICK_S)
             working = [attempt for attempt in working if attempt.record("end") is None]
 
-    def _await_end(self, live: JobHandle) -> None:
+    def _await_end(self, handle: JobHandle) -> None:
         """Let a job that has published its result write its end record: it tells what the job used."""
-        deadline = time.monotonic() + min(2.0, self.patience.files_s)
-        while read_end(live.attempt, job=live.job) is None and time.monotonic() < deadline:
+        deadline = time.monotonic() + min(2.0, self.timeouts.files_s)
+        while read_end(handle.attempt, job=handle.job) is None and time.monotonic() < deadline:
             time.sleep(_TICK_S / 5)
 
 
 def _own_row(attempt: Attempt, row: Row | Sighting, *, name: str) -> Row | Sighting:
-    """Row of an attempt; of a member of a pack, which shares its job, what the row of that job means for it."""
+    """Row of an attempt; of a task of a pilot job, which shares its job, what the row of that job means for it."""
     job = attempt.job
     if name == attempt.token or job is None:
         return row
-    return row_of_member(attempt, job=job, end=read_end(attempt, job=job), row=row)
+    return row_of_task(attempt, job=job, end=read_end(attempt, job=job), row=row)
 
 
 def _is_orphan(attempt: Attempt) -> bool:
@@ -409,22 +412,22 @@ def _is_orphan(attempt: Attempt) -> bool:
     return False
 
 
-def _wish(attempts: Sequence[Attempt], *, why: str) -> list[Attempt]:
+def _request_cancel(attempts: Sequence[Attempt], *, why: str) -> list[Attempt]:
     """Write down that attempts are not wanted, and that no job may begin; return those that are open."""
-    wished = [attempt for attempt in attempts if not attempt.is_closed]
-    for attempt in wished:
+    wanted_off = [attempt for attempt in attempts if not attempt.is_closed]
+    for attempt in wanted_off:
         # A power cut may take the wish and finds the job cancelled; flushing fifty of them takes its time.
         attempt.note("cancel", t=time.time(), why=why)
     # All before the first is flushed: the disk takes them as one.
-    for attempt in [attempt for attempt in wished if attempt.give_up(flush=False)]:
+    for attempt in [attempt for attempt in wanted_off if attempt.give_up(flush=False)]:
         sync_folder(attempt.folder)
-    return wished
+    return wanted_off
 
 
 def _known_job(attempt: Attempt) -> str | None:
     """Number of an attempt's own job, as sbatch answered."""
     record = None if attempt.is_closed else attempt.record("job")
-    return None if record is None or attempt.pack is not None else attempt.job
+    return None if record is None or attempt.pilot is not None else attempt.job
 
 
 def _kind_of_void(attempt: Attempt) -> JobOutcome:

@@ -38,14 +38,14 @@ _CONNECTING = threading.Lock()
 def connect(settings: SlurmSettings, *, data_root: Path) -> tuple[Client, Poller]:
     """Client and poller of a cluster and a data root: one of each, and one login, per process."""
     connection = [settings.transport, settings.resource, settings.ssh and settings.ssh.model_dump(), settings.commands]
-    patience = Timeouts(grace_s=settings.grace_s, lost_s=settings.lost_s, settle_s=settings.settle_s)
+    timeouts = Timeouts(grace_s=settings.grace_s, lost_s=settings.lost_s, settle_s=settings.settle_s)
     there = settings.data_root or str(data_root)
-    name = json.dumps([connection, str(data_root), there, patience.__dict__])
+    name = json.dumps([connection, str(data_root), there, timeouts.__dict__])
     with _CONNECTING:
         if name not in _CONNECTIONS:
             scheduler = Scheduler(make_transport(settings), folder=settings.commands)
             root = JobRoot(Layout(data_root).jobs, there=str(Layout(Path(there)).jobs))
-            client = Client(scheduler, root=root, patience=patience)
+            client = Client(scheduler, root=root, timeouts=timeouts)
             _CONNECTIONS[name] = (client, Poller(client))
         return _CONNECTIONS[name]
 
@@ -96,11 +96,11 @@ class Contact:
         """Take note of trouble, or of an answer (empty)."""
         if not trouble:
             if self._lost is not None:
-                say("the cluster answers again")
+                log("the cluster answers again")
             self._lost = None
         elif self._lost is None:
             self._lost = time.monotonic()
-            say(f"no contact with the cluster, waiting: {trouble}")
+            log(f"no contact with the cluster, waiting: {trouble}")
         elif time.monotonic() - self._lost > _WARN_AFTER_S:
             self._lost = time.monotonic()
             _LOG.warning("still no contact with the cluster after %.0f s: %s", _WARN_AFTER_S, trouble)
@@ -118,7 +118,7 @@ class Contact:
                 return done
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     """Tell people who look at the run: in its log and on its standard error stream."""
     _LOG.info(text)
     sys.stderr.write(f"slurm: {text}\n")

@@ -1,6 +1,6 @@
 """The cluster place: one run of one experiment waits in its process while a job works, or leaves it at work.
 
-Holds the waiting. What a request's job is and what its end means is an errand's (`errand`).
+Holds the waiting. What a request's job is and what its end means is a request job's (`request_job`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
-from morphseq_dagster.cluster.connection import Contact, say
+from morphseq_dagster.cluster.connection import Contact, log
 from morphseq_dagster.cluster.job_handle import JobHandle, JobVerdict
 from morphseq_dagster.cluster.log_relay import LogRelay
 from morphseq_dagster.cluster.open_jobs import find_open_jobs, recall_job
@@ -33,15 +33,15 @@ class SuspendedRun(WorkLeft):
 
     Parameters
     ----------
-    live
+    handle
         The job.
     request
         What it works on.
     """
 
-    def __init__(self, live: JobHandle, *, request: StepRequest) -> None:
-        super().__init__(f"job {live.job} works on {request.step} of {request.experiment}")
-        self.live, self.request = live, request
+    def __init__(self, handle: JobHandle, *, request: StepRequest) -> None:
+        super().__init__(f"job {handle.job} works on {request.step} of {request.experiment}")
+        self.handle, self.request = handle, request
 
 
 class SlurmExecutor:
@@ -86,15 +86,15 @@ class SlurmExecutor:
         ParkedRun
             When the job is at work and this executor leaves it so.
         """
-        errand = self.errand(request)
+        request_job = self.request_job(request)
         try:
             with termination_raises():
-                return self._run(errand, progress=progress)
+                return self._run(request_job, progress=progress)
         except SuspendedRun:
             raise
         except BaseException as error:
-            errand.cancel()
-            known = errand.record_failure(error)
+            request_job.cancel()
+            known = request_job.record_failure(error)
             if known is error:
                 raise
             raise known from None
@@ -109,49 +109,53 @@ class SlurmExecutor:
         """Section `places.slurm` of the machine settings."""
         return self._settings
 
-    def errand(self, request: StepRequest) -> RequestJob:
-        """Make the errand of a request, for callers who wait in their own way."""
+    def request_job(self, request: StepRequest) -> RequestJob:
+        """Make the request job of a request, for callers who wait in their own way."""
         return RequestJob(self._settings, pipeline=self._pipeline, request=request)
 
-    def _run(self, errand: RequestJob, *, progress: Report) -> Committed:
+    def _run(self, request_job: RequestJob, *, progress: Report) -> Committed:
         """Submit or take over, wait, try again where the table allows it."""
         contact = Contact()
-        contact.retried(errand.clear_others)
+        contact.retried(request_job.clear_others)
         while True:
-            live = contact.retried(errand.ensure)
-            if not isinstance(live, JobHandle):
-                return errand.take_done()
-            done = errand.settle(live, verdict=self._await_end(errand, live=live, contact=contact, progress=progress))
+            handle = contact.retried(request_job.ensure)
+            if not isinstance(handle, JobHandle):
+                return request_job.take_done()
+            done = request_job.settle(
+                handle, verdict=self._await_end(request_job, handle=handle, contact=contact, progress=progress)
+            )
             if done is not None:
                 return done
 
-    def _await_end(self, errand: RequestJob, *, live: JobHandle, contact: Contact, progress: Report) -> JobVerdict:
-        watch = errand.watch(live)
-        relay = LogRelay(live.attempt.path("log.txt"), progress=progress)
+    def _await_end(
+        self, request_job: RequestJob, *, handle: JobHandle, contact: Contact, progress: Report
+    ) -> JobVerdict:
+        watch = request_job.watch(handle)
+        relay = LogRelay(handle.attempt.path("log.txt"), progress=progress)
         status: JobStatus | None = None
         try:
             while watch.wait(_TICK_S) is None:
                 relay.pump()
-                status = tell_status(watch, before=status)
+                status = log_status(watch, before=status)
                 contact.tell(status.trouble)
                 if self._suspend and (status.state in ACTIVE or status.trouble):
-                    errand.forget(watch)
+                    request_job.forget(watch)
                     if not watch.ended.is_set():  # else the end was seen at the last moment
-                        raise SuspendedRun(live, request=errand.request)
+                        raise SuspendedRun(handle, request=request_job.request)
         finally:
-            errand.forget(watch)
+            request_job.forget(watch)
             relay.pump(last=True)
         if watch.verdict is None:  # `wait` returned because it was set
             raise RuntimeError("a wait ended without a verdict")
         return watch.verdict
 
 
-def tell_status(watch: Watch, *, before: JobStatus | None) -> JobStatus:
+def log_status(watch: Watch, *, before: JobStatus | None) -> JobStatus:
     """Say how a job stands where that is news; the present status."""
     status = watch.status
     if before is None or (status.state, status.reason, status.node) != (before.state, before.reason, before.node):
         words = [status.state or "not known yet", status.reason, f"on {status.node}" if status.node else ""]
-        say(f"job {watch.live.job}: {', '.join(word for word in words if word)}")
+        log(f"job {watch.handle.job}: {', '.join(word for word in words if word)}")
     return status
 
 

@@ -1,6 +1,6 @@
-"""Lane: one experiment's way through a campaign.
+"""Experiment: one experiment's way through a bulk run.
 
-Holds how far it is. What is done next, and in what order among many, is `campaign`.
+Holds how far it is. What is done next, and in what order among many, is `bulk`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Final
 
-from morphseq_dagster.cluster.connection import say
+from morphseq_dagster.cluster.connection import log
 from morphseq_dagster.cluster.job_handle import JobHandle
 from morphseq_dagster.cluster.poller import Watch
 from morphseq_dagster.cluster.request_job import RequestJob
@@ -37,12 +37,12 @@ class ExperimentProgress:
     steps: deque[str]
     held: ExitStack = field(default_factory=ExitStack)
     place: Executor | None = None
-    errand: RequestJob | None = None
+    request_job: RequestJob | None = None
     cleared: bool = False
-    live: JobHandle | None = None
+    handle: JobHandle | None = None
     watch: Watch | None = None
     ahead: tuple[str, ...] | None = None
-    packed: bool = False
+    shared: bool = False
     not_before: float = 0.0
     told: str = ""
 
@@ -51,22 +51,22 @@ class ExperimentProgress:
         self.not_before = time.monotonic() + _AGAIN_S
         if told != self.told:
             self.told = told
-            say(f"{self.experiment} {self.steps[0]}: {told}")
+            log(f"{self.experiment} {self.steps[0]}: {told}")
 
     def end(self, error: BaseException) -> None:
         """Leave the first step undone; its job has been cancelled."""
         with self.held:
-            if self.errand is None:
+            if self.request_job is None:
                 return
             if self.watch is not None:
-                self.errand.forget(self.watch)
-            if not self.errand.is_done():
-                self.errand.record_failure(error)
+                self.request_job.forget(self.watch)
+            if not self.request_job.is_done():
+                self.request_job.record_failure(error)
 
     def leave(self) -> None:
         """Let go of the first step."""
         self.held.close()
         self.held = ExitStack()
         self.steps.popleft()
-        self.place = self.errand = self.live = self.watch = self.ahead = None
-        self.cleared, self.packed, self.not_before, self.told = False, False, 0.0, ""
+        self.place = self.request_job = self.handle = self.watch = self.ahead = None
+        self.cleared, self.shared, self.not_before, self.told = False, False, 0.0, ""

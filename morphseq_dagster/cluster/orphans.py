@@ -1,11 +1,11 @@
 """Orphans: cluster jobs whose run has ended without a word on them, and what becomes of each.
 
 Holds the survey (every attempt without a verdict, whose it is, what the cluster says of all of them in one question)
-and the deeds that follow from it. Whether a run still lives is told by the caller, who knows Dagster; where he does not
+and the actions that follow from it. Whether a run still lives is told by the caller, who knows Dagster; where he does not
 know the run, its process may prove it gone on this very host, and else nothing is done.
 
-A deed is done inside the step's claim, so that no run is just then taking the job over; a claim that is held means
-somebody is at it. A parked run holds none, hence whoever takes a job over writes `adopted.json` and owns it from then
+A action is done inside the step's lock, so that no run is just then taking the job over; a claim that is held means
+somebody is at it. A suspended run holds none, hence whoever takes a job over writes `adopted.json` and owns it from then
 on. Files prove a result, the scheduler explains the other ends; without its answer nothing is closed.
 """
 
@@ -80,9 +80,9 @@ class Orphan:
         How that run stands.
     standing
         How its job stands.
-    look
+    view
         What the scheduler said; None without an answer.
-    deed, words
+    action, words
         What follows, and why.
     """
 
@@ -93,14 +93,14 @@ class Orphan:
     run_id: str
     run: RunStanding
     standing: JobStanding
-    look: SchedulerView | None
-    deed: OrphanAction
+    view: SchedulerView | None
+    action: OrphanAction
     words: str = ""
 
     @property
     def row(self) -> Row | None:
         """What the controller, or else accounting, shows of it."""
-        rows = (self.look.queue, self.look.account) if self.look is not None else ()
+        rows = (self.view.queue, self.view.account) if self.view is not None else ()
         return next((row for row in rows if isinstance(row, Row)), None)
 
 
@@ -138,47 +138,47 @@ def survey_jobs(
     """
     root = JobRoot(layout.jobs) if client is None else client.root
     found = [((*group, "", "")[:2], key, attempt) for group, key, attempt in root.open_attempts()]
-    lives = [_live(group, key, attempt) for group, key, attempt in found]
-    looks, trouble = _ask(client, lives=[live for live in lives if live.job])
+    handles = [_make_handle(group, key, attempt) for group, key, attempt in found]
+    views, trouble = _ask(client, handles=[handle for handle in handles if handle.job])
     orphans = []
-    for ((step, experiment), key, attempt), live in zip(found, lives, strict=True):
-        look = looks.get(attempt.token)
+    for ((step, experiment), key, attempt), handle in zip(found, handles, strict=True):
+        view = views.get(attempt.token)
         run_id, word = attempt.run_id, RunStanding("unknown")
         if run_id is not None:
             word = state_of(run_id) if run_id else word
             word = _by_process(attempt) if word.state == "unknown" else word
-        standing = _stand(layout, live=live, look=look)
-        orphan = Orphan(step, experiment, key, attempt, run_id or "", word, standing, look, OrphanAction.LEFT)
+        standing = _stand(layout, handle=handle, view=view)
+        orphan = Orphan(step, experiment, key, attempt, run_id or "", word, standing, view, OrphanAction.LEFT)
         overdue = policy == "cancel" and now() - _orphaned_at(orphan, now=now()) >= after_s
-        deed, words = _decide(orphan, overdue=overdue)
-        orphans.append(replace(orphan, deed=deed, words=words))
+        action, words = _decide(orphan, overdue=overdue)
+        orphans.append(replace(orphan, action=action, words=words))
     return Survey(tuple(orphans), trouble)
 
 
 def settle_orphans(layout: Layout, *, client: Client, survey: Survey) -> tuple[Orphan, ...]:
     """Do what a survey proposes; every attempt with what became of it. All cancels go out in one call."""
     done: dict[Attempt, Orphan] = {orphan.attempt: orphan for orphan in survey.orphans}
-    with ExitStack() as claims:
+    with ExitStack() as locks:
         held: dict[tuple[str, str], str] = {}
         mine: list[Orphan] = []
         for orphan in survey.orphans:
-            if orphan.deed is OrphanAction.KEPT and orphan.run.ended_at is None:
+            if orphan.action is OrphanAction.KEPT and orphan.run.ended_at is None:
                 _note_orphan(orphan.attempt)
-            if orphan.deed not in (OrphanAction.DONE, OrphanAction.CLOSED, OrphanAction.CANCELLED):
+            if orphan.action not in (OrphanAction.DONE, OrphanAction.CLOSED, OrphanAction.CANCELLED):
                 continue
             group = (orphan.step, orphan.experiment)
             if group not in held:
-                held[group] = _claim(layout, group=group, claims=claims)
+                held[group] = _lock_step(layout, group=group, locks=locks)
             if held[group] or orphan.attempt.is_closed or (orphan.attempt.run_id or "") != orphan.run_id:
                 done[orphan.attempt] = replace(
-                    orphan, deed=OrphanAction.LEFT, words=held[group] or "somebody was quicker"
+                    orphan, action=OrphanAction.LEFT, words=held[group] or "somebody was quicker"
                 )
             else:
                 mine.append(orphan)
         for orphan in mine:
-            if orphan.deed is not OrphanAction.CANCELLED:
+            if orphan.action is not OrphanAction.CANCELLED:
                 done[orphan.attempt] = _close(layout, client=client, orphan=orphan)
-        cancelled = [orphan for orphan in mine if orphan.deed is OrphanAction.CANCELLED]
+        cancelled = [orphan for orphan in mine if orphan.action is OrphanAction.CANCELLED]
         done |= {orphan.attempt: orphan for orphan in _cancel(layout, client=client, orphans=cancelled)}
     return tuple(done.values())
 
@@ -189,7 +189,7 @@ def note_adoption(attempt: Attempt, *, run_id: str) -> None:
         attempt.write("adopted", t=time.time(), host=socket.gethostname(), pid=os.getpid(), run_id=run_id)
 
 
-def note_parking(attempt: Attempt) -> None:
+def note_suspension(attempt: Attempt) -> None:
     """Note that the run has left on purpose: to who does not know it, its missing process proves nothing."""
     attempt.write("parked", t=time.time(), run_id=attempt.run_id or "")
 
@@ -207,19 +207,19 @@ def find_result(layout: Layout, *, attempt: Attempt) -> Record | None:
     return record if record == named or record.run_id == request.run_id else None
 
 
-def _live(group: Sequence[str], key: str, attempt: Attempt) -> JobHandle:
+def _make_handle(group: Sequence[str], key: str, attempt: Attempt) -> JobHandle:
     spec = JobSpec(group=tuple(group), key=key, command=("/bin/true",), resources=resources_of(attempt) or Resources())
     return JobHandle(spec, attempt, attempt.job or "", adopted=True)
 
 
-def _ask(client: Client | None, *, lives: Sequence[JobHandle]) -> tuple[dict[str, SchedulerView], str]:
+def _ask(client: Client | None, *, handles: Sequence[JobHandle]) -> tuple[dict[str, SchedulerView], str]:
     """Ask about all jobs at once, by token; the reason when there is no answer."""
     if client is None:
         return {}, "the machine settings have no section places.slurm"
-    if not lives:
+    if not handles:
         return {}, ""
     try:
-        return client.look(lives), ""
+        return client.observe(handles), ""
     except MorphseqError as error:
         return {}, error.found
 
@@ -234,16 +234,16 @@ def _by_process(attempt: Attempt) -> RunStanding:
     return RunStanding("over") if process_is_gone(pid) else RunStanding("live")
 
 
-def _stand(layout: Layout, *, live: JobHandle, look: SchedulerView | None) -> JobStanding:
-    attempt = live.attempt
-    end = read_end(attempt, job=live.job)
+def _stand(layout: Layout, *, handle: JobHandle, view: SchedulerView | None) -> JobStanding:
+    attempt = handle.attempt
+    end = read_end(attempt, job=handle.job)
     if end is not None and end.code == 0 and find_result(layout, attempt=attempt) is not None:
         return JobStanding.PUBLISHED
-    if not live.job:
+    if not handle.job:
         return JobStanding.ENDED if attempt.owner() == VOID else JobStanding.UNSENT
-    if look is None:
+    if view is None:
         return JobStanding.MUTE
-    return JobStanding.AT_WORK if isinstance(look.queue, Row) and is_active(look.queue) else JobStanding.ENDED
+    return JobStanding.AT_WORK if isinstance(view.queue, Row) and is_active(view.queue) else JobStanding.ENDED
 
 
 def _decide(orphan: Orphan, *, overdue: bool) -> tuple[OrphanAction, str]:
@@ -282,11 +282,11 @@ def _note_orphan(attempt: Attempt) -> None:
         attempt.write("orphan", t=time.time(), run_id=run_id)
 
 
-def _claim(layout: Layout, *, group: tuple[str, str], claims: ExitStack) -> str:
-    """Take a step's claim without waiting; who has it, when somebody has."""
+def _lock_step(layout: Layout, *, group: tuple[str, str], locks: ExitStack) -> str:
+    """Take a step's lock without waiting; who has it, when somebody has."""
     path = layout.lock(group[0], experiment=group[1])
     try:
-        claims.enter_context(hold_lock(path, run_id=_RECONCILER, patience_s=0.0, over_silent=True))
+        locks.enter_context(hold_lock(path, run_id=_RECONCILER, patience_s=0.0, over_silent=True))
     except TransientError as error:
         return error.found
     return ""
@@ -295,19 +295,19 @@ def _claim(layout: Layout, *, group: tuple[str, str], claims: ExitStack) -> str:
 def _close(layout: Layout, *, client: Client, orphan: Orphan) -> Orphan:
     """Close the attempt of a job that has ended, as what it was."""
     attempt, group = orphan.attempt, (orphan.step, orphan.experiment)
-    live = _live(group, orphan.key, attempt)
-    if not live.job:
+    handle = _make_handle(group, orphan.key, attempt)
+    if not handle.job:
         return _give_up(client, orphan=orphan)
     if [other for _, _, other in client.root.open_attempts(group)] == [attempt]:
         roll_forward(layout, step=orphan.step, experiment=orphan.experiment)  # nobody else can be publishing
     done = find_result(layout, attempt=attempt) is not None
-    if not done and orphan.look is None:
-        return replace(orphan, deed=OrphanAction.WAITS)
-    verdict = client.judge(live, done=done, look=orphan.look, odd_s=_odd_s(orphan, client=client))
+    if not done and orphan.view is None:
+        return replace(orphan, action=OrphanAction.WAITS)
+    verdict = client.judge(handle, done=done, view=orphan.view, unclear_s=_unclear_s(orphan, client=client))
     if verdict is None:
-        return replace(orphan, deed=OrphanAction.WAITS, words="its end is not certain yet")
+        return replace(orphan, action=OrphanAction.WAITS, words="its end is not certain yet")
     said = ", ".join(part for part in (verdict.outcome.value, verdict.state, verdict.reason) if part)
-    return replace(orphan, deed=OrphanAction.DONE if done else OrphanAction.CLOSED, words=said)
+    return replace(orphan, action=OrphanAction.DONE if done else OrphanAction.CLOSED, words=said)
 
 
 def _give_up(client: Client, *, orphan: Orphan) -> Orphan:
@@ -316,22 +316,22 @@ def _give_up(client: Client, *, orphan: Orphan) -> Orphan:
     try:
         job = client.find(attempt)
     except UnreachableError as error:
-        return replace(orphan, deed=OrphanAction.WAITS, words=error.found)
-    if job is None and attempt.owner() is None and attempt.age_s < client.patience.grace_s:
-        return replace(orphan, deed=OrphanAction.WAITS, words="it may yet be submitted")
-    given_up = [one.give_up() for one in (attempt, attempt.pack) if job is None and one is not None]
+        return replace(orphan, action=OrphanAction.WAITS, words=error.found)
+    if job is None and attempt.owner() is None and attempt.age_s < client.timeouts.grace_s:
+        return replace(orphan, action=OrphanAction.WAITS, words="it may yet be submitted")
+    given_up = [one.give_up() for one in (attempt, attempt.pilot) if job is None and one is not None]
     if not given_up or not given_up[0]:  # winning the claim makes it safe: a job that comes late leaves
-        return replace(orphan, deed=OrphanAction.WAITS, words="its job was found")
+        return replace(orphan, action=OrphanAction.WAITS, words="its job was found")
     attempt.close(kind=JobOutcome.VOID.value, state="", reason="given up before a job began", job="")
-    return replace(orphan, deed=OrphanAction.CLOSED, words="no job ever began")
+    return replace(orphan, action=OrphanAction.CLOSED, words="no job ever began")
 
 
-def _odd_s(orphan: Orphan, *, client: Client) -> float:
+def _unclear_s(orphan: Orphan, *, client: Client) -> float:
     """Seconds for which an end has been in sight; nobody watched that of a job which nobody remembers."""
     seen = orphan.attempt.record("seen")
     if seen is not None:
         return max(0.0, time.time() - float(seen.get("t", 0.0)))
-    return float("inf") if orphan.attempt.age_s > max(client.patience.grace_s, client.patience.lost_s) else 0.0
+    return float("inf") if orphan.attempt.age_s > max(client.timeouts.grace_s, client.timeouts.lost_s) else 0.0
 
 
 def _cancel(layout: Layout, *, client: Client, orphans: Sequence[Orphan]) -> list[Orphan]:
@@ -349,9 +349,9 @@ def _cancel(layout: Layout, *, client: Client, orphans: Sequence[Orphan]) -> lis
     for orphan in orphans:
         closed = orphan.attempt.record("closed")
         if closed is None:
-            told.append(replace(orphan, deed=OrphanAction.WAITS, words=trouble))
+            told.append(replace(orphan, action=OrphanAction.WAITS, words=trouble))
         elif closed.get("kind") == JobOutcome.DONE.value:
-            told.append(replace(orphan, deed=OrphanAction.DONE, words="it had finished when it was cancelled"))
+            told.append(replace(orphan, action=OrphanAction.DONE, words="it had finished when it was cancelled"))
         else:
             told.append(orphan)
     return told

@@ -102,7 +102,7 @@ class Evidence:
         End record of this job in its present life.
     log
         Last bytes of the log.
-    odd_s
+    unclear_s
         Seconds since both answered without a word of the job, or since it completed without a result.
     again
         Whether the scheduler may start the job again by itself.
@@ -120,7 +120,7 @@ class Evidence:
     seen: tuple[str, str | None] | None = None
     end: End | None = None
     log: bytes = b""
-    odd_s: float = 0.0
+    unclear_s: float = 0.0
     lost_s: float = 60.0
     settle_s: float = 30.0
     again: bool = False
@@ -165,7 +165,7 @@ def _of_silence(evidence: Evidence) -> Diagnosis | None:
         return _of_state(evidence, state=account.state, reason="")
     if evidence.end is not None and (evidence.end.code != 0 or evidence.end.signal):
         return _of_state(evidence, state="", reason="")
-    if (account is None and evidence.accounting) or evidence.odd_s < evidence.lost_s:
+    if (account is None and evidence.accounting) or evidence.unclear_s < evidence.lost_s:
         return None
     return _of_files(evidence)
 
@@ -192,7 +192,7 @@ def _of_state(evidence: Evidence, *, state: str, reason: str) -> Diagnosis | Non
         "CANCELLED": JobOutcome.CANCELLED,
         "REVOKED": JobOutcome.LOST,
     }
-    if evidence.odd_s < _pause_of(evidence, state=state):
+    if evidence.unclear_s < _pause_of(evidence, state=state):
         return None
     if state in plain:
         return Diagnosis(plain[state], state, reason)

@@ -1,4 +1,4 @@
-"""Probe: what a trivial job sees from its node, for `morphseq doctor --slurm --live`.
+"""Probe: what a trivial job sees from its node, for `morphseq doctor --slurm --handle`.
 
 Holds the program of that job alone: it reads a marker file below the data root, describes the environment and writes
 both down. Computes nothing and touches no artifact.

@@ -1,4 +1,4 @@
-"""Errands: one request on its way to a cluster and back, without waiting.
+"""Request jobs: one request on its way to a cluster and back, without waiting.
 
 Holds what every way of waiting shares: what the job is, submitting it or taking it over, what its end means here and
 whether another attempt follows, cancelling. The protocol that keeps executions at one is `morphseq_dagster.cluster`; who
@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Final
 
 from morphseq_dagster.cluster.attempt_folder import Attempt
-from morphseq_dagster.cluster.connection import connect, default_resources, say
+from morphseq_dagster.cluster.connection import connect, default_resources, log
 from morphseq_dagster.cluster.errors import UnreachableError
 from morphseq_dagster.cluster.job import ATTEMPT, JobSpec
 from morphseq_dagster.cluster.job_files import outcomes_of_run, resources_of
 from morphseq_dagster.cluster.job_handle import AlreadyDone, JobHandle, JobVerdict
 from morphseq_dagster.cluster.orphans import find_result, note_adoption
 from morphseq_dagster.cluster.outcome import JobOutcome
-from morphseq_dagster.cluster.pilot.job import PilotTask, is_fresh, submit_pack
+from morphseq_dagster.cluster.pilot.job import PilotTask, is_fresh, submit_pilot
 from morphseq_dagster.cluster.poller import Watch
 from morphseq_dagster.cluster.retry import RetryPolicy, plan_retry
 from morphseq_dagster.cluster.usage import collect_facts
@@ -71,7 +71,7 @@ class RequestJob:
     pipeline
         `module:attribute` of the pipeline that the runner looks the step up in.
     request
-        What is asked. Whoever makes an errand holds the step's claim.
+        What is asked. Whoever makes a request job holds the step's lock.
     """
 
     def __init__(self, settings: SlurmSettings, *, pipeline: str, request: StepRequest) -> None:
@@ -96,7 +96,7 @@ class RequestJob:
         """
         others = [attempt for _, key, attempt in self._client.root.open_attempts(self._group) if key != self._job.key]
         if others:
-            say(f"cancelling {len(others)} jobs for an earlier request of {self.request.step}")
+            log(f"cancelling {len(others)} jobs for an earlier request of {self.request.step}")
             self._client.cancel(others)
             self._client.await_cancelled(others)
             roll_forward(self.layout, step=self.request.step, experiment=self.request.experiment)
@@ -121,7 +121,7 @@ class RequestJob:
                 note_adoption(found.attempt, run_id=self.request.run_id)
             verb = "taken over" if found.adopted else "submitted"
             number, token, folder = found.attempt.number, found.attempt.token, found.attempt.folder
-            say(f"job {found.job} {verb} (attempt {number}, {token}) in {folder}")
+            log(f"job {found.job} {verb} (attempt {number}, {token}) in {folder}")
         return found
 
     @property
@@ -133,15 +133,15 @@ class RequestJob:
         """Whether nothing has been submitted for it, so that it may share an allocation with others."""
         return is_fresh(self._client, self._job) and not self.is_done()
 
-    def watch(self, live: JobHandle) -> Watch:
+    def watch(self, handle: JobHandle) -> Watch:
         """Begin to watch the job; the caller ends it with `forget`."""
-        return self._poller.watch(live, done=self.is_done)
+        return self._poller.watch(handle, done=self.is_done)
 
     def forget(self, watch: Watch) -> None:
         """Watch a job no longer."""
         self._poller.forget(watch)
 
-    def settle(self, live: JobHandle, *, verdict: JobVerdict) -> Committed | None:
+    def settle(self, handle: JobHandle, *, verdict: JobVerdict) -> Committed | None:
         """Say what an end means: a published result, or None when another attempt is to follow (`ensure` makes it).
 
         Raises
@@ -153,11 +153,11 @@ class RequestJob:
         """
         record = self._find_record()
         if record is not None:
-            return Committed(self.request, record, facts=collect_facts(live.attempt, verdict=verdict).told())
-        again = self._plan_retry(live, verdict)
+            return Committed(self.request, record, facts=collect_facts(handle.attempt, verdict=verdict).told())
+        again = self._plan_retry(handle, verdict)
         if again is None:
-            raise self._error(live, verdict)
-        say(f"job {live.job} ended as {verdict.outcome.value} ({verdict.reason}): trying again")
+            raise self._error(handle, verdict)
+        log(f"job {handle.job} ended as {verdict.outcome.value} ({verdict.reason}): trying again")
         self._job = replace(self._job, resources=again)
         return None
 
@@ -170,9 +170,9 @@ class RequestJob:
             When it is not done.
         """
         attempt = self._client.root.attempts(self._group, key=self._job.key)[-1]
-        live = JobHandle(self._job, attempt, attempt.job or "", adopted=True)
-        verdict = self._client.judge(live, done=True, look=None)
-        done = None if verdict is None else self.settle(live, verdict=verdict)
+        handle = JobHandle(self._job, attempt, attempt.job or "", adopted=True)
+        verdict = self._client.judge(handle, done=True, view=None)
+        done = None if verdict is None else self.settle(handle, verdict=verdict)
         if done is None:
             raise RuntimeError("what is done has a verdict and a record")
         return done
@@ -181,13 +181,13 @@ class RequestJob:
         """Cancel the job, if one may be there; never raises for lack of contact."""
         cancel_requests([self])
 
-    def followers_of(self, live: JobHandle) -> list[Attempt]:
-        """What the job of this errand has gone on to for this run and is not over, on this very experiment's way."""
-        pack = live.attempt.pack
-        if pack is None or pack.is_closed:
+    def followers_of(self, handle: JobHandle) -> list[Attempt]:
+        """What the job of this request job has gone on to for this run and is not over, on this very experiment's way."""
+        pilot = handle.attempt.pilot
+        if pilot is None or pilot.is_closed:
             return []
         own = self.request.run_id
-        return [one for one in pack.members() if not one.is_closed and one.is_follower and one.run_id == own]
+        return [one for one in pilot.tasks() if not one.is_closed and one.is_follower and one.run_id == own]
 
     def record_failure(self, error: BaseException) -> BaseException:
         """Record why the request failed, unless the runner did; the error to raise."""
@@ -227,20 +227,20 @@ class RequestJob:
     def _read(self) -> Record | None:
         return read_record(self.layout, primary=self.layout.absolute(self.request.output))
 
-    def _plan_retry(self, live: JobHandle, verdict: JobVerdict) -> Resources | None:
+    def _plan_retry(self, handle: JobHandle, verdict: JobVerdict) -> Resources | None:
         attempts = self._client.root.attempts(self._group, key=self._job.key)
         ends = outcomes_of_run(attempts, run_id=self.request.run_id)
         step = self._settings.steps.get(self.request.step)
         return plan_retry(
             verdict.outcome,
             earlier=ends[:-1],
-            resources=resources_of(live.attempt) or self._job.resources,
+            resources=resources_of(handle.attempt) or self._job.resources,
             node=verdict.node,
             policy=RetryPolicy(more_memory=step.more_memory if step is not None else True),
         )
 
-    def _error(self, live: JobHandle, verdict: JobVerdict) -> Exception:
-        told = read_outcome(live.attempt.path("outcome.json")).error
+    def _error(self, handle: JobHandle, verdict: JobVerdict) -> Exception:
+        told = read_outcome(handle.attempt.path("outcome.json")).error
         if verdict.outcome is JobOutcome.FAILED and told is not None:
             return RecordedError(restore(told))
         lines = [line for line in verdict.log.splitlines() if line.strip()][-5:]
@@ -249,26 +249,26 @@ class RequestJob:
         said = ", ".join(part for part in (verdict.state, verdict.reason) if part)
         found = verdict.outcome.value + (f" ({said})" if said else "") + (f" on {verdict.node}" if verdict.node else "")
         return kind(
-            expected=f"job {live.job or 'of unknown number'} to finish step {self.request.step}",
+            expected=f"job {handle.job or 'of unknown number'} to finish step {self.request.step}",
             found=found + log,
-            where=f"experiment {self.request.experiment}, {live.attempt.path('log.txt')}",
+            where=f"experiment {self.request.experiment}, {handle.attempt.path('log.txt')}",
             remedy=_REMEDIES.get(verdict.outcome, "read the log"),
         )
 
 
 def submit_together(
-    errands: Sequence[RequestJob], *, each_s: float, workers: int, then: tuple[str, ...] = ()
+    request_jobs: Sequence[RequestJob], *, each_s: float, workers: int, then: tuple[str, ...] = ()
 ) -> list[JobHandle | None]:
-    """Submit errands that ask for equal resources as one job; None for those that somebody else has begun meanwhile.
+    """Submit request jobs that ask for equal resources as one job; None for those that somebody else has begun meanwhile.
 
     Parameters
     ----------
-    errands
-        Errands of one run to one cluster.
+    request_jobs
+        Request jobs of one run to one cluster.
     each_s
         Seconds that each is expected to take.
     workers
-        Errands at work at once.
+        Request jobs at work at once.
     then
         Steps that the job goes on with by itself, for each of the experiments.
 
@@ -279,50 +279,50 @@ def submit_together(
     RejectedError
         When the scheduler does not take the job; nothing is left at work.
     """
-    first = errands[0]
+    first = request_jobs[0]
     settings = first._settings
-    lives = submit_pack(
+    handles = submit_pilot(
         first._client,
-        [PilotTask(errand._job, errand._note_attempt, then=then) for errand in errands],
+        [PilotTask(request_job._job, request_job._note_attempt, then=then) for request_job in request_jobs],
         workers=workers,
         python=settings.python,
         each_s=each_s,
         time_limit=settings.pack_time,
         run_id=first.request.run_id,
     )
-    jobs = sorted({live.job for live in lives if live is not None})
+    jobs = sorted({handle.job for handle in handles if handle is not None})
     steps = " and on to ".join([first.request.step, *then[-1:]])
-    whose = first.request.experiment if len(lives) == 1 else f"{sum(map(bool, lives))} experiments"
-    say(f"job {', '.join(jobs)} submitted for {steps} of {whose}")
-    return lives
+    whose = first.request.experiment if len(handles) == 1 else f"{sum(map(bool, handles))} experiments"
+    log(f"job {', '.join(jobs)} submitted for {steps} of {whose}")
+    return handles
 
 
-def cancel_requests(errands: Sequence[RequestJob], *, chains: Sequence[tuple[RequestJob, JobHandle]] = ()) -> None:
-    """Cancel the jobs of errands to one cluster, all in one call; never raises for lack of contact.
+def cancel_requests(request_jobs: Sequence[RequestJob], *, chains: Sequence[tuple[RequestJob, JobHandle]] = ()) -> None:
+    """Cancel the jobs of request jobs to one cluster, all in one call; never raises for lack of contact.
 
     Parameters
     ----------
-    errands
-        Errands with work that is not wanted any more.
+    request_jobs
+        Request jobs with work that is not wanted any more.
     chains
-        Jobs that may have gone on to steps for which there is no errand yet, with the errand that each began with.
+        Jobs that may have gone on to steps for which there is no request job yet, with the request job that each began with.
     """
     working: dict[Attempt, Callable[[], bool]] = {
-        e._attempt: e.is_done for e in errands if e._attempt is not None and not e._attempt.is_closed
+        e._attempt: e.is_done for e in request_jobs if e._attempt is not None and not e._attempt.is_closed
     }
-    for errand, live in chains:
-        for attempt in errand.followers_of(live):
-            working.setdefault(attempt, partial(_has_result, attempt, layout=errand.layout))
+    for request_job, handle in chains:
+        for attempt in request_job.followers_of(handle):
+            working.setdefault(attempt, partial(_has_result, attempt, layout=request_job.layout))
     if not working:
         return
-    client = (*errands, *(errand for errand, _ in chains))[0]._client
+    client = (*request_jobs, *(request_job for request_job, _ in chains))[0]._client
     try:
         client.cancel(list(working))
         client.await_cancelled(list(working), done=lambda attempt: working[attempt]())
     except UnreachableError as error:
         for attempt in working:
             if not attempt.is_closed:
-                say(f"the job of {attempt.folder} may still be there: {error.found}; `morphseq jobs` shows it")
+                log(f"the job of {attempt.folder} may still be there: {error.found}; `morphseq jobs` shows it")
 
 
 def _has_result(attempt: Attempt, *, layout: Layout) -> bool:

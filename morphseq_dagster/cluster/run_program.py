@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from morphseq_dagster.cluster.transports.protocol import Answer
 
 
-def run_child(
+def run_program(
     argv: Sequence[str], *, timeout_s: float, stdin: bytes, environment: Mapping[str, str] | None = None
 ) -> tuple[int, bytes, bytes] | None:
     """Run a program to its end; None when it had to be killed because the time was over.

@@ -50,7 +50,7 @@ class StateCache:
             temporary.replace(attempt.path("word.json"))
 
 
-def read_word(attempt: Attempt) -> CachedState | None:
+def read_state(attempt: Attempt) -> CachedState | None:
     """Read the last word on an attempt's job; None when there was none."""
     found = attempt.record("word")
     if found is None:

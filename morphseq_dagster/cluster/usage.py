@@ -72,7 +72,7 @@ class JobFacts:
 def collect_facts(attempt: Attempt, *, verdict: JobVerdict, account: Row | None = None) -> JobFacts:
     """Collect what an attempt's files, and accounting if it was asked, tell."""
     intent = attempt.record("intent") or {}
-    job = (attempt.pack or attempt).record("job") or {}
+    job = (attempt.pilot or attempt).record("job") or {}
     start, end, usage = attempt.record("start") or {}, attempt.record("end") or {}, attempt.record("usage") or {}
     run_s = _between(start, end)
     cpu_s = _first(_number(usage, "cpu_s"), _cpu_of(end), account.cpu_s if account is not None else None)

@@ -1,4 +1,4 @@
-"""Sequel: a command for tests of packs, a module that is forked - it leaves traces of itself and ends as it is told.
+"""Sequel: a command for tests of pilot jobs, a module that is forked - it leaves traces of itself and ends as it is told.
 
 Holds the module of `python -m morphseq_dagster.testing.sequel REQUEST.json`. The request has `root`, `name` and `how`;
 `{name}.ran` gets a line per execution. Followers are named by `then`, and do as their forerunner did.

@@ -172,7 +172,7 @@ def test_lost_answers_of_questions_are_waited_out(bench: Bench) -> None:
 
 def quick_client(bench: Bench) -> Client:
     """A client that does not wait the 16 s that commands give a dead controller."""
-    return Client(Scheduler(LocalTransport(), timeout_s=2), root=bench.client.root, patience=QUICK)
+    return Client(Scheduler(LocalTransport(), timeout_s=2), root=bench.client.root, timeouts=QUICK)
 
 
 def test_controller_away_while_jobs_end(bench: Bench) -> None:

@@ -1,4 +1,4 @@
-"""Succession: requests that a pack's job begins by itself, where one that is done is followed by the next.
+"""Job chaining: requests that a pilot job's job begins by itself, where one that is done is followed by the next.
 
 Holds the description of a follower, and its making on the node. Its folder is made by the rules of any attempt - the
 making is the lock - so whoever waits takes it over as he would any job, and whoever was quicker keeps it.
@@ -16,7 +16,7 @@ from morphseq_dagster.cluster.outcome import JobOutcome
 from morphseq_dagster.cluster.records import write_whole
 
 NEXT: Final = "next"
-"""Record of a member that names its follower."""
+"""Record of a task that names its follower."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ def begin_follower(
     root
         Where the folders of attempts lie.
     after
-        The member that it follows on.
+        The task that it follows on.
     follower
         What is to be done.
     is_free
@@ -79,6 +79,6 @@ def begin_follower(
 
 
 def find_follower(root: JobRoot, *, after: Attempt) -> Attempt | None:
-    """Find the attempt that follows on a member; None when none was begun."""
+    """Find the attempt that follows on a task; None when none was begun."""
     told = after.record(NEXT)
     return None if told is None else root.attempt(tuple(told["group"]), key=told["key"], number=int(told["number"]))

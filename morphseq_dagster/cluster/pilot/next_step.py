@@ -1,4 +1,4 @@
-"""Succession: which step a job goes on with by itself, once the one before it is published.
+"""Job chaining: which step a job goes on with by itself, once the one before it is published.
 
 Holds the choice, made on the node from the files below the data root alone. Where anything is in doubt there is no
 follower, and whoever waits decides: he holds the claims, knows the settings of the machine and is told of failures.
@@ -80,7 +80,7 @@ def _is_free(workspace: Workspace, *, step: str, request: StepRequest) -> bool:
 
 
 def _is_unclaimed(workspace: Workspace, *, step: str, request: StepRequest) -> bool:
-    """Whether nobody but the run that this is done for holds a step's claim.
+    """Whether nobody but the run that this is done for holds a step's lock.
 
     Looked at once more when the follower's folder is there: who takes a claim looks for folders afterwards, so of two
     that come together one sees the other.

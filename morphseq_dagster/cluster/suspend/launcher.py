@@ -1,8 +1,8 @@
-"""Parking: a run launcher that keeps no process for a run whose job waits or works on a cluster.
+"""Suspending: a run launcher that keeps no process for a run whose job waits or works on a cluster.
 
 Holds Dagster's side: starting the process of a run, saying how a run is, resuming, terminating. Chosen in dagster.yaml;
 needs run monitoring, whose daemon asks after every run and resumes those that it is told to. What a run is waiting for
-stands in its note (`notes`), whether that has come is the vigil's to say (`vigil`).
+stands in its note (`notes`), whether that has come is the monitor's to say (`vigil`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from morphseq_dagster.cluster.connection import connect
 from morphseq_dagster.cluster.errors import UnreachableError
 from morphseq_dagster.cluster.suspend.monitor import AwaitedState, SuspendedRunMonitor, attempt_of
 from morphseq_dagster.cluster.suspend.state import RunNote, RunNotes
-from morphseq_dagster.cluster.suspend.worker import AT_WORK, PARKED_TAG
+from morphseq_dagster.cluster.suspend.worker import AT_WORK, SUSPENDED_TAG
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.settings.slurm import SUSPENSION_VARIABLE
 
@@ -55,7 +55,7 @@ class SuspendingRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
     Parameters
     ----------
     max_workers
-        Parked runs that are resumed wait while this many runs have a process.
+        Suspended runs that are resumed wait while this many runs have a process.
     max_crashes
         Processes that may end without a word, between two parkings, before their run fails.
     inst_data
@@ -125,7 +125,7 @@ class SuspendingRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
                 expected="run monitoring that resumes runs",
                 found="run_monitoring is off or its max_resume_run_attempts is 0",
                 where="dagster.yaml",
-                remedy="set run_monitoring.enabled and max_resume_run_attempts (docs/slurm.md, Runs that park)",
+                remedy="set run_monitoring.enabled and max_resume_run_attempts (docs/slurm.md, Runs that suspend)",
             )
         origin = _origin_of(run, context.job_code_origin)
         arguments = ExecuteRunArgs(job_origin=origin, run_id=run.run_id, instance_ref=instance.get_ref())
@@ -151,7 +151,7 @@ class SuspendingRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
             command = [origin.executable_path, "-m", "dagster", "api", "resume_run", serialize_value(arguments)]
             try:
                 self.notes.write(note.model_copy(update={"parked": None, "crashes": crashes}))
-                instance.add_run_tags(run_id, {PARKED_TAG: AT_WORK})
+                instance.add_run_tags(run_id, {SUSPENDED_TAG: AT_WORK})
                 # Of a process that was killed.
                 instance.event_log_storage.free_concurrency_slots_for_run(run_id)
                 self._start(run_id, command=command, lock=lock)
@@ -173,12 +173,12 @@ class SuspendingRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
         if note.parked is None:
             return self._check_crashed(run, note=note)
         standing, words = self._open()[1].standing(note)
-        self._tell_contact(run, mute=words if standing is AwaitedState.MUTE else "")
+        self._log_contact(run, mute=words if standing is AwaitedState.MUTE else "")
         job = f"job {note.parked.job}"
         if standing is not AwaitedState.ENDED:
-            return CheckRunHealthResult(WorkerStatus.RUNNING, f"parked, {job}: {words}")
+            return CheckRunHealthResult(WorkerStatus.RUNNING, f"suspended, {job}: {words}")
         if not self._has_room():
-            return CheckRunHealthResult(WorkerStatus.RUNNING, f"parked, {job} {words}, waits for its turn to resume")
+            return CheckRunHealthResult(WorkerStatus.RUNNING, f"suspended, {job} {words}, waits for its turn to resume")
         return CheckRunHealthResult(WorkerStatus.NOT_FOUND, f"{job} {words}")
 
     def get_run_worker_debug_info(self, run: dg.DagsterRun, include_container_logs: bool | None = True) -> str | None:
@@ -197,7 +197,7 @@ class SuspendingRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
             return False
         instance.report_run_canceling(run)
         if not self.cares_for(run_id):
-            instance.report_engine_event("Not started by the parking launcher: end its own process", run)
+            instance.report_engine_event("Not started by the suspending launcher: end its own process", run)
             return False
         deadline = time.monotonic() + _FAREWELL_S
         while time.monotonic() < deadline:
@@ -219,7 +219,7 @@ class SuspendingRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
             return
         jobs, trouble = _cancel_jobs(note)
         self.notes.write(note.model_copy(update={"parked": None}))
-        instance.add_run_tags(run_id, {PARKED_TAG: AT_WORK})
+        instance.add_run_tags(run_id, {SUSPENDED_TAG: AT_WORK})
         instance.event_log_storage.free_concurrency_slots_for_run(run_id)
         if trouble:
             instance.report_engine_event(f"A job may still be there: {trouble}; `morphseq jobs` shows it", run)
@@ -261,7 +261,7 @@ class SuspendingRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
             self._counted = (time.monotonic(), count)
         return count < self._max_workers
 
-    def _tell_contact(self, run: dg.DagsterRun, *, mute: str) -> None:
+    def _log_contact(self, run: dg.DagsterRun, *, mute: str) -> None:
         """Say in the run's log that contact is lost, and that it is back."""
         if mute and run.run_id not in self._mute:
             self._mute.add(run.run_id)
@@ -275,7 +275,7 @@ class SuspendingRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
         self._children = [child for child in self._children if child.poll() is None]
 
     def _sweep(self) -> None:
-        """Remove, now and then, what is there of runs that were deleted or have long ended; none of them is parked."""
+        """Remove, now and then, what is there of runs that were deleted or have long ended; none of them is suspended."""
         if time.monotonic() - self._swept < _SWEEP_S:
             return
         self._swept = time.monotonic()

@@ -1,4 +1,4 @@
-"""Vigil: which parked runs may go on, asked for all of them at once.
+"""Monitor: which suspended runs may go on, asked for all of them at once.
 
 Holds the answer and its age. Files first: what ended in peace has said so on the disk, no cluster is asked about it.
 Asks only; the verdict on a job is its run's business.
@@ -19,7 +19,7 @@ from morphseq_dagster.cluster.commands import Reply, Row, Sighting
 from morphseq_dagster.cluster.connection import Contact, connect
 from morphseq_dagster.cluster.job_files import read_end, save_sighting
 from morphseq_dagster.cluster.outcome import is_active
-from morphseq_dagster.cluster.pilot.task import row_of_member
+from morphseq_dagster.cluster.pilot.task import row_of_task
 from morphseq_dagster.cluster.suspend.state import AwaitedJob, RunNote, RunNotes, Site
 from morphseq_dagster.errors import MorphseqError
 
@@ -28,7 +28,7 @@ FRESH_S: Final = 4.0
 
 
 class AwaitedState(StrEnum):
-    """How the job of a parked run stands."""
+    """How the job of a suspended run stands."""
 
     AT_WORK = "at work"
     ENDED = "ended, or known to nobody"
@@ -37,7 +37,7 @@ class AwaitedState(StrEnum):
 
 @dataclass
 class _Answer:
-    """What is known of all parked runs, and when it was asked."""
+    """What is known of all suspended runs, and when it was asked."""
 
     asked_at: float = float("-inf")
     standings: dict[str, tuple[str, AwaitedState]] = field(default_factory=dict)
@@ -50,7 +50,7 @@ class _Answer:
 
 
 class SuspendedRunMonitor:
-    """Looks after the parked runs of a Dagster home.
+    """Looks after the suspended runs of a Dagster home.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class SuspendedRunMonitor:
         self._contacts: dict[str, Contact] = {}
 
     def standing(self, note: RunNote) -> tuple[AwaitedState, str]:
-        """Tell how the job of a parked run stands, and in which words."""
+        """Tell how the job of a suspended run stands, and in which words."""
         with self._asking:
             job = note.parked.job if note.parked is not None else ""
             known = self._answer.standings.get(note.run_id, ("", AwaitedState.MUTE))
@@ -107,7 +107,7 @@ class SuspendedRunMonitor:
 
 
 def attempt_of(client: Client, *, parked: AwaitedJob) -> Attempt:
-    """Attempt that a parked run waits for."""
+    """Attempt that a suspended run waits for."""
     return client.root.attempt((parked.step, parked.experiment), key=parked.key, number=parked.number)
 
 
@@ -129,8 +129,8 @@ def _has_ended(attempt: Attempt) -> bool:
 def _row_of(attempt: Attempt, job: str, *, rows: dict[str, Row]) -> Row | None:
     """Row of a job, if it is this attempt's: numbers start again after a controller was reset."""
     row: Row | Sighting = Reply(rows).of_job(job, name=attempt.name)
-    if attempt.name != attempt.token:  # a member of a pack, which shares its job
-        row = row_of_member(attempt, job=job, end=read_end(attempt, job=job), row=row)
+    if attempt.name != attempt.token:  # a task of a pilot job, which shares its job
+        row = row_of_task(attempt, job=job, end=read_end(attempt, job=job), row=row)
     return row if isinstance(row, Row) else None
 
 

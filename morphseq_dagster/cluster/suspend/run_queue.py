@@ -1,4 +1,4 @@
-"""Queue: Dagster's run queue, in which parked runs take no place.
+"""Queue: Dagster's run queue, in which suspended runs take no place.
 
 Holds the limit alone: `max_concurrent_runs` counts runs that have a process.
 """
@@ -27,7 +27,7 @@ class SuspendingRunCoordinator(QueuedRunCoordinator):
         if "max_concurrent_runs" in (self._instance.get_settings("concurrency").get("runs") or {}):
             raise PermanentError(
                 expected="the limit of runs in run_coordinator.config.max_concurrent_runs",
-                found="concurrency.runs.max_concurrent_runs, which counts parked runs and overrules it",
+                found="concurrency.runs.max_concurrent_runs, which counts suspended runs and overrules it",
                 where="dagster.yaml",
                 remedy="remove the section concurrency.runs",
             )

@@ -1,4 +1,4 @@
-"""Notes: what is known of the processes of runs - alive or not, and where a parked run's job is.
+"""Notes: what is known of the processes of runs - alive or not, and where a suspended run's job is.
 
 Holds the folder that launcher and workers share, `{DAGSTER_HOME}/workers`: per run a lock that its process holds as
 long as it lives, a note and a log. The kernel gives the lock back however the process ends, and no number of a process
@@ -40,7 +40,7 @@ class Site(BaseModel):
 
 
 class AwaitedJob(BaseModel):
-    """The job that a parked run waits for, and its attempt's place below the data root."""
+    """The job that a suspended run waits for, and its attempt's place below the data root."""
 
     model_config = _CLOSED
 
@@ -65,7 +65,7 @@ class RunNote(BaseModel):
     parked
         What it waits for; None while a process works on it, or should.
     crashes
-        Processes that ended without a word since the run last parked.
+        Processes that ended without a word since the run last suspended.
     """
 
     model_config = _CLOSED
@@ -114,7 +114,7 @@ class RunNotes:
         write_durably(self.note(note.run_id), note.model_dump_json().encode())
 
     def parked(self) -> list[RunNote]:
-        """Notes of all parked runs."""
+        """Notes of all suspended runs."""
         notes = [self.read(path.stem) for path in sorted(self.folder.glob("*.json"))]
         return [note for note in notes if note is not None and note.parked is not None]
 

@@ -1,4 +1,4 @@
-"""Worker: the process of a run under the parking launcher, seen from inside.
+"""Worker: the process of a run under the suspending launcher, seen from inside.
 
 Holds whether it may leave while a job works for it, and the leaving.
 """
@@ -20,18 +20,18 @@ import dagster as dg
 
 from morphseq_dagster.cluster.connection import close_connections
 from morphseq_dagster.cluster.executor import SuspendedRun
-from morphseq_dagster.cluster.orphans import note_parking
+from morphseq_dagster.cluster.orphans import note_suspension
 from morphseq_dagster.cluster.suspend.state import AwaitedJob, RunNote, RunNotes, Site
 from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.settings.slurm import SUSPENSION_VARIABLE, SlurmSettings
 
-PARKED_TAG: Final = "morphseq/parked"
+SUSPENDED_TAG: Final = "morphseq/parked"
 """Tag of a run: the job that it waits for without a process, and where; `no` when it has a process again."""
 AT_WORK: Final = "no"
 
 
 def may_suspend(run_id: str) -> bool:
-    """Whether this process is the worker of this run, started by the parking launcher."""
+    """Whether this process is the worker of this run, started by the suspending launcher."""
     return SUSPENSION_VARIABLE in os.environ and _path_of_note().stem == run_id
 
 
@@ -49,10 +49,10 @@ def leave(parked: SuspendedRun, *, instance: dg.DagsterInstance, run: dg.Dagster
     Nothing is raised: Dagster would take it for a failure of the step. What a process gives back at its end is given
     back here: claims were released on the way, slots of pools, the login and child processes follow.
     """
-    # A cancel that comes now finds a parked run in a moment.
+    # A cancel that comes now finds a suspended run in a moment.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    attempt, request = parked.live.attempt, parked.request
+    attempt, request = parked.handle.attempt, parked.request
     folder = Layout(Path(request.data_root)).relative(attempt.folder)
     notes, note = _read(run.run_id)
     told = AwaitedJob(
@@ -60,18 +60,18 @@ def leave(parked: SuspendedRun, *, instance: dg.DagsterInstance, run: dg.Dagster
         experiment=request.experiment,
         key=attempt.folder.parent.name,
         number=attempt.number,
-        job=parked.live.job,
+        job=parked.handle.job,
         folder=folder,
         since=time.time(),
     )
     with _never_stopping():
-        note_parking(attempt)
+        note_suspension(attempt)
     notes.write(note.model_copy(update={"parked": told, "crashes": 0}))
-    # From here on the run is parked, whatever happens to this process.
+    # From here on the run is suspended, whatever happens to this process.
     with _never_stopping():
-        instance.add_run_tags(run.run_id, {PARKED_TAG: f"job {told.job} in {folder}"})
+        instance.add_run_tags(run.run_id, {SUSPENDED_TAG: f"job {told.job} in {folder}"})
         instance.report_engine_event(
-            f"Parked: job {told.job} works on {told.step}; this process (pid: {os.getpid()}) ends, the run resumes when"
+            f"Suspended: job {told.job} works on {told.step}; this process (pid: {os.getpid()}) ends, the run resumes when"
             f" the job has ended. Its folder: {attempt.folder}",
             run,
             step_key=step_key,
@@ -89,7 +89,7 @@ def leave(parked: SuspendedRun, *, instance: dg.DagsterInstance, run: dg.Dagster
 
 @contextlib.contextmanager
 def _never_stopping() -> Iterator[None]:
-    """Print what fails instead of raising it: the run is parked, and an error would be told as the step's."""
+    """Print what fails instead of raising it: the run is suspended, and an error would be told as the step's."""
     try:
         yield
     except Exception:  # noqa: BLE001 - printed

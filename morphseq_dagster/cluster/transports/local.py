@@ -11,7 +11,7 @@ from pathlib import Path
 
 from morphseq_dagster.cluster.errors import UnreachableError
 from morphseq_dagster.cluster.records import write_whole
-from morphseq_dagster.cluster.run_program import as_answer, run_child
+from morphseq_dagster.cluster.run_program import as_answer, run_program
 from morphseq_dagster.cluster.transports.protocol import Answer
 from morphseq_dagster.errors import PermanentError
 
@@ -28,7 +28,7 @@ class LocalTransport:
         """Run a command here, with few of this process's variables."""
         environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
         try:
-            done = run_child(argv, timeout_s=timeout_s, stdin=stdin, environment=environment | {"LC_ALL": "C.UTF-8"})
+            done = run_program(argv, timeout_s=timeout_s, stdin=stdin, environment=environment | {"LC_ALL": "C.UTF-8"})
         except FileNotFoundError as error:
             raise PermanentError(
                 expected=f"the command {argv[0]}",

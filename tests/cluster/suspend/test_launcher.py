@@ -24,7 +24,7 @@ from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.settings.slurm import SlurmSettings
 from morphseq_dagster.testing.chain import TOY, open_toy, write_words
-from tests.support.installation import parking_settings
+from tests.support.installation import suspending_settings
 from tests.support.slurm_gate import Gate
 
 GONE = 2**22 + 1  # above the largest number of a process
@@ -37,7 +37,7 @@ def empty() -> None:
 
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.local_temp(str(tmp_path), overrides=parking_settings(max_workers=2)) as found:
+    with dg.DagsterInstance.local_temp(str(tmp_path), overrides=suspending_settings(max_workers=2)) as found:
         yield found
 
 
@@ -116,7 +116,7 @@ def test_doctor_spares_a_run_that_waits_without_a_process(
 
 
 def test_run_is_not_begun_where_nobody_would_resume_it(tmp_path: Path) -> None:
-    settings = parking_settings()
+    settings = suspending_settings()
     settings["run_monitoring"]["max_resume_run_attempts"] = 0
     with dg.DagsterInstance.local_temp(str(tmp_path), overrides=settings) as instance:
         run = make_run(instance, dg.DagsterRunStatus.STARTING)
@@ -139,7 +139,7 @@ def test_queue_gives_the_places_of_parked_runs_to_others(
 
 
 def test_limit_that_would_count_parked_runs_is_refused(tmp_path: Path) -> None:
-    settings = parking_settings()
+    settings = suspending_settings()
     settings["concurrency"]["runs"] = {"max_concurrent_runs": 2}
     with (
         dg.DagsterInstance.local_temp(str(tmp_path), overrides=settings) as instance,
@@ -149,7 +149,7 @@ def test_limit_that_would_count_parked_runs_is_refused(tmp_path: Path) -> None:
 
 
 def parked_note(tmp_path: Path, *, slurm: SlurmSettings) -> dict[str, object]:
-    """What the note of a parked run says, whose job has its verdict."""
+    """What the note of a suspended run says, whose job has its verdict."""
     told = AwaitedJob(step="letters", experiment="20240101", key="c" * 64, number=1, job="1", folder="d", since=0)
     attempt = JobRoot(Layout(tmp_path).jobs).attempt(("letters", "20240101"), key="c" * 64, number=1)
     attempt.folder.mkdir(parents=True, exist_ok=True)
@@ -278,7 +278,7 @@ def test_without_an_answer_a_parked_run_waits(
     run = make_run(instance)
     gate.switch("mute", on=True)
     parked = park(workspace, gate, experiment="20240101", run_id=run.run_id)
-    assert parked is not None, "it parks without an answer too"
+    assert parked is not None, "it suspends itself without an answer too"
     leave_parked(launcher, run, parked=parked, gate=gate)
     health = launcher.check_run_worker_health(run)
     assert (health.status, "contact" in str(health.msg)) == (WorkerStatus.RUNNING, True)

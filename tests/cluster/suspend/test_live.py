@@ -1,4 +1,4 @@
-"""Runs that park, as users meet them: real web server, daemon and code server, real scheduler."""
+"""Runs that suspend, as users meet them: real web server, daemon and code server, real scheduler."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from morphseq_dagster.cluster.attempt_folder import Attempt
 from morphseq_dagster.settings.machine import PlacesSettings
-from tests.support.installation import Installation, parking_settings
+from tests.support.installation import Installation, suspending_settings
 from tests.support.slurm_gate import Gate
 
 pytestmark = pytest.mark.slurm
@@ -39,7 +39,7 @@ def test_runs_park_and_end_as_their_jobs_do(live: Installation, gate: Gate) -> N
     before = len(gate.asked())
 
     def for_both() -> list[bool]:
-        """Of each question, once one is for both; the one before may have been on its way when the second parked."""
+        """Of each question, once one is for both; the one before may have been on its way when the second suspended."""
         found = [set(jobs) <= set(re.findall(r"\d+", line.partition(" ")[2])) for line in gate.asked()[before:]]
         return found[found.index(True) :] if True in found[:2] else []
 
@@ -132,7 +132,7 @@ def test_parked_runs_outlive_web_server_daemon_and_code_server(live: Installatio
 @pytest.mark.slow
 def test_forced_chain_at_the_cluster_parks_once_per_step_and_computes_nothing_twice(gate: Gate, tmp_path: Path) -> None:
     places = PlacesSettings.model_validate({"summary": "process", "slurm": gate.settings()})
-    live = Installation(tmp_path / "chain", parking_settings(), places, place="slurm")
+    live = Installation(tmp_path / "chain", suspending_settings(), places, place="slurm")
     live.start()
     try:
         experiment = live.add("20240101")
@@ -152,7 +152,7 @@ def test_forced_chain_at_the_cluster_parks_once_per_step_and_computes_nothing_tw
 @pytest.mark.slow
 def test_more_runs_than_processes_park_at_once_and_each_is_executed_once(gate: Gate, tmp_path: Path) -> None:
     places = PlacesSettings.model_validate({"letters": "slurm", "slurm": gate.settings()})
-    live = Installation(tmp_path / "many", parking_settings(max_workers=2, max_concurrent_runs=2), places)
+    live = Installation(tmp_path / "many", suspending_settings(max_workers=2, max_concurrent_runs=2), places)
     live.start()
     before = len(gate.calls("sbatch"))
     try:
