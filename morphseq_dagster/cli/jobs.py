@@ -21,7 +21,7 @@ from morphseq_dagster.errors import PermanentError
 
 _HEAD = ("STEP", "EXPERIMENT", "JOB", "ATTEMPT", "STATE", "REASON", "NODE", "AGE")
 _PLANS = {
-    OrphanAction.TOLD: "stays",
+    OrphanAction.REPORTED: "stays",
     OrphanAction.KEPT: "stays at work",
     OrphanAction.WAITS: "stays for now",
     OrphanAction.DONE: "would be closed as done",
@@ -107,9 +107,9 @@ def _tell(orphans: Sequence[Orphan], *, reconciled: bool) -> Iterator[str]:
     for orphan in orphans:
         name = f"{orphan.experiment} {orphan.step}, job {orphan.attempt.job or '?'}"
         if orphan.action in words:
-            yield f"{name}: {words[orphan.action]} ({orphan.words})"
+            yield f"{name}: {words[orphan.action]} ({orphan.reason})"
         elif orphan.run.state in ("canceled", "over"):
-            yield f"{name}: left alone ({orphan.words})"
+            yield f"{name}: left alone ({orphan.reason})"
     if not reconciled and any(
         orphan.action in (OrphanAction.DONE, OrphanAction.CLOSED, OrphanAction.CANCELLED) for orphan in orphans
     ):

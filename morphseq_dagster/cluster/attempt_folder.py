@@ -1,15 +1,16 @@
-"""Folders: one per request, and in it one per attempt, whose making is the attempt's lock.
+"""Attempt folders: one folder per attempt at a request, with small JSON records of what has happened to it.
 
-Holds names, paths and the exclusive acts: make an attempt, win its claim, close it. `claim` is a symbolic link that
-can be made once only; its target is the number of the job that works, or `void` when a client gave the attempt up. A
-folder without `intent.json` is not void: its maker may still be writing. An attempt may be a task of a pilot job: the pilot job
-is an attempt too, one job runs it, and its file `tasks` names what that job takes one by one.
+Three acts are exclusive: making the folder, making its symbolic link `claim` (to the number of the job that works, or
+to `void` when a client gave the attempt up), and closing it with a verdict. A pilot job (`pilot/job.py`) is an attempt
+too; its file `members` lists the attempts that are its tasks. What a job leaves in its folder is read by
+`job_files.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import re
 import socket
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from morphseq_dagster.cluster.records import read_record, sync_folder, write_record, write_whole
+from morphseq_dagster.engine.storage.atomic_io import sync_folder, write_whole
 
 INBOX: Final = "_ended"
 VOID: Final = "void"
@@ -59,19 +60,30 @@ class Attempt:
         return self.folder / name
 
     def record(self, name: str) -> dict[str, Any] | None:
-        """One of the attempt's records: intent, job, start, end, usage, seen, cancel, closed."""
-        return read_record(self.folder / f"{name}.json")
+        """Read a record: intent, job, start, end, usage, seen, cancel, closed.
+
+        Half a record, an empty one and no JSON count as none: the writer may be a node with a full disk.
+        """
+        try:
+            found = json.loads(self.path(f"{name}.json").read_bytes())
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
 
     def write(self, name: str, **values: object) -> None:
-        """Write one of the attempt's records."""
-        write_record(self.folder / f"{name}.json", values)
+        """Write a record that survives a power cut."""
+        self._write(name, values, flush=True)
 
     def note(self, name: str, **values: object) -> None:
-        """Write a record that a power cut may take, and nothing else."""
-        write_record(self.folder / f"{name}.json", values, flush=False)
+        """Write a record that only a power cut may destroy."""
+        self._write(name, values, flush=False)
+
+    def _write(self, name: str, values: Mapping[str, object], *, flush: bool) -> None:
+        data = (json.dumps(values, indent=1, sort_keys=True) + "\n").encode()
+        write_whole(self.path(f"{name}.json"), data, flush=flush)
 
     def intend(self, *, resources: Mapping[str, object], run_id: str, **more: object) -> None:
-        """Write down that this process is about to submit its job, which asks for so much."""
+        """Record that this process is about to submit a job that asks for these resources."""
         self.write(
             "intent",
             t=time.time(),
@@ -84,8 +96,18 @@ class Attempt:
         )
 
     @property
+    def intent(self) -> dict[str, Any]:
+        """The record that a job is about to be submitted; empty before that."""
+        return self.record("intent") or {}
+
+    @property
+    def cancel_requested(self) -> bool:
+        """Whether somebody wants it cancelled."""
+        return self.record("cancel") is not None
+
+    @property
     def job(self) -> str | None:
-        """Number of its job: as sbatch answered, or as the job itself said by its claim; a task's is its pilot job's."""
+        """Number of its job, from the answer of sbatch or from `claim`; a task has the number of its pilot job."""
         record = self.record("job")
         if record is not None and str(record.get("job", "")).isdigit():
             return str(record["job"])
@@ -98,7 +120,7 @@ class Attempt:
     @property
     def pilot(self) -> Attempt | None:
         """The pilot job that it is a task of; None for an attempt with a job of its own."""
-        match = _PILOT.fullmatch(str((self.record("intent") or {}).get("pack", "")))
+        match = _PILOT.fullmatch(str(self.intent.get("pack", "")))
         if match is None:
             return None
         root = self.inbox.parent
@@ -112,30 +134,34 @@ class Attempt:
         record = self.record("adopted") or self.record("intent")
         return None if record is None else str(record.get("run_id", ""))
 
+    def belongs_to(self, run_id: str) -> bool:
+        """Whether this run submitted it."""
+        return bool(self.intent) and self.intent.get("run_id", "") == run_id
+
     @property
     def is_follower(self) -> bool:
-        """Whether a job has begun it by itself, after another task of its pilot job."""
-        return (self.record("intent") or {}).get("after") is not None
+        """Whether its pilot job began it by itself, after another task."""
+        return self.intent.get("after") is not None
 
     @property
     def name(self) -> str:
-        """Name of its job, as the scheduler knows it."""
+        """Name of its job at the scheduler."""
         pilot = self.pilot
         return self.token if pilot is None else pilot.token
 
     def write_tasks(self, tasks: Sequence[Attempt]) -> None:
-        """Write down the tasks of a pilot job: token, and folder below the root."""
+        """List the tasks of a pilot job: token, and folder below the root."""
         write_whole(self.path(_TASKS), "".join(map(_line_of, tasks)).encode())
 
     def add_task(self, task: Attempt) -> None:
-        """Write down one more task; the job of the pilot job alone does so."""
+        """List one more task; only the pilot job itself does so."""
         with self.path(_TASKS).open("a") as handle:
             handle.write(_line_of(task))
             handle.flush()
             os.fsync(handle.fileno())
 
     def tasks(self) -> list[Attempt]:
-        """Tasks of a pilot job, in the order in which they are taken; none of any other attempt."""
+        """Tasks of a pilot job in the order in which it takes them; none for any other attempt."""
         try:
             text = self.path(_TASKS).read_text()
         except FileNotFoundError:
@@ -156,8 +182,8 @@ class Attempt:
     @property
     def age_s(self) -> float:
         """Seconds since the intent to submit, or since the folder was made when there is none."""
-        intent = self.record("intent")
-        begun = float(intent["t"]) if intent is not None else self.folder.stat().st_mtime
+        intent = self.intent
+        begun = float(intent["t"]) if intent else self.folder.stat().st_mtime
         return max(0.0, time.time() - begun)
 
     def owner(self) -> str | None:
@@ -168,7 +194,7 @@ class Attempt:
             return None
 
     def give_up(self, *, flush: bool = True) -> bool:
-        """Win the claim so that no job can work in this attempt any more; False when a job has it."""
+        """Make `claim` point to `void`, so that no job can work in this attempt; False when a job was first."""
         try:
             (self.folder / "claim").symlink_to(VOID)
         except FileExistsError:
@@ -177,10 +203,10 @@ class Attempt:
             sync_folder(self.folder)
         return True
 
-    def close(self, *, kind: str, **values: object) -> None:
+    def close(self, *, kind: str, reason: str = "", state: str = "", job: str = "", **more: object) -> None:
         """Write the verdict, once; the first one stands. The verdict on the last task closes its pilot job."""
         if not self.is_closed:
-            self.write("closed", kind=kind, t=time.time(), **values)
+            self.write("closed", kind=kind, t=time.time(), reason=reason, state=state, job=job, **more)
         with contextlib.suppress(FileNotFoundError):
             (self.inbox / self.token).unlink()
         pilot = self.pilot
@@ -189,8 +215,8 @@ class Attempt:
         tasks = pilot.tasks()
         # The last ones are the last to be taken, so that this looks at few.
         if tasks and all(task.is_closed for task in reversed(tasks)):
-            kind = "done" if pilot.record("cancel") is None else "cancelled"
-            pilot.close(kind=kind, job=pilot.job or "", state="", reason="each task has its verdict")
+            kind = "cancelled" if pilot.cancel_requested else "done"
+            pilot.close(kind=kind, job=pilot.job or "", reason="each task has its verdict")
 
 
 def _line_of(task: Attempt) -> str:
@@ -211,7 +237,7 @@ class JobRoot:
     def __init__(self, root: Path, *, there: str | None = None) -> None:
         self.root = root
         self.there = str(root) if there is None else there.rstrip("/")
-        # Two data roots may hold the same request; their jobs must not be taken for each other's.
+        # Two data roots may hold the same request, and their jobs must have different names.
         self._mark = hashlib.sha256(self.there.encode()).hexdigest()[:8]
 
     @property

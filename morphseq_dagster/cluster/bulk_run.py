@@ -1,9 +1,10 @@
 """Bulk runs: many experiments at once in one process, each on its own way through its steps.
 
-Holds the loop: who may begin a step now, which jobs have ended, what stops where. A step at the cluster is a request job
-that is watched beside all others; a step of this machine runs right here, one after the other (so no two share a
-GPU), and what ended meanwhile is looked at between two of them. Nothing waits for anything else: a failed step ends its
-own experiment's way, a step that is at work elsewhere is tried again later. Knows no Dagster.
+The loop decides who may begin a step, takes in the jobs that have ended, and stops an experiment whose step failed
+while the others go on. A step at the cluster is a request job that is watched beside all others; a step of this machine
+runs right here, one at a time, so that no two share a GPU. Which steps share a pilot job is chosen in
+`pilot/sharing.py`, and what is known of one experiment is `experiment_progress.py`. The Dagster job around it is
+`jobs/bulk.py`.
 """
 
 from __future__ import annotations
@@ -20,11 +21,17 @@ from typing import Final, NoReturn, Self
 
 from morphseq_dagster.cluster.connection import Contact, log
 from morphseq_dagster.cluster.errors import RejectedError, UndecidedError, UnreachableError
-from morphseq_dagster.cluster.events import Event, StepFailed, StepMade, StepUpToDate
 from morphseq_dagster.cluster.executor import SlurmExecutor
-from morphseq_dagster.cluster.experiment_progress import BusyError, ExperimentProgress
+from morphseq_dagster.cluster.experiment_progress import (
+    BusyError,
+    Event,
+    ExperimentProgress,
+    StepFailed,
+    StepMade,
+    StepUpToDate,
+)
 from morphseq_dagster.cluster.job_handle import JobHandle
-from morphseq_dagster.cluster.pilot.next_step import can_follow
+from morphseq_dagster.cluster.pilot.chaining import can_follow
 from morphseq_dagster.cluster.pilot.sharing import SMALL_S, Ready, Share, Sharing, sort_alike
 from morphseq_dagster.cluster.poller import JobStatus
 from morphseq_dagster.cluster.request_job import RequestJob, cancel_requests, submit_together
@@ -40,7 +47,7 @@ _TICK_S: Final = 0.1
 _RECONNECT_S: Final = 5.0
 _SUMMARY_S: Final = 10.0
 _NEVER: Final = frozenset(("PartitionConfig", "BadConstraints", "PartitionTimeLimit", "PartitionNodeLimit"))
-"""Reasons of waiting for what the cluster does not have."""
+"""Reasons of the scheduler to wait for what the cluster does not have."""
 
 
 class BulkRun:
@@ -80,7 +87,7 @@ class BulkRun:
         self._pilots: list[list[ExperimentProgress]] = []
         self._chains: dict[Path, tuple[RequestJob, JobHandle]] = {}  # by the folder of the pilot job that each is
         self._contact = Contact()
-        self._unheard = ""
+        self._trouble = ""  # why the cluster did not answer
         self._latest = JobStatus()  # of the job that ended last
         self._silent_until = 0.0
         self._summary: tuple[float, Counter[str]] = (time.monotonic(), Counter())
@@ -91,23 +98,19 @@ class BulkRun:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Cancel all jobs that are at work, in one call, and release every claim."""
+        """Cancel all jobs that are at work, in one call, and release every lock."""
         with ExitStack() as ending:
             for progress in self._under_way.values():
                 ending.callback(progress.end, error or RuntimeError("the bulk run was left"))
-            request_jobs = [
-                request_job
-                for progress in self._under_way.values()
-                if (request_job := progress.request_job) is not None
-            ]
-            cancel_requests(request_jobs, chains=list(self._chains.values()))
+            jobs = [job for progress in self._under_way.values() if (job := progress.request_job) is not None]
+            cancel_requests(jobs, chains=list(self._chains.values()))
         self._under_way.clear()
         self._out.clear()
 
-    def items(self) -> Iterator[Event]:
-        """Walk every experiment's way to its end; yield what was made, stands or failed as it happens.
+    def events(self) -> Iterator[Event]:
+        """Take every experiment through its steps; yield what was made, is up to date or failed as it happens.
 
-        Lost contact is waited out. A failure is an item, no exception; whatever is raised here concerns all.
+        While there is no contact the run waits. A failure is an event; an exception concerns all experiments.
         """
         while self._under_way:
             yield from self._settle_ended()
@@ -164,7 +167,7 @@ class BulkRun:
                     yield from self._submit_together(tasks, share=share)
 
     def _describe(self, progress: ExperimentProgress) -> Ready:
-        """Tell which of the steps to go one job could make, from the first one on."""
+        """Describe which of the steps to go one job could make, from the first one on."""
         place = self._choose_place(progress)
         if not isinstance(place, SlurmExecutor):
             raise TypeError("only steps at the cluster share a job")
@@ -182,12 +185,12 @@ class BulkRun:
         try:
             return can_follow(self._workspace, step=step, experiment=progress.experiment)
         except MorphseqError:
-            return False  # the step says it itself, when it is its turn
+            return False  # the step raises it itself, when it is its turn
 
     def _submit_together(
         self, tasks: Sequence[tuple[ExperimentProgress, RequestJob]], *, share: Share
     ) -> Iterator[Event]:
-        """Submit one step of several experiments as one job; where that cannot be each goes on alone."""
+        """Submit one step of several experiments as one job; if that is refused each gets its own."""
         step, resources = tasks[0][0].steps[0], tasks[0][1].resources
         try:
             for progress, request_job in tasks:
@@ -202,7 +205,7 @@ class BulkRun:
                 then=share.then,
             )
         except UnreachableError as error:
-            self._unheard, self._silent_until = error.found, time.monotonic() + _RECONNECT_S
+            self._trouble, self._silent_until = error.found, time.monotonic() + _RECONNECT_S
             return
         except RejectedError as error:
             self._sharing.refuse(step, resources=resources)
@@ -212,7 +215,7 @@ class BulkRun:
             for progress, _ in tasks:
                 yield from self._hand_on(progress, self._fail(progress, error))
             return
-        self._unheard = ""
+        self._trouble = ""
         for (progress, request_job), handle in zip(tasks, handles, strict=True):
             if handle is not None:
                 progress.handle, progress.watch, progress.shared = handle, request_job.watch(handle), share.workers > 1
@@ -221,7 +224,7 @@ class BulkRun:
         self._pilots.append([progress for progress, _ in tasks if progress.watch is not None])
 
     def _give_up_unplaceable(self) -> None:
-        """Give an allocation up that would wait for ever, since no node has room for several at once."""
+        """Give up pilot jobs that would wait for ever, since no node has room for several at once."""
         for group in list(self._pilots):
             status = group[0].watch.status if group and group[0].watch is not None else None
             if status is None or (status.state and status.state != "PENDING"):
@@ -232,9 +235,7 @@ class BulkRun:
                 self._sharing.refuse(group[0].steps[0], resources=request_jobs[0].resources)
                 log(f"{group[0].steps[0]}: no node for several at once ({status.reason}); each gets a job of its own")
                 for progress in group:
-                    if progress.request_job is not None and progress.watch is not None:
-                        progress.request_job.forget(progress.watch)
-                        progress.handle = progress.watch = None
+                    progress.forget_job()
                 cancel_requests(request_jobs)
 
     def _settle_ended(self) -> Iterator[Event]:
@@ -243,14 +244,14 @@ class BulkRun:
             if progress.watch is not None and progress.watch.ended.is_set():
                 yield from self._hand_on(progress, self._settle(progress))
 
-    def _hand_on(self, progress: ExperimentProgress, item: Event | None) -> Iterator[Event]:
-        """Yield an item inside its claim, then move the experiment on."""
-        if item is None:
+    def _hand_on(self, progress: ExperimentProgress, event: Event | None) -> Iterator[Event]:
+        """Yield an event while its step is locked, then move the experiment on."""
+        if event is None:
             return
-        yield item
+        yield event
         progress.leave()
         self._out.pop(progress.experiment, None)
-        if isinstance(item, StepFailed):
+        if isinstance(event, StepFailed):
             progress.steps.clear()
         if not progress.steps:
             del self._under_way[progress.experiment]
@@ -264,7 +265,7 @@ class BulkRun:
             return True
         if progress.request_job is not None:
             return now >= self._silent_until
-        return len(self._out) < place.max_jobs
+        return len(self._out) < place.settings.max_jobs
 
     def _choose_place(self, progress: ExperimentProgress) -> Executor:
         if progress.place is None:
@@ -272,21 +273,21 @@ class BulkRun:
         return progress.place
 
     def _drive(self, progress: ExperimentProgress, *, submit: bool = True) -> Event | None:
-        """Take the first step as far as it goes without waiting; None while there is nothing to tell."""
+        """Take the first step as far as it goes without waiting; None while nothing is decided."""
         try:
-            item = self._begin(progress) if progress.request_job is None else None
-            return self._submit(progress) if submit and item is None and progress.request_job is not None else item
+            event = self._begin(progress) if progress.request_job is None else None
+            return self._submit(progress) if submit and event is None and progress.request_job is not None else event
         except BusyError as error:
-            progress.rest(told=f"at work elsewhere ({error}), tried again later")
-        except Exception as error:  # noqa: BLE001 - the other experiments go on; it is told at once and at the end
+            progress.rest(why=f"at work elsewhere ({error}), tried again later")
+        except Exception as error:  # noqa: BLE001 - the other experiments go on; it is reported now and at the end
             return self._fail(progress, error)
         return None
 
     def _begin(self, progress: ExperimentProgress) -> Event | None:
-        """Claim a step; find that nothing changed, run it here, or make its request job."""
+        """Lock a step; find that nothing changed, run it here, or make its request job."""
         spec = self._workspace.pipeline.spec(progress.steps[0])
         force = spec.name in self._forced
-        session = progress.held.enter_context(
+        locked = progress.held.enter_context(
             lock_step(
                 spec,
                 workspace=self._workspace,
@@ -298,16 +299,16 @@ class BulkRun:
                 on_wait=_refuse_to_wait,
             )
         )
-        if session.recalled is not None:
-            return StepMade(progress.experiment, spec.name, session.recalled, session.recalled.record, recalled=True)
-        if session.cached is not None:
-            return StepUpToDate(progress.experiment, spec.name, session.cached)
+        if locked.recalled is not None:
+            return StepMade(progress.experiment, spec.name, locked.recalled, locked.recalled.record, recalled=True)
+        if locked.cached is not None:
+            return StepUpToDate(progress.experiment, spec.name, locked.cached)
         place = self._choose_place(progress)
         if isinstance(place, SlurmExecutor):
-            progress.request_job = place.request_job(session.request)
+            progress.request_job = place.make_job(locked.request)
             self._out[progress.experiment] = progress
             return None
-        return self._publish(progress, session.run())
+        return self._publish(progress, locked.run())
 
     def _is_own(self, spec: StepSpec, *, experiment: str) -> bool:
         """Whether an earlier process of this run has made a step; forced or not, it is made once."""
@@ -319,26 +320,26 @@ class BulkRun:
         """Submit a step's job, or take it over."""
         request_job = progress.request_job
         if request_job is None:
-            raise RuntimeError("a experiment without a request job has nothing to submit")
+            raise RuntimeError("an experiment without a request job has nothing to submit")
         try:
             if not progress.cleared:
                 request_job.clear_others()
                 progress.cleared = True
             found = request_job.ensure(wait=False)
         except UnreachableError as error:
-            self._unheard, self._silent_until = error.found, time.monotonic() + _RECONNECT_S
+            self._trouble, self._silent_until = error.found, time.monotonic() + _RECONNECT_S
             return None
         except UndecidedError as error:
-            progress.rest(told=f"{error.where}: waiting to know whether its job was submitted")
+            progress.rest(why=f"{error.where}: waiting to know whether its job was submitted")
             return None
-        self._unheard = ""
+        self._trouble = ""
         if not isinstance(found, JobHandle):
             return self._publish(progress, request_job.take_done())
         progress.handle, progress.watch = found, request_job.watch(found)
         return None
 
     def _settle(self, progress: ExperimentProgress) -> Event | None:
-        """Say what a job's end means; None when another attempt follows."""
+        """Take the end of a job; None when another attempt follows."""
         request_job, handle, watch = progress.request_job, progress.handle, progress.watch
         try:
             if request_job is None or handle is None or watch is None or (verdict := watch.wait(0)) is None:
@@ -363,21 +364,22 @@ class BulkRun:
     def _fail(self, progress: ExperimentProgress, error: Exception) -> StepFailed:
         if isinstance(error, OSError):
             error = restore(report(error))
-        told: BaseException = error
+        recorded: BaseException = error
         if progress.request_job is not None:
             progress.request_job.cancel()
-            told = progress.request_job.record_failure(error)
+            recorded = progress.request_job.record_failure(error)
         step, *untried = progress.steps
-        return StepFailed(progress.experiment, step, told if isinstance(told, Exception) else error, tuple(untried))
+        known = recorded if isinstance(recorded, Exception) else error
+        return StepFailed(progress.experiment, step, known, tuple(untried))
 
     def _log_status(self) -> None:
-        """Say how many jobs wait and run, where that is news, and whether the cluster answers."""
+        """Log how many jobs wait and run, where that has changed, and whether the cluster answers."""
         watches = [progress.watch for progress in self._out.values() if progress.watch is not None]
         statuses = [*[watch.status for watch in watches], self._latest]
-        trouble = self._unheard or next((status.trouble for status in statuses[:-1] if status.trouble), "")
-        # A job may end by its files while nobody answers: that it is gone is no answer.
+        trouble = self._trouble or next((status.trouble for status in statuses[:-1] if status.trouble), "")
+        # The files of a job may show its end while nobody answers: that is no answer.
         if trouble or any(status.answered_at is not None and not status.trouble for status in statuses):
-            self._contact.tell(trouble)
+            self._contact.update(trouble)
         self._latest = JobStatus()
         if not watches or time.monotonic() - self._summary[0] < _SUMMARY_S:
             return
@@ -391,5 +393,5 @@ def _describe(status: JobStatus) -> str:
     return " ".join([status.state.lower() or "not known yet", *([f"({status.reason})"] if status.reason else [])])
 
 
-def _refuse_to_wait(claim: StepLock) -> NoReturn:
-    raise BusyError(claim)
+def _refuse_to_wait(lock: StepLock) -> NoReturn:
+    raise BusyError(lock)

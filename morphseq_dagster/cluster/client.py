@@ -1,17 +1,16 @@
 """Client: at most one execution per request, whatever dies between the intent to submit and the verdict.
 
-Holds the submit protocol, the search for a job whose number was lost, the verdict and cancelling. Files prove
-success, the scheduler explains failure; without an answer nothing is ever submitted or given up. No threads
-(`poller`), no waiting for the end of a job.
+It submits jobs, finds those whose number was lost, gives verdicts and cancels. Files prove success and the scheduler
+explains failure; without an answer nothing is submitted or given up. Asking the scheduler about jobs is `lookup.py`;
+waiting for their ends, with threads, is `poller.py`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -19,21 +18,22 @@ from morphseq_dagster.cluster.attempt_folder import VOID, Attempt, JobRoot
 from morphseq_dagster.cluster.commands import Row, Scheduler, Sighting
 from morphseq_dagster.cluster.errors import RejectedError, UndecidedError, UnreachableError
 from morphseq_dagster.cluster.job import JobSpec
-from morphseq_dagster.cluster.job_files import read_end, save_sighting, tail_of_log
+from morphseq_dagster.cluster.job_files import read_end, tail_of_log
 from morphseq_dagster.cluster.job_handle import AlreadyDone, JobHandle, JobVerdict, SchedulerView, Timeouts
+from morphseq_dagster.cluster.lookup import LOOK_EVERY_S, JobLookup
 from morphseq_dagster.cluster.outcome import Diagnosis, Evidence, JobOutcome, classify, is_active
-from morphseq_dagster.cluster.pilot.task import is_wanted, judge_untouched, row_of_task
-from morphseq_dagster.cluster.records import sync_folder, write_whole
+from morphseq_dagster.cluster.pilot.task import is_wanted, judge_untouched, own_row
 from morphseq_dagster.cluster.script import write_script
-from morphseq_dagster.cluster.state_cache import StateCache
+from morphseq_dagster.engine.storage.atomic_io import sync_folder, write_whole
+from morphseq_dagster.engine.storage.step_locks import process_is_gone
 
-_LOOK_EVERY_S: Final = 2.0
 _TICK_S: Final = 0.05
 _GRACE_S: Final = 0.5
 _WRITERS: Final = 16
+_NEVER_BEGUN: Final = "given up before a job began"
 
 
-class Client:
+class Client(JobLookup):
     """Jobs of one root on one cluster.
 
     Parameters
@@ -47,10 +47,9 @@ class Client:
     """
 
     def __init__(self, scheduler: Scheduler, *, root: JobRoot, timeouts: Timeouts | None = None) -> None:
-        self.scheduler, self.root = scheduler, root
+        super().__init__(scheduler)
+        self.root = root
         self.timeouts = timeouts or Timeouts()
-        self.words = StateCache()
-        self._silent: dict[str, float] = {}
 
     def ensure(
         self,
@@ -74,20 +73,20 @@ class Client:
         on_attempt
             Called with an attempt before its job is submitted or looked for, so that an interrupted caller can cancel.
         wait
-            Wait while nobody can tell whether an attempt's job was submitted.
+            Wait while nobody knows whether an attempt's job was submitted.
 
         Raises
         ------
         UnreachableError
             Nobody answers: call again. Nothing was submitted twice.
         UndecidedError
-            Nobody can tell yet, and the caller does not wait: call again.
+            Nobody knows yet, and the caller does not wait: call again.
         RejectedError
             The scheduler does not take the job.
         PermanentError
             The job cannot be written as a safe script.
         """
-        told = on_attempt or (lambda _: None)
+        on_attempt = on_attempt or (lambda _: None)
         while not done():
             attempts = self.root.attempts(spec.group, key=spec.key)
             newest = attempts[-1] if attempts else None
@@ -95,10 +94,10 @@ class Client:
                 attempt = self.root.attempt(spec.group, key=spec.key, number=newest.number + 1 if newest else 1)
                 script = write_script(spec, attempt=attempt)
                 if self.root.begin(attempt):
-                    told(attempt)
+                    on_attempt(attempt)
                     return self._submit(spec, attempt=attempt, script=script, run_id=run_id)
                 continue
-            told(newest)
+            on_attempt(newest)
             job = self._settle(newest, wait=wait)
             if job is None:
                 continue
@@ -107,76 +106,27 @@ class Client:
                 return handle
         return AlreadyDone()
 
-    def find(self, attempt: Attempt) -> str | None:
-        """Look for the job of an attempt; None when controller and accounting both answered without it.
-
-        Raises
-        ------
-        UnreachableError
-            When one of them did not answer.
-        """
-        if attempt.job is not None:
-            return attempt.job
-        pilot = attempt.pilot
-        if pilot is not None:
-            # Its tasks come together, and one answer is for all of them. A given up pilot job gets no job.
-            if (
-                pilot.owner() == VOID
-                or time.monotonic() - self._silent.get(pilot.token, -_LOOK_EVERY_S) < _LOOK_EVERY_S
-            ):
-                return None
-            job = self.find(pilot)
-            self._silent[pilot.token] = time.monotonic()
-            return job
-        row = self.scheduler.queue(names=[attempt.token]).of_name(attempt.token)
-        source = "squeue"
-        if not isinstance(row, Row):
-            reply = self.scheduler.account(names=[attempt.token], since_s=attempt.age_s + 60)
-            if reply is None:
-                return None
-            row, source = reply.of_name(attempt.token), "sacct"
-        if not isinstance(row, Row):
-            return None
-        attempt.write("job", job=row.job, cluster="", t=time.time(), found=source)
-        return row.job
-
-    def observe(self, handles: Sequence[JobHandle]) -> dict[str, SchedulerView]:
-        """Ask about jobs, by token: all in one squeue, and sacct once for those that it does not show at work."""
-        reply = self.scheduler.queue(jobs=list(dict.fromkeys(handle.job for handle in handles)))
-        views = {
-            handle.attempt.token: SchedulerView(
-                _own_row(handle.attempt, reply.of_job(handle.job, name=handle.name), name=handle.name)
-            )
-            for handle in handles
-        }
-        for handle in handles:
-            row = views[handle.attempt.token].queue
-            if isinstance(row, Row):
-                (self.words.keep if is_active(row) else save_sighting)(handle.attempt, row=row)
-        over = [handle for handle in handles if not isinstance(views[handle.attempt.token].queue, Row)]
-        if not over:
-            return views
-        with contextlib.suppress(UnreachableError):
-            oldest = max(handle.attempt.age_s for handle in over)
-            jobs = list(dict.fromkeys(handle.job for handle in over))
-            accounts = self.scheduler.account(jobs=jobs, since_s=oldest + 3600)
-            if accounts is not None:
-                for handle in over:
-                    token = handle.attempt.token
-                    views[token] = SchedulerView(views[token].queue, accounts.of_job(handle.job, name=handle.name))
-        return views
-
     def judge(
         self, handle: JobHandle, *, done: bool, view: SchedulerView | None, unclear_s: float = 0.0
     ) -> JobVerdict | None:
-        """Say how a job ended and close its attempt; None while it has not ended or nobody can tell."""
+        """Give the verdict on a job and close its attempt; None while it has not ended or nobody knows.
+
+        Parameters
+        ----------
+        handle, done
+            The job, and whether its request is done.
+        view
+            What the scheduler shows; None without an answer.
+        unclear_s
+            Seconds for which an end has been in sight.
+        """
         attempt, queue = handle.attempt, None if view is None else view.queue
         seen = attempt.record("seen") or {}
         life = 0 if view is None else view.life
         pilot = None if view is None or done else attempt.pilot
-        log = tail_of_log(attempt)
+        text = tail_of_log(attempt)
         if pilot is not None and not (isinstance(queue, Row) and queue.name == attempt.token):
-            log += b"\n" + tail_of_log(pilot)  # why the allocation ended stands in its own log
+            text += b"\n" + tail_of_log(pilot)  # why the allocation ended stands in its own log
         diagnosis = classify(
             Evidence(
                 done=done,
@@ -185,7 +135,7 @@ class Client:
                 accounting=self.scheduler.has_accounting is not False,
                 seen=(str(seen["state"]), seen.get("reason")) if str(seen.get("job")) == handle.job else None,
                 end=read_end(attempt, job=handle.job, life=life),
-                log=log,
+                log=text,
                 unclear_s=unclear_s,
                 lost_s=self.timeouts.lost_s,
                 settle_s=self.timeouts.settle_s,
@@ -198,27 +148,26 @@ class Client:
         return None if diagnosis is None else self._close(handle, diagnosis=diagnosis, node=_node(attempt, queue))
 
     def cancel(self, attempts: Sequence[Attempt], *, why: str = "cancelled by the caller") -> None:
-        """Cancel what works on attempts: no job begins any more, running ones are told to stop.
+        """Cancel what works on attempts: no job begins any more, and jobs at work get a TERM.
 
-        Each gets a wish: a job whose number is not known, or that cannot be told now, meets it when it starts.
-        The allocation of a pilot job finds the wish by itself, and is told to stop when nobody wants any of its tasks.
+        The record `cancel` is written for each. A job that cannot be reached now finds it when it starts, and a pilot
+        job finds the records of its tasks while it works; its allocation is cancelled when none of its tasks is wanted.
 
         Raises
         ------
         UnreachableError
-            When the scheduler could not be told.
+            When the scheduler could not be reached.
         """
         known = [str(job) for attempt in attempts if (job := _known_job(attempt)) is not None]
         with ThreadPoolExecutor(_WRITERS) as pool:
             # At once: where many jobs have just begun, each of our own steps waits for a processor beside theirs.
-            told = pool.submit(self.scheduler.cancel, known)
-            wanted_off = _request_cancel(attempts, why=why)
-            jobs = list(pool.map(self._find_to_cancel, wanted_off))
-        pilots = {pilot.folder: pilot for attempt in attempts if (pilot := attempt.pilot) is not None}
-        unwanted = _request_cancel([pilot for pilot in pilots.values() if not is_wanted(pilot)], why=why)
-        jobs += map(self._find_to_cancel, unwanted)
+            sent = pool.submit(self.scheduler.cancel, known)
+            unwanted = _request_cancel(attempts, why=why)
+            jobs = list(pool.map(self._find_to_cancel, unwanted))
+        pilots = [pilot for pilot in _pilots_of(attempts) if not is_wanted(pilot)]
+        jobs += map(self._find_to_cancel, _request_cancel(pilots, why=why))
         self.scheduler.cancel([job for job in jobs if job is not None and job not in known])
-        told.result()
+        sent.result()
 
     def await_cancelled(
         self, attempts: Sequence[Attempt], *, done: Callable[[Attempt], bool] = lambda _: False
@@ -228,12 +177,12 @@ class Client:
         Raises
         ------
         UnreachableError
-            When nobody can say whether they ended; the attempts stay open then.
+            When nobody knows whether they ended; the attempts stay open then.
         """
         deadline = time.monotonic() + self.timeouts.files_s
         waiting = [attempt for attempt in attempts if not attempt.is_closed]
-        pilots = {pilot.folder: pilot for attempt in waiting if (pilot := attempt.pilot) is not None}
-        waiting += [pilot for pilot in pilots.values() if pilot.record("cancel") is not None]
+        pilots = [pilot for pilot in _pilots_of(waiting) if pilot.cancel_requested]
+        waiting += pilots
         ended: list[tuple[Attempt, Row | Sighting | None]] = []
         while waiting:
             self._await_ends(waiting)
@@ -242,8 +191,7 @@ class Client:
             still = []
             for attempt in waiting:
                 job, name = attempt.job, attempt.name
-                row = None if rows is None or job is None else rows.of_job(job, name=name)
-                row = None if row is None else _own_row(attempt, row, name=name)
+                row = None if rows is None or job is None else own_row(attempt, rows.of_job(job, name=name), name=name)
                 if isinstance(row, Row) and is_active(row):
                     still.append(attempt)
                 else:
@@ -255,9 +203,9 @@ class Client:
 
         def close(item: tuple[Attempt, Row | Sighting | None]) -> None:
             attempt, row = item
-            kind = JobOutcome.DONE if attempt.folder not in pilots and done(attempt) else JobOutcome.CANCELLED
-            state, reason = (row.state, row.reason) if isinstance(row, Row) else ("", None)
-            attempt.close(kind=kind.value, job=attempt.job or "", state=state, reason=reason or "")
+            kind = JobOutcome.DONE if attempt not in pilots and done(attempt) else JobOutcome.CANCELLED
+            state, reason = (row.state, row.reason or "") if isinstance(row, Row) else ("", "")
+            attempt.close(kind=kind, job=attempt.job or "", state=state, reason=reason)
 
         # Not while jobs are still ending: verdicts are flushed to the disk, and so is what the scheduler writes.
         with ThreadPoolExecutor(min(_WRITERS, max(1, len(ended)))) as pool:
@@ -283,9 +231,9 @@ class Client:
         except RejectedError as error:
             job = None if attempt.give_up() else attempt.job
             if job is None:
-                attempt.close(kind=JobOutcome.REJECTED.value, reason=error.found, state="", job="")
+                attempt.close(kind=JobOutcome.REJECTED, reason=error.found)
                 raise
-            return JobHandle(spec, attempt, job, adopted=True)  # whatever the command said, a job works on it
+            return JobHandle(spec, attempt, job, adopted=True)  # whatever sbatch answered, a job works on it
         attempt.write("job", job=submitted.job, cluster=submitted.cluster, t=time.time(), found="sbatch")
         return JobHandle(spec, attempt, submitted.job)
 
@@ -294,23 +242,24 @@ class Client:
         looked = float("-inf")
         while not attempt.is_closed:
             if attempt.owner() == VOID:
+                kind = JobOutcome.CANCELLED if attempt.cancel_requested else JobOutcome.VOID
                 self._cancel_again(attempt)
-                attempt.close(kind=_kind_of_void(attempt).value, state="", reason="given up before a job began", job="")
+                attempt.close(kind=kind, reason=_NEVER_BEGUN)
                 return None
             if attempt.job is not None:
-                if attempt.record("cancel") is None:
+                if not attempt.cancel_requested:
                     return attempt.job
                 self._cancel_again(attempt)
                 self.await_cancelled([attempt])
                 return None
             over = attempt.age_s >= self.timeouts.grace_s
-            if over or (_is_orphan(attempt) and time.monotonic() - looked >= _LOOK_EVERY_S):
+            if over or (_is_orphan(attempt) and time.monotonic() - looked >= LOOK_EVERY_S):
                 looked = time.monotonic()
                 job = self.find(attempt)
                 if job is not None:
                     return job
                 if over:
-                    # Winning the claim is what makes this safe: a job that comes late finds it taken and leaves.
+                    # The claim makes this safe: a job that comes late finds it taken and leaves.
                     for given_up in (attempt, attempt.pilot):
                         if given_up is not None:
                             given_up.give_up()
@@ -325,53 +274,61 @@ class Client:
             time.sleep(_TICK_S)
         return None
 
+    def give_up(self, attempt: Attempt) -> str:
+        """Close an attempt of which no job is known, once its grace is over; why it stays open, or nothing.
+
+        Raises
+        ------
+        UnreachableError
+            When the scheduler does not answer.
+        """
+        job = self.find(attempt)
+        if job is None and attempt.owner() is None and attempt.age_s < self.timeouts.grace_s:
+            return "it may yet be submitted"
+        given_up = [one.give_up() for one in (attempt, attempt.pilot) if job is None and one is not None]
+        if not given_up or not given_up[0]:
+            return "its job was found"
+        attempt.close(kind=JobOutcome.VOID, reason=_NEVER_BEGUN)
+        return ""
+
     def _find_to_cancel(self, attempt: Attempt) -> str | None:
-        """Number of the job to be told that an attempt is not wanted; a pilot job's job is not told for one task."""
+        """Number of the job to cancel for an attempt; none for a single task of a pilot job."""
         return None if attempt.pilot is not None else attempt.job or self.find(attempt)
 
     def _cancel_again(self, attempt: Attempt) -> None:
-        """Say to the scheduler what somebody wished, who may have died before saying so."""
-        wish = attempt.record("cancel")
-        if wish is not None:
-            self.cancel([attempt], why=str(wish.get("why", "")))
+        """Cancel what somebody wanted cancelled, who may have died before scancel was called."""
+        request = attempt.record("cancel")
+        if request is not None:
+            self.cancel([attempt], why=str(request.get("why", "")))
 
     def _ended_for_another_run(self, handle: JobHandle, *, done: Callable[[], bool], run_id: str) -> bool:
         """Whether an adopted attempt ended before this run asked; it is closed then."""
-        intent = handle.attempt.record("intent")
-        if intent is None or intent.get("run_id", "") == run_id:
+        attempt = handle.attempt
+        if not attempt.intent or attempt.belongs_to(run_id):
             return False
         try:
-            view = self.observe([handle])[handle.attempt.token]
+            view = self.observe([handle])[attempt.token]
         except UnreachableError:
             return False
         if isinstance(view.queue, Row) and is_active(view.queue):
             return False
         # Nobody watched its end: what it left has had its time to come into sight.
-        age_s = float("inf") if handle.attempt.age_s > self.timeouts.grace_s else 0.0
-        return not done() and self.judge(handle, done=False, view=view, unclear_s=age_s) is not None
+        unclear_s = float("inf") if attempt.age_s > self.timeouts.grace_s else 0.0
+        return not done() and self.judge(handle, done=False, view=view, unclear_s=unclear_s) is not None
 
     def _close(self, handle: JobHandle, *, diagnosis: Diagnosis, node: str) -> JobVerdict:
         attempt = handle.attempt
         if diagnosis.outcome is JobOutcome.DONE:
             self._await_end(handle)
-        log, pilot = tail_of_log(attempt), attempt.pilot
-        if not log and pilot is not None:
-            log = tail_of_log(pilot)  # it never came to a log of its own
-        verdict = JobVerdict(
-            outcome=diagnosis.outcome,
-            state=diagnosis.state,
-            reason=diagnosis.reason,
-            job=handle.job,
-            node=node,
-            log=log.decode("utf-8", "backslashreplace"),
-        )
-        attempt.close(
-            kind=verdict.outcome.value, state=verdict.state, reason=verdict.reason, job=verdict.job, node=verdict.node
-        )
-        return verdict
+        text, pilot = tail_of_log(attempt), attempt.pilot
+        if not text and pilot is not None:
+            text = tail_of_log(pilot)  # it has no log of its own yet
+        outcome, state, reason = diagnosis.outcome, diagnosis.state, diagnosis.reason
+        attempt.close(kind=outcome, state=state, reason=reason, job=handle.job, node=node)
+        return JobVerdict(outcome, state, reason, handle.job, node, text.decode("utf-8", "backslashreplace"))
 
-    def _await_ends(self, attempts: Sequence[Attempt]) -> None:
-        """Let jobs that were at work say that they end: a scheduler that is asked meanwhile ends them later."""
+    def _await_ends(self, attempts: Iterable[Attempt]) -> None:
+        """Give jobs that were at work time to write their end: a scheduler that is asked meanwhile ends them later."""
         deadline = time.monotonic() + _GRACE_S
         working = [attempt for attempt in attempts if attempt.owner() not in (None, VOID)]
         while working and time.monotonic() < deadline:
@@ -379,59 +336,45 @@ class Client:
             working = [attempt for attempt in working if attempt.record("end") is None]
 
     def _await_end(self, handle: JobHandle) -> None:
-        """Let a job that has published its result write its end record: it tells what the job used."""
+        """Give a job that has published its result time to write its end record, which holds what the job used."""
         deadline = time.monotonic() + min(2.0, self.timeouts.files_s)
         while read_end(handle.attempt, job=handle.job) is None and time.monotonic() < deadline:
             time.sleep(_TICK_S / 5)
 
 
-def _own_row(attempt: Attempt, row: Row | Sighting, *, name: str) -> Row | Sighting:
-    """Row of an attempt; of a task of a pilot job, which shares its job, what the row of that job means for it."""
-    job = attempt.job
-    if name == attempt.token or job is None:
-        return row
-    return row_of_task(attempt, job=job, end=read_end(attempt, job=job), row=row)
-
-
 def _is_orphan(attempt: Attempt) -> bool:
-    """Whether whoever meant to submit cannot be at it any more, as far as this host can tell."""
-    intent = attempt.record("intent")
-    if intent is None:
+    """Whether whoever meant to submit cannot be at it any more, as far as this host knows."""
+    intent = attempt.intent
+    if not intent:
         return False
     if intent.get("host") != socket.gethostname():
         return True
     pid = int(intent.get("pid", 0))
-    if pid == os.getpid():
-        return True  # an earlier try of this very process ended without an answer
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
+    # Of this very process it was an earlier try, which ended without an answer.
+    return pid == os.getpid() or process_is_gone(pid)
+
+
+def _pilots_of(attempts: Iterable[Attempt]) -> list[Attempt]:
+    """Pilot jobs whose tasks these are, each once."""
+    return list({pilot.folder: pilot for attempt in attempts if (pilot := attempt.pilot) is not None}.values())
 
 
 def _request_cancel(attempts: Sequence[Attempt], *, why: str) -> list[Attempt]:
-    """Write down that attempts are not wanted, and that no job may begin; return those that are open."""
-    wanted_off = [attempt for attempt in attempts if not attempt.is_closed]
-    for attempt in wanted_off:
-        # A power cut may take the wish and finds the job cancelled; flushing fifty of them takes its time.
+    """Record that attempts are not wanted, and that no job may begin; return those that are open."""
+    open_ones = [attempt for attempt in attempts if not attempt.is_closed]
+    for attempt in open_ones:
+        # A power cut may take the record and finds the job cancelled; flushing fifty of them takes its time.
         attempt.note("cancel", t=time.time(), why=why)
     # All before the first is flushed: the disk takes them as one.
-    for attempt in [attempt for attempt in wanted_off if attempt.give_up(flush=False)]:
+    for attempt in [attempt for attempt in open_ones if attempt.give_up(flush=False)]:
         sync_folder(attempt.folder)
-    return wanted_off
+    return open_ones
 
 
 def _known_job(attempt: Attempt) -> str | None:
     """Number of an attempt's own job, as sbatch answered."""
     record = None if attempt.is_closed else attempt.record("job")
     return None if record is None or attempt.pilot is not None else attempt.job
-
-
-def _kind_of_void(attempt: Attempt) -> JobOutcome:
-    return JobOutcome.VOID if attempt.record("cancel") is None else JobOutcome.CANCELLED
 
 
 def _node(attempt: Attempt, queue: Row | Sighting | None) -> str:

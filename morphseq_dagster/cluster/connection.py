@@ -1,6 +1,6 @@
-"""Connection: client and poller of a cluster, one of each per process, and what is said while it does not answer.
+"""Connection: the client and the poller of a cluster, one of each per process, made from the machine settings.
 
-Holds the way from the machine settings to `morphseq_dagster.cluster`. Knows no requests and no steps.
+It also reports lost contact to the people who look at the run (`Contact`, `log`).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def connect(settings: SlurmSettings, *, data_root: Path) -> tuple[Client, Poller
 
 
 def close_connections() -> None:
-    """Log out everywhere and watch nothing any more, before a process ends without the usual ceremony."""
+    """Log out everywhere and stop watching, for a process that ends by `os._exit`."""
     with _CONNECTING:
         for client, poller in _CONNECTIONS.values():
             poller.close()
@@ -60,7 +60,7 @@ def close_connections() -> None:
 
 
 def make_transport(settings: SlurmSettings) -> Transport:
-    """Make the way to the submit host that the settings choose; what has to be imported for it is imported now.
+    """Make the transport that the settings choose; what it imports is imported now.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def make_transport(settings: SlurmSettings) -> Transport:
 
 
 def default_resources(settings: SlurmSettings) -> Resources:
-    """Resources of a job of which the settings say nothing: those of the queue in a named resource, if there is one."""
+    """Resources of a job without settings: those of the queue in a named resource, if there is one."""
     if settings.resource is None:
         return Resources()
     from morphseq_dagster.resources import dagster_slurm
@@ -87,13 +87,13 @@ def default_resources(settings: SlurmSettings) -> Resources:
 
 
 class Contact:
-    """Whether the cluster answers: silence is waited out, and said once when it begins, when it ends and in between."""
+    """Whether the cluster answers; lost contact is logged when it begins, when it ends, and every five minutes."""
 
     def __init__(self) -> None:
         self._lost: float | None = None
 
-    def tell(self, trouble: str) -> None:
-        """Take note of trouble, or of an answer (empty)."""
+    def update(self, trouble: str) -> None:
+        """Take the reason why there is no answer; empty when there was one."""
         if not trouble:
             if self._lost is not None:
                 log("the cluster answers again")
@@ -106,20 +106,20 @@ class Contact:
             _LOG.warning("still no contact with the cluster after %.0f s: %s", _WARN_AFTER_S, trouble)
 
     def retried(self, action: Callable[[], _T]) -> _T:
-        """Do something for which the cluster must answer; lost contact is waited out."""
+        """Do something for which the cluster must answer, as often as it takes."""
         while True:
             try:
                 done = action()
             except UnreachableError as error:
-                self.tell(error.found)
+                self.update(error.found)
                 time.sleep(_RECONNECT_S)
             else:
-                self.tell("")
+                self.update("")
                 return done
 
 
 def log(text: str) -> None:
-    """Tell people who look at the run: in its log and on its standard error stream."""
+    """Write a line for people who look at the run: into its log and to its standard error stream."""
     _LOG.info(text)
     sys.stderr.write(f"slurm: {text}\n")
     sys.stderr.flush()

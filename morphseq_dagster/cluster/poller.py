@@ -1,7 +1,7 @@
 """Poller: two threads per process watch any number of jobs.
 
-Holds the watching only. One thread lists the inbox and reports success alone; the other asks the scheduler about all
-jobs at once. They are apart because a dead controller lets squeue hang for 16 s, and a result must not wait for it.
+One thread lists the folder of end marks and reports success alone; the other asks the scheduler about all jobs at once.
+They are apart because squeue hangs for 16 s when the controller is down, and a result must not wait for it.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class JobStatus:
     Parameters
     ----------
     state, reason, node
-        As the controller said.
+        As the controller shows them.
     answered_at
-        When it said so (seconds since the epoch); None before the first answer.
+        Time of its answer (seconds since the epoch); None before the first.
     trouble
         Why there is no newer answer; empty while there is contact.
     """
@@ -52,7 +52,7 @@ class JobStatus:
 
 @dataclass(eq=False)
 class Watch:
-    """A job under watch; `ended` is set when there is a verdict or the watching itself failed."""
+    """A watched job; `ended` is set when there is a verdict or the watching itself failed."""
 
     handle: JobHandle
     done: Callable[[], bool]
@@ -117,7 +117,7 @@ class Poller:
         return watch
 
     def forget(self, watch: Watch) -> None:
-        """Stop watching a job; it goes on. A verdict there is when this returns, or nobody gives one afterwards."""
+        """Stop watching a job; it goes on. There is a verdict when this returns, or there never is one."""
         with watch.judging, self._lock:
             self._watches.pop(watch.handle.attempt.token, None)
 
@@ -172,7 +172,7 @@ class Poller:
                 self._ask.clear()
                 pause = self._ask_s[0]
                 continue
-            # The newest word of several jobs that begin or end at once is one question, of many jobs one in seconds.
+            # Several jobs that begin or end at once are one question; many jobs are asked about every few seconds.
             least = min(_LEAST_S[1], max(len(watches), self._count_begun()) * _LEAST_S[0])
             time.sleep(max(min(0.1, self._ask_s[0]), asked + least - time.monotonic()))
             changed = self._ask_scheduler(list(self._open().values()))
@@ -196,7 +196,7 @@ class Poller:
             for watch in watches:
                 watch.status = JobStatus(**{**watch.status.__dict__, "trouble": error.found})
             return False
-        except Exception as error:  # noqa: BLE001 - a dead thread would let everybody wait for ever; they are told
+        except Exception as error:  # noqa: BLE001 - a dead thread would let everybody wait for ever, hence each gets the error
             for watch in watches:
                 self._break(watch, error)
             return True

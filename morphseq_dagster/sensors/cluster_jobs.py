@@ -68,6 +68,6 @@ def look_after_jobs(
     survey = survey_cluster(context.instance, workspace=workspace, settings=settings)
     orphans = settle_cluster(workspace=workspace, settings=settings, survey=survey)
     for orphan in [orphan for orphan in orphans if orphan.action in _HANDLED][:_NAMED]:
-        context.log.info(f"{orphan.experiment} {orphan.step}: {orphan.action.value} ({orphan.words})")
+        context.log.info(f"{orphan.experiment} {orphan.step}: {orphan.action.value} ({orphan.reason})")
     told = report_done(context.instance, orphans=orphans, graph=core.resolve_asset_graph, workspace=workspace)
     return summarise(orphans, trouble=survey.trouble, told=told)

@@ -11,8 +11,8 @@ import pytest
 from morphseq_dagster.cluster.attempt_folder import JobRoot
 from morphseq_dagster.cluster.bulk_run import BulkRun
 from morphseq_dagster.cluster.connection import connect
-from morphseq_dagster.cluster.events import Event, StepFailed, StepMade, StepUpToDate
 from morphseq_dagster.cluster.executor import SlurmExecutor
+from morphseq_dagster.cluster.experiment_progress import Event, StepFailed, StepMade, StepUpToDate
 from morphseq_dagster.engine.executors.local import LocalExecutor
 from morphseq_dagster.engine.executors.protocol import Executor
 from morphseq_dagster.engine.storage.records import Record, read_failure, read_record
@@ -66,7 +66,7 @@ def start(
 
 def walk(bulk: BulkRun) -> list[Event]:
     with bulk:
-        return list(bulk.items())
+        return list(bulk.events())
 
 
 def record(workspace: Workspace, experiment: str, step: str = "third") -> Record | None:
@@ -113,7 +113,7 @@ def test_forced_step_is_made_once_also_when_its_run_is_resumed(relay: Workspace)
     walk(start(relay, names, place_of=here))
     forced = frozenset(["first"])
     with start(relay, names, place_of=here, run_id="again", forced=forced) as bulk:
-        assert isinstance(next(bulk.items()), StepMade)
+        assert isinstance(next(bulk.events()), StepMade)
     resumed = walk(start(relay, names, place_of=here, run_id="again", forced=forced))
     assert told(resumed, StepMade) == {names[1]: ["first"]}
 
@@ -128,7 +128,7 @@ def test_missing_input_is_a_failure_of_its_experiment(relay: Workspace) -> None:
 def test_leaving_early_releases_the_claim_and_keeps_what_is_done(relay: Workspace) -> None:
     names = add_experiments(relay, 3)
     with start(relay, names, place_of=here) as bulk:
-        assert isinstance(next(bulk.items()), StepMade)
+        assert isinstance(next(bulk.events()), StepMade)
         assert len(locks_of(relay)) == 1, "the claim is held while the item is told"
     assert locks_of(relay) == []
     assert record(relay, names[0], "first") is not None
@@ -140,7 +140,7 @@ def test_experiment_at_work_elsewhere_is_tried_again_while_others_go_on(
     names = add_experiments(relay, 3)
     claim = relay.layout.lock("first", experiment=names[0])
     with start(relay, names, place_of=here) as bulk:
-        items = bulk.items()
+        items = bulk.events()
         with hold_lock(claim, run_id="elsewhere"):
             before = [next(items) for _ in range(6)]
         after = list(items)
@@ -211,7 +211,7 @@ def test_doubtful_submission_holds_nobody_else_up(cluster: LocalCluster, relay: 
     doubtful.write("intent", t=time.time(), host="elsewhere", pid=1, run_id="dead", token=doubtful.token, resources={})
     items = []
     with start(relay, names, place_of=at_cluster(grace_s=240), steps=("first",)) as bulk:
-        for item in bulk.items():
+        for item in bulk.events():
             items.append(item)
             # Its grace ends when the other one is done, and by itself long after.
             doubtful.write("intent", **{**(doubtful.record("intent") or {}), "t": time.time() - 300})
@@ -222,7 +222,7 @@ def test_doubtful_submission_holds_nobody_else_up(cluster: LocalCluster, relay: 
 
 
 @pytest.mark.slurm
-def test_jobs_of_a_killed_campaign_are_taken_over_without_a_submission(cluster: LocalCluster, relay: Workspace) -> None:
+def test_jobs_of_a_killed_bulk_run_are_taken_over_without_a_submission(cluster: LocalCluster, relay: Workspace) -> None:
     names, go = add_experiments(relay, 6), hold(relay)
     child = start_child(relay, names, settings=make_settings())
     wait_for(lambda: count_records(relay, "job") == 6)
@@ -239,7 +239,7 @@ def test_jobs_of_a_killed_campaign_are_taken_over_without_a_submission(cluster: 
 
 @pytest.mark.slurm
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
-def test_interrupted_campaign_cancels_all_its_jobs_and_keeps_what_is_done(
+def test_interrupted_bulk_run_cancels_all_its_jobs_and_keeps_what_is_done(
     cluster: LocalCluster, relay: Workspace, sent: signal.Signals
 ) -> None:
     names = add_experiments(relay, 6)

@@ -1,4 +1,4 @@
-"""Jobs whose run has ended, on a real scheduler: kept, cancelled, closed as what they were, or only told."""
+"""Jobs whose run has ended, on a real scheduler: kept, cancelled, closed as what they were, or only reported."""
 
 from __future__ import annotations
 
@@ -200,11 +200,11 @@ def test_run_that_nobody_knows_is_judged_by_its_process_on_this_host_alone(
     attempt.write("intent", **{**intent, "pid": GONE})
     assert view(relay, client).orphans[0].action is OrphanAction.KEPT
     note_suspension(attempt)
-    assert view(relay, client).orphans[0].action is OrphanAction.TOLD, "it has left on purpose"
+    assert view(relay, client).orphans[0].action is OrphanAction.REPORTED, "it has left on purpose"
     attempt.path("parked.json").unlink()
     attempt.write("intent", **{**intent, "pid": GONE, "host": "elsewhere"})
     survey = view(relay, client, policy="cancel")
-    assert survey.orphans[0].action is OrphanAction.TOLD
+    assert survey.orphans[0].action is OrphanAction.REPORTED
     settle(relay, client, survey)
     assert kind_of(attempt) is None
 
@@ -233,7 +233,7 @@ def test_step_that_somebody_is_at_is_left_alone(relay: Workspace, slurm: SlurmSe
     with hold_lock(relay.layout.lock("first", experiment="20240401"), run_id="next"):
         orphan = settle(relay, client, survey)["20240401"]
     assert (orphan.action, kind_of(attempt)) == (OrphanAction.LEFT, None)
-    assert "run next" in orphan.words
+    assert "run next" in orphan.reason
 
 
 # without a scheduler
@@ -259,4 +259,4 @@ def test_without_an_answer_nothing_is_closed_or_cancelled(relay: Workspace) -> N
 def test_attempt_whose_maker_is_still_writing_is_only_told(relay: Workspace) -> None:
     root = JobRoot(relay.layout.jobs)
     root.begin(root.attempt(("first", "20240401"), key="ab" * 32, number=1))
-    assert view(relay, None, policy="cancel").orphans[0].action is OrphanAction.TOLD
+    assert view(relay, None, policy="cancel").orphans[0].action is OrphanAction.REPORTED

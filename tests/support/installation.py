@@ -223,7 +223,7 @@ class Installation:
         """Processes of this host that name a run in their arguments or environment."""
         return [pid for pid, _ in _processes() if pid != os.getpid() and _names(pid, run_id.encode())]
 
-    def is_parked(self, run_id: str) -> bool:
+    def is_suspended(self, run_id: str) -> bool:
         """Whether a run has said that it waits for a job, and has no process any more."""
         return self.tag(run_id, "morphseq/parked").startswith("job ") and not self.processes(run_id)
 
@@ -243,7 +243,7 @@ class Installation:
         keys = sorted(root.root.glob(f"*/{experiment}/*"))
         return [attempt for key in keys for attempt in root.attempts(key.parts[-3:-1], key=key.name)]
 
-    def await_parked(self, *runs: str, seconds: float = 240) -> None:
+    def await_suspended(self, *runs: str, seconds: float = 240) -> None:
         """Wait until runs wait for their jobs without a process.
 
         Raises
@@ -252,13 +252,13 @@ class Installation:
             When one ends instead.
         """
 
-        def parked() -> bool:
+        def suspended() -> bool:
             ended = [run for run in runs if self.status(run) in _ENDS]
             if ended:
                 raise RuntimeError(f"ended, not suspended: {[e['message'] for e in self.events(ended[0])][-12:]}")
-            return all(self.is_parked(run) for run in runs)
+            return all(self.is_suspended(run) for run in runs)
 
-        self.wait_for(parked, seconds=seconds, what="runs to suspend")
+        self.wait_for(suspended, seconds=seconds, what="runs to suspend")
 
     def await_ends(self, *runs: str, seconds: float = 240) -> list[str]:
         """Wait for the ends of runs; their statuses."""

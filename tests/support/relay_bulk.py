@@ -27,8 +27,8 @@ from morphseq_dagster.testing.relay import RELAY, RELAY_PIPELINE
 place = SlurmExecutor(SlurmSettings.model_validate_json(sys.argv[2]), pipeline=RELAY)
 chains = {name: tuple(sys.argv[4].split(",")) for name in sys.argv[3].split(",")}
 workspace = Workspace(Path(sys.argv[1]), RELAY_PIPELINE)
-with termination_raises(), BulkRun(workspace, chains=chains, executor_of=lambda *_: place, run_id="child") as bulk run:
-    for item in bulk run.items():
+with termination_raises(), BulkRun(workspace, chains=chains, executor_of=lambda *_: place, run_id="child") as bulk:
+    for item in bulk.events():
         print(item.experiment, flush=True)
 """
 

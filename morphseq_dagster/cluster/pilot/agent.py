@@ -1,16 +1,13 @@
-"""Pilot agent: the program of a pilot job on its node - it takes requests one by one and works on some of them at once.
+"""Pilot agent: the program of a pilot job on its node; it takes requests one by one and works on several at once.
 
-Holds what a script of its own does for the job of one request: claim, start record, log, signals, end record and mark;
-and what a pilot job adds: who is next, a limit for each, what follows on one that is done. A command that is a module of
-this very Python is not started: it was imported once, and a fork of this process calls its `main`, which costs a
-hundredth of a start. Any other command is executed. One thread, since it forks; signals are waited for, never handled,
-so none of two that come together is lost.
+For each task it does what a job script does for a single job (`script.py`): claim, start record, log, signals, end
+record and end mark. Beside that it keeps a time limit for each task and begins what follows on a task (`chaining.py`).
+A command that is a module of this very Python is imported once, and each task is a fork of this process that calls its
+`main`, which costs a hundredth of a start; any other command is executed. There is one thread, because it forks, and
+signals are waited for instead of handled, so that none of two that come together is lost.
 
-A module that wants to be quick has `prepare(arguments)`, called once before the first fork. One whose requests go on
-has `follow(arguments, then, run_id=..., begin=...)`, called after a `main` that returned 0: it may begin what shall be
-done next (`succession`), a request of its own with its own folder, which is a task from then on.
-
-What ends this process ends what it has in hand. Its own end is the end of the allocation, and judged as such.
+A module may have `prepare(arguments)`, called once before the first fork, and `follow(arguments, then, run_id=,
+begin=)`, called after a `main` that returned 0 to begin the next request.
 """
 
 from __future__ import annotations
@@ -50,12 +47,12 @@ _PR_SET_PDEATHSIG: Final = 1
 
 @dataclass
 class _Hand:
-    """A task at work."""
+    """A task at work, and the signal that it was sent."""
 
     task: Attempt
     pid: int
     began: float
-    told: str = ""
+    sent: str = ""
 
 
 class PilotAgent:
@@ -75,13 +72,13 @@ class PilotAgent:
 
     def __init__(self, pilot: Path, *, workers: int, limit_s: float, overdue_s: float = 60.0) -> None:
         self._root = JobRoot(pilot.parents[2])
-        self._pack = self._root.attempt((PILOTS,), key=pilot.parent.name, number=1)
+        self._pilot = self._root.attempt((PILOTS,), key=pilot.parent.name, number=1)
         self._workers, self._limit_s, self._overdue_s = workers, limit_s, overdue_s
         self._job = os.environ["SLURM_JOB_ID"]
         self._node = os.environ.get("SLURMD_NODENAME") or os.uname().nodename
         self._restart = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
         self._gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-        self._left = deque(self._pack.tasks())
+        self._left = deque(self._pilot.tasks())
         self._hands: dict[int, _Hand] = {}
         self._stop = ""
         self._looked = time.monotonic()
@@ -94,34 +91,34 @@ class PilotAgent:
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         while True:
             if self._reap():
-                # Who ends an allocation tells one process after the other: our turn comes within the moment.
-                self._hear(signal.sigtimedwait((signal.SIGTERM,), _LOOK_S))
+                # Who ends an allocation signals one process after the other: ours follows within a moment.
+                self._note_signal(signal.sigtimedwait((signal.SIGTERM,), _LOOK_S))
             while self._left and not self._stop and len(self._hands) < self._workers:
                 with _surviving():
                     self._take(self._left.popleft())
             if not self._hands:
                 break
-            self._hear(signal.sigtimedwait(_SIGNALS, _LOOK_S))
+            self._note_signal(signal.sigtimedwait(_SIGNALS, _LOOK_S))
             self._look()
         return _KILLED + signal.SIGTERM if self._stop == "TERM" else 0
 
-    def _hear(self, told: signal.struct_siginfo | None) -> None:
-        if told is not None and told.si_signo != signal.SIGCHLD and self._stop != "TERM":
-            self._stop = signal.Signals(told.si_signo).name.removeprefix("SIG")
+    def _note_signal(self, received: signal.struct_siginfo | None) -> None:
+        if received is not None and received.si_signo != signal.SIGCHLD and self._stop != "TERM":
+            self._stop = signal.Signals(received.si_signo).name.removeprefix("SIG")
 
     def _take(self, task: Attempt) -> None:
-        """Begin one task, unless it is over, or somebody else's."""
-        if task.is_closed or task.record("cancel") is not None or self._ended(task):
+        """Begin one task, unless it is over or belongs to another job."""
+        if task.is_closed or task.cancel_requested or self._has_ended(task):
             return
         with contextlib.suppress(FileExistsError):
             task.path("claim").symlink_to(self._job)
         if task.owner() != self._job or task.is_closed:
             return
         if task.record("cancel") is not None:
-            # The wish came before the claim, and found no job to tell: this is its answer.
-            self._write_end(task, code=_KILLED + signal.SIGTERM, told="TERM")
+            # It was cancelled before the claim was made, when there was no job to signal.
+            self._write_end(task, code=_KILLED + signal.SIGTERM, signal_name="TERM")
             return
-        intent = task.record("intent") or {}
+        intent = task.intent
         started = {"node": self._node, "restart": self._restart, "gpus": self._gpus}
         self._write(task, "start", started)
         command = [str(part).replace(ATTEMPT, task.there) for part in intent.get("command", ())]
@@ -134,8 +131,8 @@ class PilotAgent:
             self._become_task(task, command=command, module=module, intent=intent, parent=parent)
         self._hands[pid] = _Hand(task, pid, time.monotonic())
 
-    def _ended(self, task: Attempt) -> bool:
-        """Whether a task ended by itself in an earlier life; what TERM ended then is done again."""
+    def _has_ended(self, task: Attempt) -> bool:
+        """Whether a task ended by itself in an earlier life of the job; what TERM ended is done again."""
         end = task.record("end")
         return end is not None and end.get("signal") != "TERM"
 
@@ -149,7 +146,7 @@ class PilotAgent:
                 module = self._modules[name] = importlib.import_module(name)
                 if hasattr(module, "prepare"):
                     module.prepare(arguments_of(command))
-            except Exception:  # noqa: BLE001 - each task meets the same and says so in its own log
+            except Exception:  # noqa: BLE001 - each task fails in the same way and has it in its own log
                 traceback.print_exc()
             gc.collect()
             gc.freeze()  # what all share stays shared
@@ -176,7 +173,7 @@ class PilotAgent:
             os._exit(code)
 
     def _settle_in(self, task: Attempt, *, parent: int) -> None:
-        """Make the surroundings of a job: own log, no input, own folder and name, default signals."""
+        """Set up what a job of its own would have: log, no input, folder, name, default signals."""
         if self._libc is not None:
             self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
@@ -189,8 +186,8 @@ class PilotAgent:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
     def _go_on(self, task: Attempt, *, module: ModuleType, command: list[str], then: tuple[str, ...]) -> None:
-        """Begin what follows on a task that is done; what cannot be is left to whoever waits."""
-        if self._pack.record("cancel") is not None:
+        """Begin what follows on a task that is done; what cannot be begun is left to whoever waits."""
+        if self._pilot.cancel_requested:
             return
         try:
             begin = partial(begin_follower, self._root, task)
@@ -199,7 +196,7 @@ class PilotAgent:
             traceback.print_exc()
 
     def _reap(self) -> bool:
-        """Take in the ends of tasks; tell whether one was ended by a TERM that was not ours.
+        """Take in the ends of tasks; whether one was ended by a TERM that was not ours.
 
         A follower is a task before its forerunner has ended for anybody else.
         """
@@ -210,30 +207,30 @@ class PilotAgent:
                 continue
             del self._hands[hand.pid]
             code = os.waitstatus_to_exitcode(status)
-            ended = ended or (code in _OF_TERM and not hand.told)
+            ended = ended or (code in _OF_TERM and not hand.sent)
             with _surviving():
                 self._append_follower(hand.task)
             with _surviving():
-                self._write_end(hand.task, code=code if code >= 0 else _KILLED - code, told=hand.told, used=used)
+                self._write_end(hand.task, code=code if code >= 0 else _KILLED - code, signal_name=hand.sent, used=used)
         return ended
 
     def _append_follower(self, task: Attempt) -> None:
         follower = find_follower(self._root, after=task)
         if follower is not None:
-            self._pack.add_task(follower)
+            self._pilot.add_task(follower)
             self._left.appendleft(follower)
 
     def _write_end(
-        self, task: Attempt, *, code: int, told: str = "", used: resource.struct_rusage | None = None
+        self, task: Attempt, *, code: int, signal_name: str = "", used: resource.struct_rusage | None = None
     ) -> None:
-        told = told or ("TERM" if code == _KILLED + signal.SIGTERM else "")
+        signal_name = signal_name or ("TERM" if code == _KILLED + signal.SIGTERM else "")
         cpu = "" if used is None else f"0m{used.ru_utime:.3f}s 0m{used.ru_stime:.3f}s"
-        values = {"rc": code, "signal": told, "node": self._node, "restart": self._restart, "cpu": cpu}
+        values = {"rc": code, "signal": signal_name, "node": self._node, "restart": self._restart, "cpu": cpu}
         self._write(task, "end", values)
         mark = task.inbox / task.token
         mark.touch()
         if task.is_closed:
-            mark.unlink(missing_ok=True)  # whoever read the end before the mark was there has looked for it already
+            mark.unlink(missing_ok=True)  # whoever closed it looked for the mark before it was there
 
     def _write(self, task: Attempt, name: str, values: dict[str, object]) -> None:
         """Write a record as a job's script does: whole, and not flushed, since a lost node loses the job as well."""
@@ -242,30 +239,30 @@ class PilotAgent:
         temporary.replace(task.path(f"{name}.json"))
 
     def _look(self) -> None:
-        """Tell tasks what they have to be told: the allocation ends, somebody wants one no more, one is overdue."""
+        """Signal tasks when the allocation ends, when they are cancelled, and when their time is over."""
         now = time.monotonic()
         if not self._stop and now - self._looked < _LOOK_S:
             return
         self._looked = now
         for hand in self._hands.values():
             if self._stop:
-                self._tell(hand, self._stop)
-            elif hand.task.record("cancel") is not None:
-                self._tell(hand, "TERM")
+                self._send(hand, self._stop)
+            elif hand.task.cancel_requested:
+                self._send(hand, "TERM")
             elif self._limit_s and now - hand.began >= self._limit_s:
-                self._tell(hand, "USR1")
+                self._send(hand, "USR1")
                 if now - hand.began >= self._limit_s + self._overdue_s:
-                    os.kill(hand.pid, signal.SIGTERM)  # it is still the time that has ended it
+                    os.kill(hand.pid, signal.SIGTERM)  # its end record still names the time limit
 
-    def _tell(self, hand: _Hand, name: str) -> None:
-        if hand.told not in (name, "TERM"):
-            hand.told = name
+    def _send(self, hand: _Hand, name: str) -> None:
+        if hand.sent not in (name, "TERM"):
+            hand.sent = name
             os.kill(hand.pid, signal.Signals[f"SIG{name}"])
 
 
 @contextlib.contextmanager
 def _surviving() -> Iterator[None]:
-    """Let trouble with one task's folder, or for want of processes, be that task's and not that of all in hand."""
+    """Print trouble with one task's folder, or lack of processes, instead of ending all tasks at work."""
     try:
         yield
     except OSError:

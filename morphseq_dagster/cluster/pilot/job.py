@@ -1,9 +1,9 @@
-"""Pilot jobs: several requests for one allocation, submitted by the protocol of a single job.
+"""Pilot jobs: several requests in one allocation, submitted by the protocol of a single job.
 
-Holds the submission. Each request keeps its own attempt - folder, claim, records, verdict - and the pilot job is an attempt
-too, of which there is never a second: its key is made of its tasks' tokens. Tasks name their pilot job in their intent,
-so whoever finds one of them finds the job by the pilot job's name. The job is the program `agent`. A task may be
-followed by others (`succession`), so a pilot job of one is the job that carries a whole chain.
+Each request keeps its own attempt with folder, claim, records and verdict. The pilot job is an attempt too, submitted
+only once: its key is made of its tasks' tokens, and the intent of each task names it, so that whoever finds a task
+finds the job. The job runs the program `agent.py`; with chained steps (`chaining.py`) one task carries a whole
+experiment.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from morphseq_dagster.cluster.errors import RejectedError
 from morphseq_dagster.cluster.job import ATTEMPT, JobSpec
 from morphseq_dagster.cluster.job_handle import JobHandle
 from morphseq_dagster.cluster.outcome import JobOutcome
-from morphseq_dagster.cluster.records import write_whole
 from morphseq_dagster.cluster.script import write_script
+from morphseq_dagster.engine.storage.atomic_io import write_whole
 from morphseq_dagster.settings.job_values import MAX_CPUS, Resources, check_path
 
 _WRITERS: Final = 16
@@ -31,7 +31,7 @@ _WRITERS: Final = 16
 
 @dataclass(frozen=True)
 class PilotTask:
-    """A request for a pilot job.
+    """A request for a pilot job, to become one of its tasks.
 
     Parameters
     ----------
@@ -40,17 +40,12 @@ class PilotTask:
     on_attempt
         Called with its attempt before anything is submitted, so that an interrupted caller can cancel.
     then
-        What may follow on it in the same allocation, in words that its command's module understands.
+        What may follow on it in the same allocation; the module of its command knows what this means.
     """
 
     spec: JobSpec
     on_attempt: Callable[[Attempt], None]
     then: tuple[str, ...] = ()
-
-
-def is_fresh(client: Client, spec: JobSpec) -> bool:
-    """Whether no attempt at a request is open, so that it may join a pilot job."""
-    return client.root.next_attempt(spec.group, key=spec.key) is not None
 
 
 def resources_of_pilot(
@@ -141,8 +136,8 @@ def submit_pilot(
         attempts = [attempt for _, attempt in taken]
         key = hashlib.sha256("\n".join(attempt.token for attempt in attempts).encode()).hexdigest()[:32]
         agent = (python, "-P", "-u", "-m", "morphseq_dagster.cluster.pilot.agent", ATTEMPT)
-        told = ("--workers", str(workers), "--limit", str(one.resources.time_s or 0))
-        spec = replace(one, command=(*agent, *told), resources=needs)
+        options = ("--workers", str(workers), "--limit", str(one.resources.time_s or 0))
+        spec = replace(one, command=(*agent, *options), resources=needs)
         pilot = client.root.attempt((PILOTS,), key=key, number=1)
         script = write_script(spec, attempt=pilot, share=one.resources)
         client.root.begin(pilot)
@@ -183,18 +178,16 @@ def _write_task(task: PilotTask, attempt: Attempt, *, pilot: Attempt, run_id: st
 def _submit(
     client: Client, pilot: Attempt, *, script: str, needs: Resources, attempts: Sequence[Attempt], run_id: str
 ) -> None:
-    """Submit a pilot job whose tasks are written; its number is theirs from the moment that it is written down."""
+    """Submit a pilot job whose tasks are written; once its number is recorded it is theirs too."""
     write_whole(pilot.path("pack.sh"), script.encode(), sync_entry=False)
     pilot.intend(resources=needs.as_dict(), run_id=run_id)
     try:
         submitted = client.scheduler.submit(f"{pilot.there}/pilot job.sh")
     except RejectedError as error:
         pilot.give_up()
-        pilot.close(kind=JobOutcome.REJECTED.value, reason=error.found, state="", job="")
+        pilot.close(kind=JobOutcome.REJECTED, reason=error.found)
         for attempt in attempts:
             attempt.give_up()
-            attempt.close(
-                kind=JobOutcome.VOID.value, reason=f"its pilot job was rejected: {error.found}", state="", job=""
-            )
+            attempt.close(kind=JobOutcome.VOID, reason=f"its pilot job was rejected: {error.found}")
         raise
     pilot.write("job", job=submitted.job, cluster=submitted.cluster, t=time.time(), found="sbatch")

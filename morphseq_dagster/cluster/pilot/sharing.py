@@ -1,7 +1,6 @@
-"""Packing: what goes as one job - a small step of many experiments, several steps of one, or both.
+"""Sharing: which requests go as one pilot job - a small step of many experiments, several steps of one, or both.
 
-Holds the choice. How requests share an allocation is `morphseq_dagster.cluster.pilot.job`, how a job goes on with what follows
-`succession`, who waits for them `bulk`.
+This is the choice alone. `job.py` submits a pilot job, and `bulk_run.py` asks for the choice and waits for the jobs.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from typing import Final
 
 from morphseq_dagster.cluster.connection import default_resources
 from morphseq_dagster.cluster.executor import SlurmExecutor
+from morphseq_dagster.engine.planner.run_times import RunTimes
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.settings.job_values import Resources
 from morphseq_dagster.settings.slurm import SlurmSettings
@@ -88,7 +88,7 @@ class SharingPlan:
 
 
 class Sharing:
-    """The choice of one bulk run.
+    """The choices of one bulk run.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ class Sharing:
             if (one.steps[0], resources) in self._refused:
                 continue
             if one.place.settings.pack_above and self._is_small(one, one.steps[0], resources=resources):
-                # A long step would keep the others of the pilot job waiting.
+                # A long step would keep the other experiments waiting.
                 then = tuple(takewhile(partial(self._is_small, one), self._follow(one)))
                 groups.setdefault(((one.steps[0], resources), then), []).append(one)
             else:
@@ -162,8 +162,6 @@ class Sharing:
     def expect_s(self, step: str) -> float | None:
         """Seconds that a step takes, judged by other experiments; None where it never ran."""
         if step not in self._expected:
-            from morphseq_dagster.engine.planner.run_times import RunTimes  # lineage knows places
-
             found = RunTimes(self._workspace).estimate(step, experiment="")
             self._expected[step] = None if found is None else found.seconds
         return self._expected[step]

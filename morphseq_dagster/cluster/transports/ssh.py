@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from morphseq_dagster.cluster.errors import UnreachableError
-from morphseq_dagster.cluster.run_program import as_answer, run_program
+from morphseq_dagster.cluster.transports.local import as_answer, run_program
 from morphseq_dagster.cluster.transports.protocol import Answer
 from morphseq_dagster.cluster.transports.shell import NoShellError, NotSentError, Shell, ShellEndedError, is_one_line
 from morphseq_dagster.errors import PermanentError

@@ -31,13 +31,13 @@ from tests.support.slurm_faults import Interrupted
 
 SMALL = Resources(memory="32M", time="5")
 
-# A process that pilot jobs the requests named on its command line, and is killed before or after sbatch.
+# A process that submits one pilot job for the requests named on its command line, and is killed before or after sbatch.
 CHILD = """
 import os, signal, sys
 from pathlib import Path
 from morphseq_dagster.settings.job_values import Resources
 from morphseq_dagster.cluster.transports.local import LocalTransport
-from morphseq_dagster.cluster.pilot.job import Task, submit_pack
+from morphseq_dagster.cluster.pilot.job import PilotTask, submit_pilot
 from morphseq_dagster.testing.sequel import SEQUEL, key_of
 from tests.support.slurm_bench import Bench
 from tests.support.slurm_cluster import LocalCluster
@@ -48,7 +48,7 @@ doomed = Interrupted(LocalTransport(), "sbatch", die, when=sys.argv[2])
 bench = Bench(cluster, root, cluster.client(root / "jobs", transport=doomed))
 resources = Resources(memory="32M", time="5")
 specs = [bench.spec(name, sys.argv[4], resources=resources) for name in sys.argv[3].split(",")]
-submit_pack(bench.client, [Task(spec, lambda _: None) for spec in specs], workers=4, python=sys.executable)
+submit_pilot(bench.client, [PilotTask(spec, lambda _: None) for spec in specs], workers=4, python=sys.executable)
 """
 
 

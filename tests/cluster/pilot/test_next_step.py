@@ -11,10 +11,9 @@ import pytest
 
 from morphseq_dagster.cluster.attempt_folder import JobRoot
 from morphseq_dagster.cluster.bulk_run import BulkRun
-from morphseq_dagster.cluster.events import Event, StepFailed, StepMade, StepUpToDate
 from morphseq_dagster.cluster.executor import SlurmExecutor
-from morphseq_dagster.cluster.pilot.chaining import Follower
-from morphseq_dagster.cluster.pilot.next_step import begin_next, can_follow
+from morphseq_dagster.cluster.experiment_progress import Event, StepFailed, StepMade, StepUpToDate
+from morphseq_dagster.cluster.pilot.chaining import Follower, begin_next, can_follow
 from morphseq_dagster.engine.executors.local import LocalExecutor
 from morphseq_dagster.engine.storage.step_locks import hold_lock
 from morphseq_dagster.engine.workspace import Workspace
@@ -37,7 +36,7 @@ def walk_here(workspace: Workspace, name: str, *steps: str, run: str = "here") -
     with BulkRun(
         workspace, chains={name: steps}, executor_of=lambda *_: LocalExecutor(RELAY_PIPELINE), run_id=run
     ) as bulk:
-        return list(bulk.items())
+        return list(bulk.events())
 
 
 def outputs(workspace: Workspace, name: str) -> list[bytes]:
@@ -212,12 +211,12 @@ def test_wait_that_ends_in_the_middle_of_a_chain(cluster: LocalCluster, relay: W
 
 @pytest.mark.slurm
 def test_cancel_reaches_a_step_of_which_the_waiting_run_has_not_heard(cluster: LocalCluster, relay: Workspace) -> None:
-    """The first step is handed on, and before the experiment moves on the run is interrupted; the job is at the second one."""
+    """The run is interrupted after the first step, before the experiment moves on; the job is at the second one."""
     (name,), place = add_experiments(relay, 1), chain_place()
     write_recipe(relay, "[second]\nslow_s = 280\n")
     chains = {name: STEPS}
     with BulkRun(relay, chains=chains, executor_of=lambda *_: place, run_id="run") as bulk:
-        item = next(bulk.items())
+        item = next(bulk.events())
         assert item.step == "first"
         wait_for(lambda: any(attempt.record("start") for attempt in attempts_of(relay, "second")))
     (second,) = attempts_of(relay, "second")

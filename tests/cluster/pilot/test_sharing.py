@@ -10,8 +10,8 @@ import pytest
 
 from morphseq_dagster.cluster.bulk_run import BulkRun
 from morphseq_dagster.cluster.connection import connect
-from morphseq_dagster.cluster.events import Event, StepFailed, StepMade
 from morphseq_dagster.cluster.executor import SlurmExecutor
+from morphseq_dagster.cluster.experiment_progress import Event, StepFailed, StepMade
 from morphseq_dagster.cluster.pilot.sharing import Ready, Sharing
 from morphseq_dagster.engine.executors.local import LocalExecutor
 from morphseq_dagster.engine.executors.protocol import Committed
@@ -52,7 +52,7 @@ def walk(
 ) -> list[Event]:
     chains = dict.fromkeys(names, steps)
     with BulkRun(workspace, chains=chains, executor_of=lambda *_: place, run_id=run) as bulk:
-        return list(bulk.items())
+        return list(bulk.events())
 
 
 def submissions(workspace: Workspace, place: SlurmExecutor) -> int:
@@ -116,7 +116,7 @@ def test_a_step_is_small_when_it_was_so_elsewhere_and_never_by_guess(relay: Work
     assert choose(relay, names[1:], place) == [], "it never ran"
     chains = {names[0]: ("first",)}
     with BulkRun(relay, chains=chains, executor_of=lambda *_: LocalExecutor(RELAY_PIPELINE), run_id="r") as bulk:
-        assert [type(item) for item in bulk.items()] == [StepMade]
+        assert [type(item) for item in bulk.events()] == [StepMade]
     assert choose(relay, names[1:], place) == [(names[1:], (), 8)]
 
 
@@ -210,7 +210,7 @@ def test_allocation_whose_program_cannot_start_is_not_tried_again(
 
 
 @pytest.mark.slurm
-def test_killed_campaign_is_taken_over_without_a_submission(cluster: LocalCluster, relay: Workspace) -> None:
+def test_killed_bulk_run_is_taken_over_without_a_submission(cluster: LocalCluster, relay: Workspace) -> None:
     names, place = add_experiments(relay, 6), make_place(pack_workers=6)
     go = hold(relay)
     child = start_child(relay, names, settings=place.settings)
@@ -227,7 +227,7 @@ def test_killed_campaign_is_taken_over_without_a_submission(cluster: LocalCluste
 
 
 @pytest.mark.slurm
-def test_interrupted_campaign_cancels_its_allocation_and_keeps_what_is_done(
+def test_interrupted_bulk_run_cancels_its_allocation_and_keeps_what_is_done(
     cluster: LocalCluster, relay: Workspace
 ) -> None:
     names, place = add_experiments(relay, 6), make_place(pack_workers=2)
