@@ -56,8 +56,8 @@ def make_bulk_job(core: dg.Definitions, *, tags: Mapping[str, str]) -> dg.JobDef
     def walk(context: dg.OpExecutionContext, config: BulkConfig, workspace: WorkspaceResource) -> None:
         # Only a run over many comes here, and it is meant for a cluster.
         from morphseq_dagster.cluster.bulk_run import BulkRun
-        from morphseq_dagster.cluster.experiment_progress import StepFailed
         from morphseq_dagster.cluster.executor import termination_raises
+        from morphseq_dagster.cluster.experiment_progress import StepFailed
 
         opened = workspace.open()
         names = _check(config, instance=context.instance, workspace=opened)
