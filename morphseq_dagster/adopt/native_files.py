@@ -10,9 +10,8 @@ from pathlib import Path
 from morphseq_dagster.adopt.context import Context, Converted
 from morphseq_dagster.adopt.cross_checks import check_snips
 from morphseq_dagster.adopt.tables import refuse_older_ids
-from morphseq_dagster.engine.planner.content import FileChange, compare_pictures
+from morphseq_dagster.engine.storage.file_lists import FileChange, compare_pictures, list_tree
 from morphseq_dagster.engine.storage.hashing import hash_bytes
-from morphseq_dagster.engine.storage.records import list_tree
 from morphseq_dagster.engine.tables.check import check_bytes
 from morphseq_dagster.engine.tables.document import DocumentPart
 from morphseq_dagster.engine.tables.image_set import ImageSetManifest

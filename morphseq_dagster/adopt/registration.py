@@ -6,17 +6,17 @@ Holds the record of an adopted artifact and the care for what lay at its place b
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime
 from pathlib import Path
 
 from morphseq_dagster.adopt.context import Converted
 from morphseq_dagster.engine.contract.step import StepRequest, StepSpec
+from morphseq_dagster.engine.executors.execution import make_record
 from morphseq_dagster.engine.layout import FAILURE_SUFFIX, RECORD_SUFFIX, Layout
-from morphseq_dagster.engine.storage.atomic_io import host_name, is_temporary
+from morphseq_dagster.engine.storage.atomic_io import is_temporary
 from morphseq_dagster.engine.storage.checkpoints import clear_checkpoints
 from morphseq_dagster.engine.storage.commit import commit
 from morphseq_dagster.engine.storage.hashing import hash_bytes, hash_file
-from morphseq_dagster.engine.storage.records import AdoptedFrom, Record
+from morphseq_dagster.engine.storage.records import AdoptedFrom, Record, timestamp
 from morphseq_dagster.engine.storage.staging import FolderStage, Staged, stage_bytes
 from morphseq_dagster.engine.storage.untracked_files import keep_aside
 
@@ -68,35 +68,31 @@ def _stage(layout: Layout, *, primary: Path, folders: tuple[Path, ...], converte
         except BaseException:
             stage.discard()
             raise
-    return Staged(primary=primary, units=units, sha256=sha256, data_version=converted.data_version or sha256)
+    return Staged(
+        primary=primary,
+        units=units,
+        sha256=sha256,
+        data_version=converted.data_version or sha256,
+        counts=converted.counts,
+        backend=converted.backend,
+        warnings=converted.warnings,
+    )
 
 
 def _make_record(layout: Layout, *, request: StepRequest, converted: Converted, staged: Staged) -> Record:
     inside = converted.source.is_relative_to(layout.data_root)
-    now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    return Record(
-        step=request.step,
-        experiment=request.experiment,
+    now = timestamp()
+    return make_record(
+        layout,
+        request=request,
+        staged=staged,
         origin="adopted",
         adopted_from=AdoptedFrom(
             path=layout.relative(converted.source) if inside else str(converted.source),
             sha256=converted.source_sha256,
             convention=converted.convention,
         ),
-        data_version=staged.data_version,
-        output=staged.describe(layout),
-        inputs=request.inputs,
-        step_version=request.version,
-        recipe=request.recipe,
-        recipe_hash=request.recipe_hash,
-        request_key=request.key,
-        backend=converted.backend,
-        counts=dict(converted.counts),
-        warnings=converted.warnings,
-        run_id=request.run_id,
         place=PLACE,
-        host=host_name(),
-        pid=os.getpid(),
         started_at=now,
         finished_at=now,
         seconds=0.0,

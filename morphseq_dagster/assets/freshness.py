@@ -16,11 +16,11 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
 )
 
 from morphseq_dagster.engine.pipeline import Pipeline
-from morphseq_dagster.engine.planner.costs import describe_cost, estimate_cost
 from morphseq_dagster.engine.planner.plan import plan_experiments
 from morphseq_dagster.engine.planner.retirement import read_retired
-from morphseq_dagster.engine.planner.rules import ExperimentPlan
+from morphseq_dagster.engine.planner.run_times import describe_cost, estimate_cost
 from morphseq_dagster.engine.planner.scans import Scans
+from morphseq_dagster.engine.planner.verdicts import ExperimentPlan
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.partitions import find_busy, find_registered, partitions_of
 from morphseq_dagster.resources.workspace import WorkspaceResource

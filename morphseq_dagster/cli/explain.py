@@ -15,7 +15,7 @@ from morphseq_dagster.errors import PermanentError
 
 if TYPE_CHECKING:
     from morphseq_dagster.engine.planner.explain import Explanation
-    from morphseq_dagster.engine.planner.rules import ExperimentPlan
+    from morphseq_dagster.engine.planner.verdicts import ExperimentPlan
     from morphseq_dagster.engine.workspace import Workspace
 
 _WORDS = {
@@ -72,7 +72,7 @@ def _check(workspace: Workspace, *, experiment: str, step: str | None) -> None:
 
 
 def _tell(plan: ExperimentPlan, *, told: Sequence[Explanation], everything: bool) -> Iterable[str]:
-    from morphseq_dagster.engine.planner.costs import describe_cost, estimate_cost
+    from morphseq_dagster.engine.planner.run_times import describe_cost, estimate_cost
 
     if plan.problem:
         yield f"{plan.experiment}: {plan.problem}"
@@ -89,8 +89,8 @@ def _tell(plan: ExperimentPlan, *, told: Sequence[Explanation], everything: bool
 
 
 def _tell_step(explanation: Explanation) -> Iterable[str]:
-    from morphseq_dagster.engine.planner.costs import describe_cost
     from morphseq_dagster.engine.planner.explain import tell_cause
+    from morphseq_dagster.engine.planner.run_times import describe_cost
 
     verdict, made = explanation.verdict, explanation.made
     doubt = "" if verdict.certain or not verdict.runs else ", if what comes before gives other content"

@@ -26,7 +26,7 @@ from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 
 if TYPE_CHECKING:
-    from morphseq_dagster.engine.planner.rules import StepPlan
+    from morphseq_dagster.engine.planner.verdicts import StepPlan
 
 _LATENTS: Final = "latents"
 
@@ -191,7 +191,7 @@ def _plan(
 
 
 def _tell_plans(plans: Mapping[str, Sequence[StepPlan]], *, total: int, bulk: bool) -> None:
-    from morphseq_dagster.engine.planner.costs import describe_cost, estimate_cost
+    from morphseq_dagster.engine.planner.run_times import describe_cost, estimate_cost
     from morphseq_dagster.runs.run_mode import describe_way
 
     for experiment, plan in plans.items():

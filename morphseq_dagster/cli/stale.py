@@ -23,7 +23,7 @@ from morphseq_dagster.cli.options import (
 from morphseq_dagster.cli.status import Format
 
 if TYPE_CHECKING:
-    from morphseq_dagster.engine.planner.rules import ExperimentPlan
+    from morphseq_dagster.engine.planner.verdicts import ExperimentPlan
 
 
 def stale(
@@ -143,7 +143,7 @@ def _way(call: Call, *, plans: Sequence[ExperimentPlan]) -> str:
 
 
 def _tell(plans: Sequence[ExperimentPlan], *, total: int, way: str, verbose: bool) -> Iterable[str]:
-    from morphseq_dagster.engine.planner.costs import describe_cost, estimate_cost
+    from morphseq_dagster.engine.planner.run_times import describe_cost, estimate_cost
 
     for plan in plans:
         steps = f"{len(plan.pending)} steps to refresh, {describe_cost(estimate_cost(plan.pending))}"
@@ -168,7 +168,7 @@ def _tell(plans: Sequence[ExperimentPlan], *, total: int, way: str, verbose: boo
 
 
 def _encode(plans: Sequence[ExperimentPlan], *, data_root: str) -> dict[str, Any]:
-    from morphseq_dagster.engine.planner.rules import encode_plan
+    from morphseq_dagster.engine.planner.verdicts import encode_plan
 
     return {
         "schema": "morphseq.stale",

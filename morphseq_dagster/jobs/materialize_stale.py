@@ -12,7 +12,7 @@ import dagster as dg
 from pydantic import Field
 
 from morphseq_dagster.assets.freshness import STALE_JOB, plan_known, summarise
-from morphseq_dagster.engine.planner.rules import ExperimentPlan
+from morphseq_dagster.engine.planner.verdicts import ExperimentPlan
 from morphseq_dagster.jobs.report_staleness import report
 from morphseq_dagster.partitions import BULK_JOB, bulk_config
 from morphseq_dagster.resources.workspace import WorkspaceResource

@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from morphseq_dagster.engine.layout import Layout
+from morphseq_dagster.engine.storage.file_lists import list_names
 from morphseq_dagster.engine.storage.hashing import hash_bytes
-from morphseq_dagster.engine.storage.records import list_names
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.morphseq.paths import (
     MICROSCOPES,

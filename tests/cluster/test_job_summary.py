@@ -9,8 +9,8 @@ import pytest
 
 from morphseq_dagster.cluster.attempt_folder import Attempt, JobRoot
 from morphseq_dagster.cluster.commands import Row
+from morphseq_dagster.cluster.job_files import StateCache, read_state
 from morphseq_dagster.cluster.job_summary import summarise_jobs
-from morphseq_dagster.cluster.state_cache import StateCache, read_state
 from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.engine.planner.snapshot import RemoteWork
 

@@ -19,7 +19,8 @@ from pathlib import Path
 import pytest
 
 from morphseq_dagster.engine.storage.commit import is_interrupted
-from morphseq_dagster.engine.storage.records import OutputVerdict, compare_output, list_tree, read_record
+from morphseq_dagster.engine.storage.file_lists import list_tree
+from morphseq_dagster.engine.storage.records import OutputVerdict, compare_output, read_record
 from morphseq_dagster.engine.storage.sweep import sweep
 from morphseq_dagster.engine.workspace import Workspace
 from tests.support.experiments import (

@@ -15,7 +15,8 @@ from morphseq_dagster.demo.plate import make_plate
 from morphseq_dagster.demo.truth import PlateTruth
 from morphseq_dagster.engine.executors.protocol import Executor
 from morphseq_dagster.engine.locked_step import finish, lock_step
-from morphseq_dagster.engine.storage.records import Record, list_tree
+from morphseq_dagster.engine.storage.file_lists import list_tree
+from morphseq_dagster.engine.storage.records import Record
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 from tests.support.frames_plate import FRAMES_PLATE, TINY_PLATE, make_frames_plate

@@ -10,9 +10,8 @@ import logging
 import os
 import resource
 import time
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from morphseq_dagster.engine.contract.context import StepContext
 from morphseq_dagster.engine.contract.step import StepRequest, StepSpec
@@ -31,8 +30,10 @@ from morphseq_dagster.engine.storage.records import (
     compare_output,
     read_failure,
     read_record,
+    timestamp,
     write_failure,
 )
+from morphseq_dagster.engine.storage.staging import Staged
 from morphseq_dagster.errors import MorphseqError, PermanentError, report
 
 _LOG = logging.getLogger(__name__)
@@ -91,14 +92,14 @@ def _execute(
             where=f"place {place}, host {host_name()}",
             remedy="install the same release at every place",
         )
-    started_at, clock, cpu = _now(), time.monotonic(), _cpu_seconds()
+    started_at, clock, cpu = timestamp(), time.monotonic(), _cpu_seconds()
     body = spec.load()
     result = body(StepContext(request, layout=layout, progress=progress, workers=workers))
     return Executed(
         request=request,
         staged=result.staged,
         started_at=started_at,
-        finished_at=_now(),
+        finished_at=timestamp(),
         seconds=round(time.monotonic() - clock, 3),
         cpu_seconds=round(_cpu_seconds() - cpu, 3),
         place=place,
@@ -110,7 +111,17 @@ def publish(layout: Layout, *, executed: Executed) -> Record:
     staged = executed.staged
     try:
         try:
-            record = _make_record(layout, executed=executed)
+            record = make_record(
+                layout,
+                request=executed.request,
+                staged=staged,
+                place=executed.place,
+                environment=describe_environment().hash,
+                started_at=executed.started_at,
+                finished_at=executed.finished_at,
+                seconds=executed.seconds,
+                cpu_seconds=executed.cpu_seconds,
+            )
         except BaseException:
             staged.discard()
             raise
@@ -192,7 +203,7 @@ def note_failure(
         error=report(error),
         run_id=run_id,
         host=host_name(),
-        failed_at=_now(),
+        failed_at=timestamp(),
         tries=tries,
     )
     try:
@@ -201,8 +212,8 @@ def note_failure(
         error.add_note(f"the failure could not be recorded either: {refused}")
 
 
-def _make_record(layout: Layout, *, executed: Executed) -> Record:
-    request, staged = executed.request, executed.staged
+def make_record(layout: Layout, *, request: StepRequest, staged: Staged, **made: Any) -> Record:  # noqa: ANN401
+    """Make the record of what was staged for a request; `made` are its fields that say where, when and from what."""
     return Record(
         step=request.step,
         experiment=request.experiment,
@@ -219,24 +230,15 @@ def _make_record(layout: Layout, *, executed: Executed) -> Record:
         wells=dict(staged.wells),
         warnings=staged.warnings,
         run_id=request.run_id,
-        place=executed.place,
-        environment=describe_environment().hash,
         host=host_name(),
         pid=os.getpid(),
-        started_at=executed.started_at,
-        finished_at=executed.finished_at,
-        seconds=executed.seconds,
-        cpu_seconds=executed.cpu_seconds,
+        **made,
     )
 
 
 def read_request(path: Path) -> StepRequest:
     """Read a request file."""
     return StepRequest.model_validate_json(path.read_bytes())
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def _cpu_seconds() -> float:

@@ -11,10 +11,10 @@ from typing import Any
 
 from morphseq_dagster.engine.pipeline import Pipeline
 from morphseq_dagster.engine.planner.causes import Cause, shorten
-from morphseq_dagster.engine.planner.costs import Cost, estimate_cost
 from morphseq_dagster.engine.planner.facts import ExperimentFacts, StepFacts, read_facts
-from morphseq_dagster.engine.planner.rules import ExperimentPlan, StepPlan, plan_experiment
-from morphseq_dagster.engine.planner.run_times import RunTimes, add_estimates
+from morphseq_dagster.engine.planner.rules import plan_experiment
+from morphseq_dagster.engine.planner.run_times import Cost, RunTimes, add_estimates, estimate_cost
+from morphseq_dagster.engine.planner.verdicts import ExperimentPlan, StepPlan
 from morphseq_dagster.engine.workspace import Workspace
 
 

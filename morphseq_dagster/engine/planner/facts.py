@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
@@ -20,14 +20,14 @@ from morphseq_dagster.engine.contract.step import ExternalInput, StepSpec
 from morphseq_dagster.engine.layout import FAILURE_SUFFIX, RECORD_SUFFIX
 from morphseq_dagster.engine.planner.scans import Scans
 from morphseq_dagster.engine.requests import read_external
+from morphseq_dagster.engine.storage.file_lists import digest_listing
 from morphseq_dagster.engine.storage.hashing import canonical_json, hash_file, hash_json
 from morphseq_dagster.engine.storage.records import (
     Failure,
     InputRead,
-    OutputState,
     Record,
     compare_output,
-    digest_listing,
+    look_at_output,
     read_failure,
     read_record,
 )
@@ -43,6 +43,12 @@ _FEW: Final = 64
 _PICTURE_BYTES: Final = 2**18
 """Size assumed of a picture, for the budget only."""
 _BLOCK: Final = 1 << 16
+_FACTS: Final[Mapping[str | None, OutputFact]] = {
+    "as recorded": "as recorded",
+    "missing": "missing",
+    "changed": "changed",
+    None: "unproven",
+}
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -298,47 +304,23 @@ class _Reader:
         output = record.output
         if record.condition != "published":
             return record.condition
-        try:
-            status = os.stat(f"{self._root}/{output.path}")  # noqa: PTH116 - a third of the time of Path
-        except FileNotFoundError:
-            return "missing"
-        same = (status.st_size, status.st_mtime_ns, status.st_ino) == (output.size, output.mtime_ns, output.inode)
-        if same and not output.folders:
-            return "as recorded"
-        seen = f"{status.st_size}.{status.st_mtime_ns}.{status.st_ino}"
-        size = status.st_size
-        if output.folders:
-            folders = output.folders
-            if not all(os.path.isdir(f"{self._root}/{folder}") for folder in folders):  # noqa: PTH112 - as above
-                return "missing"
-            listing = self._scans.look(
-                output.path,
-                take=lambda: digest_listing(tuple(self._layout.absolute(folder) for folder in folders)),
-                beside=_name(record),
-                expected_files=record.counts.get("files", _FEW),
-            )
-            if same and (listing is None or listing.digest == output.listing):
-                return "as recorded"
-            seen += "." + (listing.digest if listing is not None else "")
-            size += record.counts.get("files", _FEW) * _PICTURE_BYTES
-        return self._prove(record, seen=seen, size=size)
+        files = record.counts.get("files", _FEW) if output.folders else 0
 
-    def _prove(self, record: Record, *, seen: str, size: int) -> OutputFact:
-        """Read a suspicious output and compare contents, once per appearance."""
-        recorded: OutputState = record.output
-        verdict = self._scans.check(
-            recorded.path,
-            fingerprint=hash_json([seen, recorded.sha256, recorded.listing]),
-            size=size,
-            judge=lambda: compare_output(self._layout, record=record).value,
-        )
-        facts: dict[str | None, OutputFact] = {
-            "as recorded": "as recorded",
-            "missing": "missing",
-            "changed": "changed",
-            None: "unproven",
-        }
-        return facts[verdict]
+        def list_folders(folders: tuple[Path, ...]) -> str | None:
+            take = partial(digest_listing, folders)
+            listing = self._scans.look(output.path, take=take, beside=_name(record), expected_files=files)
+            return None if listing is None else listing.digest
+
+        found: str | None
+        found, seen = look_at_output(self._layout, output, list_folders=list_folders)
+        if found is None:  # read once per appearance
+            found = self._scans.check(
+                output.path,
+                fingerprint=hash_json([seen, output.sha256, output.listing]),
+                size=output.size + files * _PICTURE_BYTES,
+                judge=lambda: compare_output(self._layout, record=record).value,
+            )
+        return _FACTS[found]
 
 
 def _recorded(external: ExternalInput, *, record: Record | None) -> str:

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 
 from morphseq_dagster.engine.planner.facts import read_facts
-from morphseq_dagster.engine.planner.rules import ExperimentPlan, StepPlan, plan_experiment
+from morphseq_dagster.engine.planner.rules import plan_experiment
 from morphseq_dagster.engine.planner.run_times import RunTimes, add_estimates
 from morphseq_dagster.engine.planner.scans import Scans
+from morphseq_dagster.engine.planner.verdicts import ExperimentPlan, StepPlan
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import PermanentError
 

@@ -12,11 +12,16 @@ from enum import StrEnum
 from typing import Final
 
 from morphseq_dagster.engine.layout import COHORT, Layout
-from morphseq_dagster.engine.planner.content import FileChange, PictureChange, compare_pictures, is_cut_off
 from morphseq_dagster.engine.planner.inventory import Located, list_artifacts, locate
 from morphseq_dagster.engine.planner.retirement import read_retired
+from morphseq_dagster.engine.storage.file_lists import (
+    FileChange,
+    PictureChange,
+    compare_pictures,
+    is_cut_off,
+)
 from morphseq_dagster.engine.storage.hashing import hash_file
-from morphseq_dagster.engine.storage.records import Record, digest_listing, read_record
+from morphseq_dagster.engine.storage.records import OutputVerdict, Record, look_at_output, read_record
 from morphseq_dagster.engine.storage.step_locks import holder_is_dead, read_lock
 from morphseq_dagster.engine.tables.image_set import read_file_entries
 from morphseq_dagster.engine.workspace import Workspace
@@ -223,8 +228,7 @@ def _compare(
         status = entry.primary.stat()
     except FileNotFoundError:
         return find(Kind.DELETED, "there is a record, but the file is gone", "discard")
-    same = (status.st_size, status.st_mtime_ns, status.st_ino) == (output.size, output.mtime_ns, output.inode)
-    same = same and (not folders or (not gone and digest_listing(folders) == output.listing))
+    same = look_at_output(layout, output)[0] is OutputVerdict.AS_RECORDED
     if same and not hash_all:
         return None
     if hash_file(entry.primary) != output.sha256:

@@ -8,29 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from morphseq_dagster.engine.layout import Layout
-from morphseq_dagster.engine.planner.content import FileChange, compare_pictures
 from morphseq_dagster.engine.planner.inventory import Located, locate
 from morphseq_dagster.engine.planner.reconcile import Finding, Kind, examine
 from morphseq_dagster.engine.storage.atomic_io import write_durably
 from morphseq_dagster.engine.storage.checkpoints import clear_checkpoints
 from morphseq_dagster.engine.storage.commit import commit, roll_forward
+from morphseq_dagster.engine.storage.file_lists import FileChange, compare_pictures, digest_listing
 from morphseq_dagster.engine.storage.hashing import hash_file
 from morphseq_dagster.engine.storage.records import (
     ExternalEdit,
     Record,
     WellState,
     clear_failure,
-    describe_output,
-    digest_listing,
     encode,
     read_record,
+    timestamp,
 )
-from morphseq_dagster.engine.storage.staging import FolderStage, Staged, StagedUnit, stage_bytes
+from morphseq_dagster.engine.storage.staging import FolderStage, Staged, stage_bytes
 from morphseq_dagster.engine.storage.step_locks import hold_lock
 from morphseq_dagster.engine.storage.untracked_files import find_untracked, put_aside
 from morphseq_dagster.engine.tables.check import check_bytes
@@ -69,7 +67,7 @@ def keep(workspace: Workspace, path: Path, *, run_id: str = "reconcile") -> Reco
             raise _refuse("keep", finding=finding, path=path)
         staged = _restage(layout, entry=entry, record=record)
         try:
-            kept = _kept(layout, entry=entry, record=record, staged=staged)
+            kept = _kept(layout, record=record, staged=staged)
         except BaseException:
             staged.discard()
             raise
@@ -185,8 +183,8 @@ def _restage(layout: Layout, *, entry: Located, record: Record) -> Staged:
         document.check_content(where=where)
     if not record.output.folders:
         units, sha256 = stage_bytes(entry.primary, data=data)
-        stated = document.stated_version() if isinstance(document, DocumentPart) else None
-        return _staged(entry.primary, units, sha256=sha256, data_version=stated or sha256, record=record)
+        version = (document.stated_version() if isinstance(document, DocumentPart) else None) or sha256
+        return Staged(primary=entry.primary, units=units, sha256=sha256, data_version=version, status=record.status)
     if not isinstance(document, ImageSetManifest):
         raise TypeError(f"the contract of {entry.step} is no manifest of pictures")
     folders = tuple(layout.absolute(folder) for folder in record.output.folders)
@@ -199,7 +197,7 @@ def _restage(layout: Layout, *, entry: Located, record: Record) -> Staged:
     except BaseException:
         stage.discard()
         raise
-    return _staged(entry.primary, units, sha256=sha256, data_version=sha256, record=record)
+    return Staged(primary=entry.primary, units=units, sha256=sha256, data_version=sha256, status=record.status)
 
 
 def _checked_manifest(
@@ -223,12 +221,7 @@ def _checked_manifest(
     return manifest.model_copy(update={"files": files})
 
 
-def _staged(primary: Path, units: tuple[StagedUnit, ...], *, sha256: str, data_version: str, record: Record) -> Staged:
-    return Staged(primary=primary, units=units, sha256=sha256, data_version=data_version, status=record.status)
-
-
-def _kept(layout: Layout, *, entry: Located, record: Record, staged: Staged) -> Record:
-    folders = tuple((unit.target, unit.temporary) for unit in staged.units if unit.kind == "folder")
+def _kept(layout: Layout, *, record: Record, staged: Staged) -> Record:
     before = record.external_edit.before_sha256 if record.external_edit is not None else record.output.sha256
     # Keys of wells would let a later recompute take edited pictures over as if it had made them.
     wells: dict[str, WellState] = {
@@ -240,15 +233,9 @@ def _kept(layout: Layout, *, entry: Located, record: Record, staged: Staged) -> 
         update={
             "origin": "external_edit",
             "condition": "published",
-            "external_edit": ExternalEdit(kept_at=_now(), before_sha256=before),
+            "external_edit": ExternalEdit(kept_at=timestamp(), before_sha256=before),
             "data_version": staged.data_version,
-            "output": describe_output(
-                layout,
-                primary=entry.primary,
-                staged_primary=staged.staged_primary,
-                sha256=staged.sha256,
-                folders=folders[-1:] + folders[:-1],
-            ),
+            "output": staged.describe(layout),
             "wells": wells,
         }
     )
@@ -269,7 +256,3 @@ def _refuse(action: str, *, finding: Finding | None, path: Path) -> PermanentErr
         where=str(path),
         remedy=f"possible here: {allowed}" if allowed else "nothing needs to be done",
     )
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -12,8 +12,9 @@ from typing import Final, Literal
 from morphseq_dagster.engine.contract.step import StepSpec
 from morphseq_dagster.engine.layout import RECORD_SUFFIX
 from morphseq_dagster.engine.planner.facts import ExperimentFacts, StepFacts, read_facts
-from morphseq_dagster.engine.planner.rules import ExperimentPlan, StepPlan, plan_experiment
+from morphseq_dagster.engine.planner.rules import plan_experiment
 from morphseq_dagster.engine.planner.scans import Scans
+from morphseq_dagster.engine.planner.verdicts import ExperimentPlan, StepPlan
 from morphseq_dagster.engine.storage.records import Failure, Record
 from morphseq_dagster.engine.workspace import Workspace
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.engine.storage.atomic_io import link_or_copy, make_folder, sync_folder
+from morphseq_dagster.engine.storage.file_lists import list_names
 from morphseq_dagster.engine.storage.hashing import hash_file
-from morphseq_dagster.engine.storage.records import list_names
 
 
 def find_untracked(layout: Layout, *, step: str, experiment: str, primary: Path) -> Iterator[Path]:

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.engine.storage.atomic_io import write_durably
+from morphseq_dagster.engine.storage.file_lists import digest_listing, list_names
 from morphseq_dagster.engine.storage.hashing import hash_bytes, hash_file, hash_json
-from morphseq_dagster.engine.storage.records import digest_listing, list_names
 
 SCHEMA: Final = 1
 

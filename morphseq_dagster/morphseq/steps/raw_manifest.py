@@ -12,8 +12,8 @@ from pathlib import Path
 from morphseq_dagster.engine.contract.context import Account, StepContext
 from morphseq_dagster.engine.contract.progress import Progress
 from morphseq_dagster.engine.contract.step import StepResult
+from morphseq_dagster.engine.storage.file_lists import list_tree
 from morphseq_dagster.engine.storage.hashing import hash_file, hash_json
-from morphseq_dagster.engine.storage.records import list_tree
 from morphseq_dagster.engine.tables.document import parse_document
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.morphseq.contracts.ff_images import FfImages

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from morphseq_dagster.engine.layout import Layout
-from morphseq_dagster.engine.planner.content import FileChange
 from morphseq_dagster.engine.planner.reconcile import Finding, Kind, find_departed, reconcile
 from morphseq_dagster.engine.planner.reconcile_actions import discard, keep, refresh
+from morphseq_dagster.engine.storage.file_lists import FileChange
 from morphseq_dagster.engine.storage.hashing import hash_file
 from morphseq_dagster.engine.storage.records import encode, read_record
 from morphseq_dagster.engine.storage.step_locks import hold_lock

@@ -33,9 +33,9 @@ from morphseq_dagster.adopt.conventions import PER_EXPERIMENT
 from morphseq_dagster.adopt.importer import Import
 from morphseq_dagster.engine.planner.reconcile import reconcile
 from morphseq_dagster.engine.planner.reconcile_actions import discard, keep
-from morphseq_dagster.engine.planner.rules import ExperimentPlan
 from morphseq_dagster.engine.planner.scans import Scans
 from morphseq_dagster.engine.planner.snapshot import take_snapshot
+from morphseq_dagster.engine.planner.verdicts import ExperimentPlan
 from morphseq_dagster.engine.storage.atomic_io import write_durably
 from morphseq_dagster.engine.storage.records import encode, read_record
 from morphseq_dagster.engine.storage.step_locks import hold_lock

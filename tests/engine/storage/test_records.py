@@ -10,13 +10,13 @@ import pytest
 
 from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.engine.storage.commit import commit
+from morphseq_dagster.engine.storage.file_lists import list_tree
 from morphseq_dagster.engine.storage.records import (
     Failure,
     OutputVerdict,
     Record,
     clear_failure,
     compare_output,
-    list_tree,
     read_failure,
     read_record,
     write_failure,

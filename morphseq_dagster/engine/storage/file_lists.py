@@ -1,20 +1,22 @@
-"""Content: whether the pictures of an image set are those of its manifest, and files have their proper ends.
+"""File lists: the files of an image set as they lie on the disk, and how they compare with its manifest.
 
-What a document or a manifest demands beside is said by its own model (`engine/tables`). Nothing is written here.
+Records (`records.py`) keep the digest of a list; what a person may do about a difference is decided in
+`engine/planner/reconcile.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from morphseq_dagster.engine.layout import Layout
-from morphseq_dagster.engine.storage.hashing import hash_file
-from morphseq_dagster.engine.storage.records import list_tree
+from morphseq_dagster.engine.layout import FAILURE_SUFFIX, RECORD_SUFFIX, TEMPORARY_SUFFIX, Layout
+from morphseq_dagster.engine.storage.hashing import hash_bytes, hash_file
 from morphseq_dagster.engine.tables.image_set import FileEntry
 
+_PASSED_OVER = (RECORD_SUFFIX, FAILURE_SUFFIX, TEMPORARY_SUFFIX)
 _JPEG_END, _PNG_END = b"\xff\xd9", b"IEND\xaeB`\x82"
 
 
@@ -76,3 +78,36 @@ def is_cut_off(path: Path) -> bool:
             return not tail.endswith(_PNG_END)
         case _:
             return not tail.endswith(b"\n")
+
+
+def digest_listing(folders: tuple[Path, ...]) -> str:
+    """Digest name, size, time and inode of every file below the folders; records and temporaries do not count."""
+    lines = []
+    for number, folder in enumerate(folders):
+        for name, status in list_names(folder):
+            lines.append(f"{number}\0{name}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ino}")
+    return hash_bytes("\n".join(sorted(lines)).encode())
+
+
+def list_tree(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Yield the files below a folder that belong to an artifact or acquisition: no records, no temporaries."""
+    for name, status in list_names(folder):
+        yield folder / name, status
+
+
+def list_names(folder: Path, prefix: str = "") -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the same files by their paths relative to the folder; a path object per file would cost most of the time.
+
+    Parameters
+    ----------
+    folder
+        Where to look.
+    prefix
+        Set before every name.
+    """
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from list_names(Path(entry.path), f"{prefix}{entry.name}/")
+            elif not entry.name.endswith(_PASSED_OVER):
+                yield f"{prefix}{entry.name}", entry.stat()
