@@ -144,7 +144,7 @@ def _mend(call: Call, *, home: Path | None) -> None:
     else:
         done = {
             "publication finished": report.rolled_forward,
-            "claim of a dead process removed": report.broken_claims,
+            "claim of a dead process removed": report.broken_locks,
             "temporary removed": report.removed,
         }
         for words, paths in done.items():

@@ -1,6 +1,6 @@
 """Registered inputs: files that a microscope, a lab or a person supplies, found for one experiment and hashed.
 
-Holds the finders that the pipeline names. Absent is None; two raw folders of one name are an error.
+`pipeline.py` names these finders. Absent is None; two raw folders of one name are an error.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The table of changes: what a person, a disk or a release can change, and which steps that recomputes.
 
-Holds the table as data. `docs/staleness.md` shows it, the tests prove it on a small experiment: what computes is what
-stands here, no more and no less, each step once. Every new step, input or parameter adds its row.
+`docs/staleness.md` shows it, the tests prove it on a small experiment: what computes is what stands here, no more and
+no less, each step once. Every new step, input or parameter adds its row.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ CHANGES: Final = (
     Change("experiment_added_and_run", "another experiment is run to its end", (COHORT_STEP,)),
     Change("experiment_removed", "another experiment's final table is removed", (COHORT_STEP,)),
     Change("experiment_renamed", "raw folder and workbook get another name", ALL_STEPS, "a new experiment"),
-    Change("dead_claim", "a killed process left its lock", (), "a lock says who works, not what is stale"),
+    Change("dead_lock", "a killed process left its lock", (), "a lock says who works, not what is stale"),
 )
 
 

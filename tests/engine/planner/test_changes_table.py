@@ -409,7 +409,7 @@ def _(scene: Scene) -> None:
     scene.experiment = RENAMED
 
 
-@makes("dead_claim")
+@makes("dead_lock")
 def _(scene: Scene) -> None:
     path = scene.workspace.layout.lock("snips", experiment=EXPERIMENT)
     path.parent.mkdir(parents=True, exist_ok=True)
