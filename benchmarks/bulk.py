@@ -22,13 +22,13 @@ from typing import Any
 from benchmarks.measure import ROOT, Line
 from morphseq_dagster.cluster.bulk_run import BulkRun
 from morphseq_dagster.cluster.connection import connect
-from morphseq_dagster.cluster.events import StepMade
 from morphseq_dagster.cluster.executor import SlurmExecutor
+from morphseq_dagster.cluster.experiment_progress import StepMade
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.settings.machine import MachineSettings
 from morphseq_dagster.settings.slurm import SlurmSettings
 from morphseq_dagster.testing.relay import RELAY, RELAY_PIPELINE
-from tests.support.relay_campaigns import add_experiments, attempts_of, count_records, slow_down
+from tests.support.relay_bulk import add_experiments, attempts_of, count_records, slow_down
 from tests.support.slurm_bench import wait_for
 from tests.support.slurm_cluster import LocalCluster, start_cluster
 
@@ -62,8 +62,8 @@ def _measure_one(cluster: LocalCluster, folder: Path) -> Line:
         subprocess.run(["sbatch", "--wait", str(script)], check=True, stdout=subprocess.DEVNULL)
         bare.append(time.perf_counter() - began)
         began = time.perf_counter()
-        with BulkRun(workspace, chains={name: (_STEP,)}, executor_of=lambda *_: place, run_id="one") as campaign:
-            if not all(isinstance(item, StepMade) for item in campaign.items()):
+        with BulkRun(workspace, chains={name: (_STEP,)}, executor_of=lambda *_: place, run_id="one") as bulk:
+            if not all(isinstance(item, StepMade) for item in bulk.events()):
                 raise RuntimeError("the job failed")
         own.append(time.perf_counter() - began)
     ratio = statistics.median(own) / statistics.median(bare)
@@ -111,10 +111,8 @@ def _measure_chain(cluster: LocalCluster, folder: Path) -> Line:
         chain = number % 2 == 1
         place = SlurmExecutor(make_settings(cluster, "local").model_copy(update={"chain": chain}), pipeline=RELAY)
         began = time.perf_counter()
-        with BulkRun(
-            workspace, chains={name: steps}, executor_of=lambda *_, place=place: place, run_id="c"
-        ) as campaign:
-            if sum(isinstance(item, StepMade) for item in campaign.items()) != len(steps):
+        with BulkRun(workspace, chains={name: steps}, executor_of=lambda *_, place=place: place, run_id="c") as bulk:
+            if sum(isinstance(item, StepMade) for item in bulk.events()) != len(steps):
                 raise RuntimeError("a step failed")
         told[chain].append(time.perf_counter() - began)
     one, each = statistics.median(told[True]), statistics.median(told[False])

@@ -53,18 +53,18 @@ _CLIENT = """
 import sys
 from pathlib import Path
 from morphseq_dagster.cluster.client import Client
-from morphseq_dagster.cluster.job_handle import Patience
+from morphseq_dagster.cluster.job_handle import Timeouts
 from morphseq_dagster.cluster.commands import Scheduler
 from morphseq_dagster.cluster.attempt_folder import JobRoot
 from morphseq_dagster.cluster.job import JobSpec
 from morphseq_dagster.settings.job_values import Resources
-from morphseq_dagster.cluster.outcome import Outcome
+from morphseq_dagster.cluster.outcome import JobOutcome
 from morphseq_dagster.cluster.poller import Poller
 from morphseq_dagster.cluster.transports.ssh import SshTransport
 from morphseq_dagster.settings.ssh_address import SshAddress
 root, count, host, port, user, key, known = sys.argv[1:]
 transport = SshTransport(SshAddress(host=host, port=int(port), user=user, key=key, known_hosts=known))
-client = Client(Scheduler(transport), root=JobRoot(Path(root) / "jobs"), patience=Patience())
+client = Client(Scheduler(transport), root=JobRoot(Path(root) / "jobs"), timeouts=Timeouts())
 poller = Poller(client)
 needs = Resources(partition="cpu", memory="64M", time="5")
 watches = []
@@ -76,7 +76,7 @@ for number in range(int(count)):
 ends = [watch.wait(300) for watch in watches]
 poller.close()
 transport.close()
-print(sum(end is None or end.outcome is not Outcome.DONE for end in ends))
+print(sum(end is None or end.outcome is not JobOutcome.DONE for end in ends))
 """
 
 

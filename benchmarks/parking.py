@@ -17,11 +17,11 @@ import dagster as dg
 
 from benchmarks.measure import Line
 from morphseq_dagster.cluster.suspend.monitor import FRESH_S
-from morphseq_dagster.cluster.suspend.state import RunNotes
+from morphseq_dagster.cluster.suspend.state import WorkerStates
 from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.settings.machine import PlacesSettings
 from morphseq_dagster.testing.relay import RELAY, word_file
-from tests.support.installation import Installation, parking_settings
+from tests.support.installation import Installation, suspending_settings
 from tests.support.slurm_cluster import start_cluster
 from tests.support.slurm_gate import Gate
 
@@ -50,7 +50,7 @@ def measure_parking(scratch: Path, *, shared: Path, count: int = MANY) -> list[L
     os.environ["SLURM_CONF"] = cluster.environment["SLURM_CONF"]
     gate = Gate(cluster, scratch / "commands")
     places = PlacesSettings.model_validate({"first": "slurm", "slurm": gate.settings()})
-    settings = parking_settings(poll_s=_POLL_S, max_workers=_WORKERS, max_concurrent_runs=_WORKERS)
+    settings = suspending_settings(poll_s=_POLL_S, max_workers=_WORKERS, max_concurrent_runs=_WORKERS)
     live = Installation(scratch / "parking", settings, places, pipeline=RELAY)
     live.start()
     try:
@@ -76,9 +76,9 @@ def measure_parking(scratch: Path, *, shared: Path, count: int = MANY) -> list[L
         Line(_NAME, f"daemon's CPU per minute, {told}", with_s, "s"),
         Line(_NAME, "daemon's CPU per minute, none", alone_s, "s"),
         Line(_NAME, f"daemon's memory, {told}", memory_mib, "MiB"),
-        Line(_NAME, f"launch of {count} to all parked", parking.wall_s, "s", note=_describe(parking, count=count)),
-        Line(_NAME, f"{count} jobs let go to all SUCCESS", ending.wall_s, "s", note=_describe(ending, count=count)),
-        Line(_NAME, "one run, launch to SUCCESS, parked once", round_s, "s", note=f"poll {_POLL_S} s"),
+        Line(_NAME, f"launch of {count} to all parked", parking.wall_s, "s", state=_describe(parking, count=count)),
+        Line(_NAME, f"{count} jobs let go to all SUCCESS", ending.wall_s, "s", state=_describe(ending, count=count)),
+        Line(_NAME, "one run, launch to SUCCESS, parked once", round_s, "s", state=f"poll {_POLL_S} s"),
         Line(_NAME, "terminate of a parked run", cancel_s, "s"),
     ]
 
@@ -87,13 +87,13 @@ def _park(live: Installation, *, count: int) -> tuple[list[str], _Phase]:
     """Launch runs and wait until all are parked."""
     before, began = _cpu_s(_daemon(live)), time.monotonic()
     runs = [live.launch(_add(live, f"202401{n // 28 % 9 + 1:02d}_n{n}")) for n in range(count)]
-    notes, most = RunNotes(live.home), 0
+    states, most = WorkerStates(live.home), 0
 
     def parked() -> bool:
         nonlocal most
-        at_work = notes.at_work()
+        at_work = states.at_work()
         most = max(most, at_work)
-        return not at_work and len(notes.parked()) == count
+        return not at_work and len(states.suspended()) == count
 
     live.wait_for(parked, seconds=_MINUTE_S + _PATIENCE_S * count, what="all runs to park")
     return runs, _Phase(time.monotonic() - began, _cpu_s(_daemon(live)) - before, most)
@@ -102,12 +102,12 @@ def _park(live: Installation, *, count: int) -> tuple[list[str], _Phase]:
 def _see_through(live: Installation, runs: Sequence[str]) -> _Phase:
     """Wait for the ends of all runs."""
     before, began = _cpu_s(_daemon(live)), time.monotonic()
-    notes, most = RunNotes(live.home), 0
+    states, most = WorkerStates(live.home), 0
 
     def ended() -> bool:
         nonlocal most
-        most = max(most, notes.at_work())
-        return not notes.parked() and set(_statuses(live, runs)) <= _ENDS
+        most = max(most, states.at_work())
+        return not states.suspended() and set(_statuses(live, runs)) <= _ENDS
 
     live.wait_for(ended, seconds=_MINUTE_S + _PATIENCE_S * len(runs), what="all runs to end")
     return _Phase(time.monotonic() - began, _cpu_s(_daemon(live)) - before, most)
@@ -180,7 +180,7 @@ def _measure_round(live: Installation) -> float:
 
 def _measure_cancel(live: Installation) -> float:
     run_id = live.launch(_add(live, "20240301"))
-    live.await_parked(run_id, seconds=300)
+    live.await_suspended(run_id, seconds=300)
     began = time.monotonic()
     live.terminate(run_id)
     return time.monotonic() - began

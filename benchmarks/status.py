@@ -55,7 +55,7 @@ def _write_record(layout: Layout, spec: StepSpec, *, experiment: str, primary: P
     primary.parent.mkdir(parents=True, exist_ok=True)
     primary.write_bytes(data)
     status = primary.stat()
-    recipe = spec.recipe().model_dump(mode="json")
+    recipe = spec.recipe.model_validate({}).model_dump(mode="json")
     wells = {well: WellState(key=hash_bytes(well.encode()), status="ok") for well in _WELLS}
     record = Record(
         step=spec.name,

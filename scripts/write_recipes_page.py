@@ -1,6 +1,6 @@
 """Write docs/recipes.md from the recipe slices: every parameter with default, allowed values, unit, meaning, source.
 
-Holds the composition and the text on how recipes are given. Meaning and source come from the parameters' docstrings.
+Meaning and source come from the parameters' docstrings, backends from their entries.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from page import flow, make_table, write_or_check
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from morphseq_dagster.backends import BackendSlice
 from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 from morphseq_dagster.parameters import Parameters
 
@@ -36,11 +37,25 @@ confidence_threshold = 0.5
 [snips.snip]
 taper_um = 20.0
 
+[gdino_raw]
+backend = "classical"
+
+[gdino_raw.classical]
+rim_mad = 9.0
+
+[gdino_raw.groundingdino]
+prompt = "zebrafish embryo"
+
 [embryo_latents_final]
 rows = "usable"
 ```
 
-An unknown name is an error that names the nearest right one. A step's result depends on its own section alone: a
+An unknown name is an error that names the nearest right one. Where a `backend` is chosen, its parameters stand in a
+table of its name; those that stand straight in the section count for every backend that has them. The tables of
+backends that are not chosen are checked and then left out: they change no result and stand in no record, so that you
+can switch back and forth with one file.
+
+A step's result depends on its own section alone: a
 changed value makes that step and those that read it run again, nothing else. Every record holds the values that were
 used. What a machine needs to know (data root, places, threads) is no recipe: it stands in the environment, `.env` or
 `morphseq.toml`.
@@ -75,7 +90,7 @@ def make_page() -> str:
     without = []
     titles = {artifact.name: artifact.description for artifact in MORPHSEQ.artifacts}
     for spec in MORPHSEQ.steps:
-        rows = list(_rows(spec.recipe, prefix=""))
+        rows = list(_rows(spec.recipe))
         if not rows:
             without.append(f"`{spec.name}`")
             continue
@@ -85,9 +100,17 @@ def make_page() -> str:
     return "\n".join(parts)
 
 
-def _rows(model: type[BaseModel], *, prefix: str) -> typing.Iterator[tuple[str, str, str, str, str]]:
+def _rows(model: type[BaseModel], *, prefix: str = "") -> typing.Iterator[tuple[str, str, str, str, str]]:
     told = _read_docstrings(model)
     for name, field in model.model_fields.items():
+        if issubclass(model, BackendSlice) and name == "backend":
+            names = ", ".join(f"`{entry.name}`" for entry in model.backends)
+            texts = [f"`{b.name}`: {b.text}{'' if b.loader else ' Not in this version.'}" for b in model.backends]
+            rule = "One that cannot be loaded is an error, never replaced by another."
+            yield f"`{name}`", _value(model.backends.default), names, "", " ".join([*texts, rule])
+            for entry in model.backends:
+                yield from _rows(entry.parameters, prefix=f"{entry.name}.")
+            continue
         if inspect.isclass(field.annotation) and issubclass(field.annotation, BaseModel):
             yield from _rows(field.annotation, prefix=f"{prefix}{name}.")
             continue

@@ -196,9 +196,8 @@ def test_backend_that_cannot_be_loaded_is_an_error_and_no_fallback(backends: Bac
 
 @pytest.mark.parametrize("backends", [DETECTORS, SEGMENTERS, EMBEDDERS])
 def test_default_needs_no_weights_and_calls_itself_by_its_name(backends: Backends[Any]) -> None:
-    model = backends.load(backends.default)
-    assert model.identity().name == backends.default
-    assert model.identity().weights_sha256 is None
+    identity = backends.load(backends.default).identity()
+    assert (identity.name, identity.weights_sha256) == (backends.default, None)
     assert backends.weights_of(backends.default) == ""
 
 

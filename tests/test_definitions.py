@@ -14,6 +14,7 @@ import pytest
 
 import morphseq_dagster
 from morphseq_dagster.build import COHORT_JOB, PIPELINE_JOB, build_definitions
+from morphseq_dagster.morphseq import PIPELINE
 from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 from morphseq_dagster.settings.machine import MachineSettings
 
@@ -25,7 +26,7 @@ OURS = ("DAGSTER_HOME", "MORPHSEQ_DATA_ROOT", "MORPHSEQ_REGISTER_PARTITIONS", "M
 
 @pytest.fixture(scope="module")
 def definitions(tmp_path_factory: pytest.TempPathFactory) -> dg.Definitions:
-    return build_definitions(MachineSettings(data_root=tmp_path_factory.mktemp("root")))
+    return build_definitions(MachineSettings(data_root=tmp_path_factory.mktemp("root")), pipeline=PIPELINE)
 
 
 def describe(definitions: dg.Definitions) -> str:
@@ -56,7 +57,7 @@ def test_specs_are_those_of_the_snapshot(definitions: dg.Definitions) -> None:
     assert found == SNAPSHOT.read_text(), "a change that is meant: MORPHSEQ_UPDATE_SNAPSHOTS=1 make test"
 
 
-def test_registry_and_asset_graph_are_equal(definitions: dg.Definitions) -> None:
+def test_pipeline_and_asset_graph_are_equal(definitions: dg.Definitions) -> None:
     graph = definitions.resolve_asset_graph()
     found = {
         key.path[-1]: {parent.path[-1] for parent in graph.get(key).parent_keys} for key in graph.get_all_asset_keys()

@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from morphseq_dagster.backends import BackendSlice
 from morphseq_dagster.engine.contract.recipe import load_recipe
-from morphseq_dagster.engine.layout import ARTIFACTS
 from morphseq_dagster.morphseq.contracts.qc_staged import CONTRACT as STAGED
 from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 
+ARTIFACTS = {artifact.name: artifact for artifact in MORPHSEQ.artifacts}
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 GENERATORS = {"outputs.md": "scripts/write_outputs_page.py", "recipes.md": "scripts/write_recipes_page.py"}
+ARTIFACTS = {artifact.name: artifact for artifact in MORPHSEQ.artifacts}
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
 
 
@@ -39,7 +41,7 @@ def test_check_finds_a_page_that_was_changed_by_hand(page: str, tmp_path: Path) 
     assert GENERATORS[page] in done.stderr
 
 
-def test_committed_graph_is_what_the_registry_says(tmp_path: Path) -> None:
+def test_committed_graph_is_what_the_pipeline_says(tmp_path: Path) -> None:
     done = run("scripts/make_pictures.py", "--graph-only", "--folder", str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert (DOCS / "pictures" / "asset_graph.svg").read_bytes() == (tmp_path / "asset_graph.svg").read_bytes()
@@ -65,8 +67,10 @@ def test_recipes_page_names_every_parameter_of_every_step() -> None:
     text = (DOCS / "recipes.md").read_text(encoding="utf-8")
     sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
     for spec in MORPHSEQ.steps:
-        for name in leaves(spec.recipe()):
-            assert f"| `{name}` |" in sections[spec.name]
+        chosen = [{"backend": b.name} for b in spec.recipe.backends] if issubclass(spec.recipe, BackendSlice) else [{}]
+        for values in chosen:
+            for name in leaves(spec.recipe.model_validate(values)):
+                assert f"| `{name}` |" in sections[spec.name]
 
 
 def leaves(model: BaseModel, prefix: str = "") -> list[str]:
@@ -83,6 +87,7 @@ def test_recipe_shown_in_the_documentation_is_accepted(tmp_path: Path) -> None:
     recipe = load_recipe((path,), sections={spec.name: spec.recipe for spec in MORPHSEQ.steps})
     assert recipe.slice("gdino_detections")["confidence_threshold"] == 0.5
     assert recipe.slice("snips")["snip"]["taper_um"] == 20.0
+    assert set(recipe.slice("gdino_raw")) == {"max_failed_share", "backend", "classical"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,10 @@ import pytest
 from morphseq_dagster.cluster.executor import SlurmExecutor
 from morphseq_dagster.cluster.request_job import make_job
 from morphseq_dagster.engine.contract.step import StepRequest
-from morphseq_dagster.engine.executors.local import LocalExecutor, SubprocessExecutor, make_executor
+from morphseq_dagster.engine.executors.local import LocalExecutor, SubprocessExecutor
 from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.morphseq import PIPELINE
+from morphseq_dagster.resources.executors import make_executor
 from morphseq_dagster.settings.machine import MachineSettings, load_settings
 from morphseq_dagster.settings.slurm import SlurmSettings
 
@@ -97,21 +100,22 @@ def test_wrong_values_are_refused_by_name_when_the_settings_are_read(here: Path,
     assert named in str(caught.value)
 
 
-def test_place_is_made_by_name_and_the_cluster_needs_its_section() -> None:
-    assert isinstance(make_executor("process"), LocalExecutor)
-    assert isinstance(make_executor("subprocess"), SubprocessExecutor)
-    assert isinstance(make_executor("slurm", slurm=SlurmSettings()), SlurmExecutor)
+def test_place_is_made_by_name_and_the_cluster_needs_its_section(tmp_path: Path) -> None:
+    make = partial(make_executor, pipeline=PIPELINE, data_root=tmp_path)
+    assert isinstance(make("process"), LocalExecutor)
+    assert isinstance(make("subprocess"), SubprocessExecutor)
+    assert isinstance(make("slurm", slurm=SlurmSettings()), SlurmExecutor)
     with pytest.raises(PermanentError, match=r"places\.slurm"):
-        make_executor("slurm")
+        make("slurm")
 
 
 def test_settings_survive_the_way_into_the_resource() -> None:
     from morphseq_dagster.resources.workspace import WorkspaceResource
 
     values = {"letters": "slurm", "slurm": {"python": "/x"}, "experiments": {"20240418": {"letters": "process"}}}
-    resource = WorkspaceResource.from_settings(MachineSettings.model_validate({"places": values}))
-    assert isinstance(resource.place_of("letters"), SlurmExecutor)
-    assert isinstance(resource.place_of("letters", experiment="20240418"), LocalExecutor)
+    resource = WorkspaceResource.from_settings(MachineSettings.model_validate({"places": values}), pipeline=PIPELINE)
+    assert isinstance(resource.executor_of("letters"), SlurmExecutor)
+    assert isinstance(resource.executor_of("letters", experiment="20240418"), LocalExecutor)
 
 
 def test_job_of_a_request() -> None:
@@ -133,6 +137,6 @@ def test_job_of_a_request() -> None:
     assert job.group == ("letters", "20240418")
     assert job.key == request.key
     assert forced.key != request.key
-    assert job.command[:5] == ("/env/bin/python", "-P", "-u", "-m", "morphseq_dagster.engine.executors.runner")
+    assert job.command[:5] == ("/env/bin/python", "-P", "-u", "-m", "morphseq_dagster.cluster.runner")
     sent = StepRequest.model_validate_json(job.request)
     assert (sent.data_root, sent.key) == ("/there", request.key)

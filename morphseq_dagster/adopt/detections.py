@@ -94,7 +94,7 @@ class _Reader:
         self.architectures.add(architecture)
         return Annotation(
             annotation_id=str(value.get("annotation_id") or f"ann_{image}_{number}"),
-            prompt=str(value.get("prompt") or (prompts[0] if prompts else _PROMPT)),
+            prompt=_text(value.get("prompt")) or (prompts[0] if prompts else None),
             model_metadata=ModelMetadata(
                 model_config_path=_base(model.get("model_config_path")),
                 model_weights_path=_base(model.get("model_weights_path")),
@@ -174,7 +174,7 @@ def _quality(value: Mapping[str, Any], *, reader: _Reader) -> HighQuality | None
         if image is not None:
             filtered[image] = reader.detections(entries, image=image)
     return HighQuality(
-        prompt=str(found.get("prompt") or _PROMPT),
+        prompt=_text(found.get("prompt")),
         confidence_threshold=float(str(limits[0])),
         iou_threshold=float(str(limits[1])),
         filtered={image: entries for image, entries in sorted(filtered.items()) if entries},
@@ -201,6 +201,11 @@ def _disagreement(images: Mapping[str, ImageDetections], *, frames: OrganizedFra
     unknown, missing = sorted(images.keys() - frames.images.keys()), sorted(frames.images.keys() - images.keys())
     problems = [f"{len(unknown)} images are no frames of the experiment, the first {unknown[0]}"] if unknown else []
     return problems + ([f"{len(missing)} frames were never detected in, the first {missing[0]}"] if missing else [])
+
+
+def _text(value: Any) -> str | None:  # noqa: ANN401 - from a JSON file
+    """A value as text; None for none."""
+    return str(value) if value else None
 
 
 def _base(value: Any) -> str | None:  # noqa: ANN401 - from a JSON file

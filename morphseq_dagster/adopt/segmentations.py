@@ -293,7 +293,7 @@ def _document(
     return SegmentationDocument(
         gsam_id=str(value.get("gsam_id") or f"gsam_{hash_bytes(text.encode())[:12]}"),
         seed_annotations_path=relative_path(str(value.get("seed_annotations_path") or "")),
-        target_prompt=str(value.get("target_prompt") or "individual embryo"),
+        target_prompt=str(value["target_prompt"]) if value.get("target_prompt") else None,
         experiments={experiment: ExperimentSegmentation(experiment_id=experiment, videos=videos)},
         entity_tracker=track(
             "module_2_segmentation",

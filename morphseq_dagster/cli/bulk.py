@@ -1,4 +1,4 @@
-"""Bulk runs of the command line: many experiments as one run of the job `bulk`, with a line for each thing that happens.
+"""Bulk runs of the command line: many experiments as one run of the job `bulk`, with a line for each event.
 
 Imported when a run goes this way, which `choice.py` decides; what the run does is `cluster/bulk_run.py`.
 """
@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from morphseq_dagster.cli.display import Display
 from morphseq_dagster.cli.launch import Launcher, RunOutcome, StepEvent, open_instance
 from morphseq_dagster.cli.options import Call
-from morphseq_dagster.cluster.events import Event, StepFailed, StepMade, StepUpToDate
+from morphseq_dagster.cluster.experiment_progress import Event, StepFailed, StepMade, StepUpToDate
 from morphseq_dagster.partitions import BULK_JOB, bulk_config, register_keys
 from morphseq_dagster.runs.listeners import listening
 

@@ -62,7 +62,7 @@ def try_cluster(settings: SlurmSettings, *, layout: Layout, limit_s: float = LIM
     there = f"{(settings.data_root or str(layout.data_root)).rstrip('/')}/{layout.relative(folder)}"
     patience = Timeouts(grace_s=settings.grace_s, lost_s=settings.lost_s, settle_s=settings.settle_s)
     scheduler = Scheduler(make_transport(settings), folder=settings.commands)
-    client = Client(scheduler, root=JobRoot(folder, there=there), patience=patience)
+    client = Client(scheduler, root=JobRoot(folder, there=there), timeouts=patience)
     poller = Poller(client)
     trials: list[_Trial] = []
     try:

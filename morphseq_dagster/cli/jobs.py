@@ -15,13 +15,13 @@ import typer
 from morphseq_dagster.cli.messages import printable
 from morphseq_dagster.cli.options import DEFAULT_PIPELINE, Call, DataRoot, PipelineName, Verbose, open_call, refuse_call
 from morphseq_dagster.cluster.attempt_folder import VOID, JobRoot
-from morphseq_dagster.cluster.job_summary import tell_age
+from morphseq_dagster.cluster.job_summary import format_age
 from morphseq_dagster.cluster.orphans import Orphan, OrphanAction, Survey
 from morphseq_dagster.errors import PermanentError
 
 _HEAD = ("STEP", "EXPERIMENT", "JOB", "ATTEMPT", "STATE", "REASON", "NODE", "AGE")
 _PLANS = {
-    OrphanAction.TOLD: "stays",
+    OrphanAction.REPORTED: "stays",
     OrphanAction.KEPT: "stays at work",
     OrphanAction.WAITS: "stays for now",
     OrphanAction.DONE: "would be closed as done",
@@ -106,12 +106,12 @@ def _tell(orphans: Sequence[Orphan], *, reconciled: bool) -> Iterator[str]:
     words = _DEEDS if reconciled else _PLANS
     for orphan in orphans:
         name = f"{orphan.experiment} {orphan.step}, job {orphan.attempt.job or '?'}"
-        if orphan.deed in words:
-            yield f"{name}: {words[orphan.deed]} ({orphan.words})"
+        if orphan.action in words:
+            yield f"{name}: {words[orphan.action]} ({orphan.reason})"
         elif orphan.run.state in ("canceled", "over"):
-            yield f"{name}: left alone ({orphan.words})"
+            yield f"{name}: left alone ({orphan.reason})"
     if not reconciled and any(
-        orphan.deed in (OrphanAction.DONE, OrphanAction.CLOSED, OrphanAction.CANCELLED) for orphan in orphans
+        orphan.action in (OrphanAction.DONE, OrphanAction.CLOSED, OrphanAction.CANCELLED) for orphan in orphans
     ):
         yield "`morphseq jobs --reconcile` does so"
 
@@ -124,7 +124,7 @@ def _draw(orphans: Sequence[Orphan], *, folders: bool) -> Iterator[str]:
             orphan.attempt.job or "?",
             str(orphan.attempt.number),
             *_describe(orphan),
-            tell_age(orphan.attempt.age_s),
+            format_age(orphan.attempt.age_s),
         )
         for orphan in orphans
     ]

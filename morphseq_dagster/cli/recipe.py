@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -56,6 +56,8 @@ def show(
         print(printable(f"{name:<{width}}  {text:<{wide}}  {origin}"))
     if not rows:
         print("no parameters")
+    for (section, name, path), backends in _find_unused(resolved, steps=steps).items():
+        print(printable(f"{section}.{name} of {path} is not used: it belongs to {' and '.join(backends)}"))
 
 
 def list_parameters(recipe: Recipe, *, step: str) -> Iterator[tuple[str, Any, str]]:
@@ -70,6 +72,18 @@ def _flatten(values: Mapping[str, Any], *, prefix: str) -> Iterator[tuple[str, A
             yield from _flatten(value, prefix=f"{prefix}.{name}")
         else:
             yield f"{prefix}.{name}", value
+
+
+def _find_unused(recipe: Recipe, *, steps: Sequence[str]) -> dict[tuple[str, str, str], list[str]]:
+    """Step, parameter and file of what is set for backends that are not chosen, with their names."""
+    used = {(s, name.split(".", 2)[-1], origin) for s in steps for name, _, origin in list_parameters(recipe, step=s)}
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for full, path in recipe.origins.items():
+        section, _, rest = full.partition(".")
+        backend, _, name = rest.partition(".")
+        if section in steps and name and backend not in recipe.slice(section) and (section, name, path) not in used:
+            found.setdefault((section, name, path), []).append(backend)
+    return found
 
 
 def _find_origin(origins: Mapping[str, str], name: str) -> str:

@@ -1,7 +1,8 @@
-"""Array scripts: one experiment per task of a Slurm or Sun Grid Engine array, for sites where nothing may hold contact.
+"""Array scripts: one experiment per task of a Slurm or Sun Grid Engine array, for sites without a lasting connection.
 
-Holds text only. A task runs the ordinary command line in its own process, with a Dagster history that ends with it:
-many nodes must not write one SQLite file over a network. Artifacts and records are the same as anywhere.
+A task runs the ordinary command line in its own process, with a Dagster history that ends with it, because many nodes
+must not write one SQLite file over a network. Artifacts and records are the same as anywhere. `morphseq submit-script`
+writes these; the scripts of single jobs are `script.py`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from enum import StrEnum
 from math import ceil
 from typing import Final
 
+from morphseq_dagster.cluster.script import KEPT, THREADS, resource_options
 from morphseq_dagster.engine.executors.allocation import CPUS_VARIABLE
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.settings.job_values import Environment, Resources, check_path, is_plain_name, refuse
@@ -22,13 +24,8 @@ from morphseq_dagster.settings.job_values import Environment, Resources, check_p
 _WORD: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _REQUEST: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,=*-]*")
 _PIPELINE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*")
-_KEPT: Final = (
-    "PATH HOME USER LOGNAME SHELL LANG LC_ALL TMPDIR LD_LIBRARY_PATH CUDA_VISIBLE_DEVICES "
-    "SLURM_CPUS_PER_TASK SLURM_MEM_PER_NODE SLURM_MEM_PER_CPU"
-)
-_THREADS: Final = (
-    "OMP_NUM_THREADS OPENBLAS_NUM_THREADS MKL_NUM_THREADS NUMEXPR_NUM_THREADS OPENCV_FOR_THREADS_NUM " + CPUS_VARIABLE
-)
+_KEPT: Final = f"{KEPT} SLURM_CPUS_PER_TASK SLURM_MEM_PER_NODE SLURM_MEM_PER_CPU"
+_THREADS: Final = f"{THREADS} {CPUS_VARIABLE}"
 
 _BODY = r"""
 case "$task" in
@@ -95,7 +92,7 @@ class ArrayScript:
     at_once
         Tasks that may run at the same time; None leaves it to the cluster.
     queue, slots, gpu_request
-        Sun Grid Engine: queue, name of the parallel environment for several cpus, and the site's words for a GPU.
+        Sun Grid Engine: queue, name of the parallel environment for several cpus, and the site's request for a GPU.
 
     Raises
     ------
@@ -128,7 +125,7 @@ class ArrayScript:
             )
         wrong = [f"experiment {name!r}" for name in self.experiments if not is_plain_name(name)]
         if len(set(self.experiments)) < len(self.experiments):
-            wrong.append("an experiment that stands twice: two tasks would wait for each other")
+            wrong.append("an experiment that is listed twice: two tasks would wait for each other")
         wrong += [f"{word!r}" for word in (self.action, self.slots, self.queue or "q") if not _WORD.fullmatch(word)]
         if self.gpu_request is not None and not _REQUEST.fullmatch(self.gpu_request):
             wrong.append(f"request for a GPU {self.gpu_request!r}")
@@ -153,7 +150,7 @@ def write_array_script(array: ArrayScript, *, scheduler: ArrayScheduler) -> str:
     Raises
     ------
     PermanentError
-        For GPUs on Sun Grid Engine without the site's words for them.
+        For GPUs on Sun Grid Engine without the site's request for them.
     """
     if scheduler is ArrayScheduler.slurm:
         options = [f"#SBATCH {option}" for option in _slurm_options(array)]
@@ -179,34 +176,16 @@ def write_array_script(array: ArrayScript, *, scheduler: ArrayScheduler) -> str:
 
 
 def _slurm_options(array: ArrayScript) -> list[str]:
-    needs = array.resources
     limit = "" if array.at_once is None else f"%{array.at_once}"
-    values: dict[str, str | int | None] = {
-        "job-name": "morphseq",
-        "array": f"1-{len(array.experiments)}{limit}",
-        "output": f"{array.logs}/%A_%a.log",
-        "open-mode": "append",
-        "export": "NONE",
-        "nodes": 1,
-        "ntasks": 1,
-        "cpus-per-task": needs.cpus,
-        "partition": needs.partition,
-        "account": needs.account,
-        "qos": needs.qos,
-        "mem": needs.memory,
-        "gres": None if needs.gpus is None else f"gpu:{needs.gpus}",
-        "time": needs.time,
-        "constraint": needs.constraint,
-        "exclude": needs.exclude,
-    }
-    return [f"--{name}={value}" for name, value in values.items() if value is not None]
+    found = ["--job-name=morphseq", f"--array=1-{len(array.experiments)}{limit}", f"--output={array.logs}/%A_%a.log"]
+    return [*found, "--open-mode=append", "--export=NONE", *resource_options(array.resources)]
 
 
 def _sge_options(array: ArrayScript) -> list[str]:
     needs = array.resources
     if needs.gpus is not None and array.gpu_request is None:
         raise PermanentError(
-            expected="the site's words for a GPU",
+            expected="the site's request for a GPU",
             found=f"gpus = {needs.gpus}",
             where="script for Sun Grid Engine",
             remedy="give them with --gpu-request, such as gpgpu=TRUE,cuda=1",

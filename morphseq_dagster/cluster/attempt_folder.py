@@ -1,15 +1,16 @@
-"""Folders: one per request, and in it one per attempt, whose making is the attempt's lock.
+"""Attempt folders: one folder per attempt at a request, with small JSON records of what has happened to it.
 
-Holds names, paths and the exclusive acts: make an attempt, win its claim, close it. `claim` is a symbolic link that
-can be made once only; its target is the number of the job that works, or `void` when a client gave the attempt up. A
-folder without `intent.json` is not void: its maker may still be writing. An attempt may be a member of a pack: the pack
-is an attempt too, one job runs it, and its file `members` names what that job takes one by one.
+Three acts are exclusive: making the folder, making its symbolic link `claim` (to the number of the job that works, or
+to `void` when a client gave the attempt up), and closing it with a verdict. A pilot job (`pilot/job.py`) is an attempt
+too; its file `members` lists the attempts that are its tasks. What a job leaves in its folder is read by
+`job_files.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import re
 import socket
@@ -19,15 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from morphseq_dagster.cluster.records import read_record, sync_folder, write_record, write_whole
+from morphseq_dagster.engine.storage.atomic_io import sync_folder, write_whole
 
 INBOX: Final = "_ended"
 VOID: Final = "void"
-PACKS: Final = "_packs"
+PILOTS: Final = "_packs"
 _ATTEMPT: Final = re.compile(r"a([1-9][0-9]{0,5})")
 _KEY_IN_TOKEN: Final = 32
-_PACK: Final = re.compile(r"ms\.([0-9a-f]{32})\.[0-9a-f]{8}\.a1")
-_MEMBERS: Final = "members"
+_PILOT: Final = re.compile(r"ms\.([0-9a-f]{32})\.[0-9a-f]{8}\.a1")
+_TASKS: Final = "members"
 
 
 @dataclass(frozen=True)
@@ -59,19 +60,30 @@ class Attempt:
         return self.folder / name
 
     def record(self, name: str) -> dict[str, Any] | None:
-        """One of the attempt's records: intent, job, start, end, usage, seen, cancel, closed."""
-        return read_record(self.folder / f"{name}.json")
+        """Read a record: intent, job, start, end, usage, seen, cancel, closed.
+
+        Half a record, an empty one and no JSON count as none: the writer may be a node with a full disk.
+        """
+        try:
+            found = json.loads(self.path(f"{name}.json").read_bytes())
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
 
     def write(self, name: str, **values: object) -> None:
-        """Write one of the attempt's records."""
-        write_record(self.folder / f"{name}.json", values)
+        """Write a record that survives a power cut."""
+        self._write(name, values, flush=True)
 
     def note(self, name: str, **values: object) -> None:
-        """Write a record that a power cut may take, and nothing else."""
-        write_record(self.folder / f"{name}.json", values, flush=False)
+        """Write a record that only a power cut may destroy."""
+        self._write(name, values, flush=False)
+
+    def _write(self, name: str, values: Mapping[str, object], *, flush: bool) -> None:
+        data = (json.dumps(values, indent=1, sort_keys=True) + "\n").encode()
+        write_whole(self.path(f"{name}.json"), data, flush=flush)
 
     def intend(self, *, resources: Mapping[str, object], run_id: str, **more: object) -> None:
-        """Write down that this process is about to submit its job, which asks for so much."""
+        """Record that this process is about to submit a job that asks for these resources."""
         self.write(
             "intent",
             t=time.time(),
@@ -84,26 +96,36 @@ class Attempt:
         )
 
     @property
+    def intent(self) -> dict[str, Any]:
+        """The record that a job is about to be submitted; empty before that."""
+        return self.record("intent") or {}
+
+    @property
+    def cancel_requested(self) -> bool:
+        """Whether somebody wants it cancelled."""
+        return self.record("cancel") is not None
+
+    @property
     def job(self) -> str | None:
-        """Number of its job: as sbatch answered, or as the job itself said by its claim; a member's is its pack's."""
+        """Number of its job, from the answer of sbatch or from `claim`; a task has the number of its pilot job."""
         record = self.record("job")
         if record is not None and str(record.get("job", "")).isdigit():
             return str(record["job"])
         owner = self.owner()
         if owner is not None and owner != VOID:
             return owner
-        pack = self.pack
-        return None if pack is None else pack.job
+        pilot = self.pilot
+        return None if pilot is None else pilot.job
 
     @property
-    def pack(self) -> Attempt | None:
-        """The pack that it is a member of; None for an attempt with a job of its own."""
-        match = _PACK.fullmatch(str((self.record("intent") or {}).get("pack", "")))
+    def pilot(self) -> Attempt | None:
+        """The pilot job that it is a task of; None for an attempt with a job of its own."""
+        match = _PILOT.fullmatch(str(self.intent.get("pack", "")))
         if match is None:
             return None
         root = self.inbox.parent
         there = self.there.rsplit("/", len(self.folder.relative_to(root).parts))[0]
-        below = f"{PACKS}/{match[1]}/a1"
+        below = f"{PILOTS}/{match[1]}/a1"
         return Attempt(folder=root / below, there=f"{there}/{below}", number=1, token=match[0], inbox=self.inbox)
 
     @property
@@ -112,32 +134,36 @@ class Attempt:
         record = self.record("adopted") or self.record("intent")
         return None if record is None else str(record.get("run_id", ""))
 
+    def belongs_to(self, run_id: str) -> bool:
+        """Whether this run submitted it."""
+        return bool(self.intent) and self.intent.get("run_id", "") == run_id
+
     @property
     def is_follower(self) -> bool:
-        """Whether a job has begun it by itself, after another member of its pack."""
-        return (self.record("intent") or {}).get("after") is not None
+        """Whether its pilot job began it by itself, after another task."""
+        return self.intent.get("after") is not None
 
     @property
     def name(self) -> str:
-        """Name of its job, as the scheduler knows it."""
-        pack = self.pack
-        return self.token if pack is None else pack.token
+        """Name of its job at the scheduler."""
+        pilot = self.pilot
+        return self.token if pilot is None else pilot.token
 
-    def write_members(self, members: Sequence[Attempt]) -> None:
-        """Write down the members of a pack: token, and folder below the root."""
-        write_whole(self.path(_MEMBERS), "".join(map(_line_of, members)).encode())
+    def write_tasks(self, tasks: Sequence[Attempt]) -> None:
+        """List the tasks of a pilot job: token, and folder below the root."""
+        write_whole(self.path(_TASKS), "".join(map(_line_of, tasks)).encode())
 
-    def add_member(self, member: Attempt) -> None:
-        """Write down one more member; the job of the pack alone does so."""
-        with self.path(_MEMBERS).open("a") as handle:
-            handle.write(_line_of(member))
+    def add_task(self, task: Attempt) -> None:
+        """List one more task; only the pilot job itself does so."""
+        with self.path(_TASKS).open("a") as handle:
+            handle.write(_line_of(task))
             handle.flush()
             os.fsync(handle.fileno())
 
-    def members(self) -> list[Attempt]:
-        """Members of a pack, in the order in which they are taken; none of any other attempt."""
+    def tasks(self) -> list[Attempt]:
+        """Tasks of a pilot job in the order in which it takes them; none for any other attempt."""
         try:
-            text = self.path(_MEMBERS).read_text()
+            text = self.path(_TASKS).read_text()
         except FileNotFoundError:
             return []
         root, there = self.inbox.parent, self.there.rsplit("/", 3)[0]
@@ -156,8 +182,8 @@ class Attempt:
     @property
     def age_s(self) -> float:
         """Seconds since the intent to submit, or since the folder was made when there is none."""
-        intent = self.record("intent")
-        begun = float(intent["t"]) if intent is not None else self.folder.stat().st_mtime
+        intent = self.intent
+        begun = float(intent["t"]) if intent else self.folder.stat().st_mtime
         return max(0.0, time.time() - begun)
 
     def owner(self) -> str | None:
@@ -168,7 +194,7 @@ class Attempt:
             return None
 
     def give_up(self, *, flush: bool = True) -> bool:
-        """Win the claim so that no job can work in this attempt any more; False when a job has it."""
+        """Make `claim` point to `void`, so that no job can work in this attempt; False when a job was first."""
         try:
             (self.folder / "claim").symlink_to(VOID)
         except FileExistsError:
@@ -177,24 +203,24 @@ class Attempt:
             sync_folder(self.folder)
         return True
 
-    def close(self, *, kind: str, **values: object) -> None:
-        """Write the verdict, once; the first one stands. The verdict on the last member closes its pack."""
+    def close(self, *, kind: str, reason: str = "", state: str = "", job: str = "", **more: object) -> None:
+        """Write the verdict, once; the first one stands. The verdict on the last task closes its pilot job."""
         if not self.is_closed:
-            self.write("closed", kind=kind, t=time.time(), **values)
+            self.write("closed", kind=kind, t=time.time(), reason=reason, state=state, job=job, **more)
         with contextlib.suppress(FileNotFoundError):
             (self.inbox / self.token).unlink()
-        pack = self.pack
-        if pack is None:
+        pilot = self.pilot
+        if pilot is None:
             return
-        members = pack.members()
+        tasks = pilot.tasks()
         # The last ones are the last to be taken, so that this looks at few.
-        if members and all(member.is_closed for member in reversed(members)):
-            kind = "done" if pack.record("cancel") is None else "cancelled"
-            pack.close(kind=kind, job=pack.job or "", state="", reason="each member has its verdict")
+        if tasks and all(task.is_closed for task in reversed(tasks)):
+            kind = "cancelled" if pilot.cancel_requested else "done"
+            pilot.close(kind=kind, job=pilot.job or "", reason="each task has its verdict")
 
 
-def _line_of(member: Attempt) -> str:
-    return f"{member.token} {member.folder.relative_to(member.inbox.parent).as_posix()}\n"
+def _line_of(task: Attempt) -> str:
+    return f"{task.token} {task.folder.relative_to(task.inbox.parent).as_posix()}\n"
 
 
 class JobRoot:
@@ -211,7 +237,7 @@ class JobRoot:
     def __init__(self, root: Path, *, there: str | None = None) -> None:
         self.root = root
         self.there = str(root) if there is None else there.rstrip("/")
-        # Two data roots may hold the same request; their jobs must not be taken for each other's.
+        # Two data roots may hold the same request, and their jobs must have different names.
         self._mark = hashlib.sha256(self.there.encode()).hexdigest()[:8]
 
     @property

@@ -1,17 +1,16 @@
 """Client: at most one execution per request, whatever dies between the intent to submit and the verdict.
 
-Holds the submit protocol, the search for a job whose number was lost, the verdict and cancelling. Files prove
-success, the scheduler explains failure; without an answer nothing is ever submitted or given up. No threads
-(`poller`), no waiting for the end of a job.
+It submits jobs, finds those whose number was lost, gives verdicts and cancels. Files prove success and the scheduler
+explains failure; without an answer nothing is submitted or given up. Asking the scheduler about jobs is `lookup.py`;
+waiting for their ends, with threads, is `poller.py`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -19,21 +18,22 @@ from morphseq_dagster.cluster.attempt_folder import VOID, Attempt, JobRoot
 from morphseq_dagster.cluster.commands import Row, Scheduler, Sighting
 from morphseq_dagster.cluster.errors import RejectedError, UndecidedError, UnreachableError
 from morphseq_dagster.cluster.job import JobSpec
-from morphseq_dagster.cluster.job_files import read_end, save_sighting, tail_of_log
+from morphseq_dagster.cluster.job_files import read_end, tail_of_log
 from morphseq_dagster.cluster.job_handle import AlreadyDone, JobHandle, JobVerdict, SchedulerView, Timeouts
+from morphseq_dagster.cluster.lookup import LOOK_EVERY_S, JobLookup
 from morphseq_dagster.cluster.outcome import Diagnosis, Evidence, JobOutcome, classify, is_active
-from morphseq_dagster.cluster.pilot.task import is_wanted, judge_untouched, row_of_member
-from morphseq_dagster.cluster.records import sync_folder, write_whole
+from morphseq_dagster.cluster.pilot.task import is_wanted, judge_untouched, own_row
 from morphseq_dagster.cluster.script import write_script
-from morphseq_dagster.cluster.state_cache import StateCache
+from morphseq_dagster.engine.storage.atomic_io import sync_folder, write_whole
+from morphseq_dagster.engine.storage.step_locks import process_is_gone
 
-_LOOK_EVERY_S: Final = 2.0
 _TICK_S: Final = 0.05
 _GRACE_S: Final = 0.5
 _WRITERS: Final = 16
+_NEVER_BEGUN: Final = "given up before a job began"
 
 
-class Client:
+class Client(JobLookup):
     """Jobs of one root on one cluster.
 
     Parameters
@@ -42,15 +42,14 @@ class Client:
         The cluster's commands.
     root
         Where the folders of attempts lie.
-    patience
+    timeouts
         Waiting times.
     """
 
-    def __init__(self, scheduler: Scheduler, *, root: JobRoot, patience: Timeouts | None = None) -> None:
-        self.scheduler, self.root = scheduler, root
-        self.patience = patience or Timeouts()
-        self.words = StateCache()
-        self._silent: dict[str, float] = {}
+    def __init__(self, scheduler: Scheduler, *, root: JobRoot, timeouts: Timeouts | None = None) -> None:
+        super().__init__(scheduler)
+        self.root = root
+        self.timeouts = timeouts or Timeouts()
 
     def ensure(
         self,
@@ -74,20 +73,20 @@ class Client:
         on_attempt
             Called with an attempt before its job is submitted or looked for, so that an interrupted caller can cancel.
         wait
-            Wait while nobody can tell whether an attempt's job was submitted.
+            Wait while nobody knows whether an attempt's job was submitted.
 
         Raises
         ------
         UnreachableError
             Nobody answers: call again. Nothing was submitted twice.
         UndecidedError
-            Nobody can tell yet, and the caller does not wait: call again.
+            Nobody knows yet, and the caller does not wait: call again.
         RejectedError
             The scheduler does not take the job.
         PermanentError
             The job cannot be written as a safe script.
         """
-        told = on_attempt or (lambda _: None)
+        on_attempt = on_attempt or (lambda _: None)
         while not done():
             attempts = self.root.attempts(spec.group, key=spec.key)
             newest = attempts[-1] if attempts else None
@@ -95,127 +94,80 @@ class Client:
                 attempt = self.root.attempt(spec.group, key=spec.key, number=newest.number + 1 if newest else 1)
                 script = write_script(spec, attempt=attempt)
                 if self.root.begin(attempt):
-                    told(attempt)
+                    on_attempt(attempt)
                     return self._submit(spec, attempt=attempt, script=script, run_id=run_id)
                 continue
-            told(newest)
+            on_attempt(newest)
             job = self._settle(newest, wait=wait)
             if job is None:
                 continue
-            live = JobHandle(spec, newest, job, adopted=True)
-            if not self._ended_for_another_run(live, done=done, run_id=run_id):
-                return live
+            handle = JobHandle(spec, newest, job, adopted=True)
+            if not self._ended_for_another_run(handle, done=done, run_id=run_id):
+                return handle
         return AlreadyDone()
 
-    def find(self, attempt: Attempt) -> str | None:
-        """Look for the job of an attempt; None when controller and accounting both answered without it.
-
-        Raises
-        ------
-        UnreachableError
-            When one of them did not answer.
-        """
-        if attempt.job is not None:
-            return attempt.job
-        pack = attempt.pack
-        if pack is not None:
-            # Its members come together, and one answer is for all of them. A given up pack gets no job.
-            if pack.owner() == VOID or time.monotonic() - self._silent.get(pack.token, -_LOOK_EVERY_S) < _LOOK_EVERY_S:
-                return None
-            job = self.find(pack)
-            self._silent[pack.token] = time.monotonic()
-            return job
-        row = self.scheduler.queue(names=[attempt.token]).of_name(attempt.token)
-        source = "squeue"
-        if not isinstance(row, Row):
-            reply = self.scheduler.account(names=[attempt.token], since_s=attempt.age_s + 60)
-            if reply is None:
-                return None
-            row, source = reply.of_name(attempt.token), "sacct"
-        if not isinstance(row, Row):
-            return None
-        attempt.write("job", job=row.job, cluster="", t=time.time(), found=source)
-        return row.job
-
-    def look(self, lives: Sequence[JobHandle]) -> dict[str, SchedulerView]:
-        """Ask about jobs, by token: all in one squeue, and sacct once for those that it does not show at work."""
-        reply = self.scheduler.queue(jobs=list(dict.fromkeys(live.job for live in lives)))
-        looks = {
-            live.attempt.token: SchedulerView(
-                _own_row(live.attempt, reply.of_job(live.job, name=live.name), name=live.name)
-            )
-            for live in lives
-        }
-        for live in lives:
-            row = looks[live.attempt.token].queue
-            if isinstance(row, Row):
-                (self.words.keep if is_active(row) else save_sighting)(live.attempt, row=row)
-        over = [live for live in lives if not isinstance(looks[live.attempt.token].queue, Row)]
-        if not over:
-            return looks
-        with contextlib.suppress(UnreachableError):
-            oldest = max(live.attempt.age_s for live in over)
-            jobs = list(dict.fromkeys(live.job for live in over))
-            accounts = self.scheduler.account(jobs=jobs, since_s=oldest + 3600)
-            if accounts is not None:
-                for live in over:
-                    token = live.attempt.token
-                    looks[token] = SchedulerView(looks[token].queue, accounts.of_job(live.job, name=live.name))
-        return looks
-
     def judge(
-        self, live: JobHandle, *, done: bool, look: SchedulerView | None, odd_s: float = 0.0
+        self, handle: JobHandle, *, done: bool, view: SchedulerView | None, unclear_s: float = 0.0
     ) -> JobVerdict | None:
-        """Say how a job ended and close its attempt; None while it has not ended or nobody can tell."""
-        attempt, queue = live.attempt, None if look is None else look.queue
+        """Give the verdict on a job and close its attempt; None while it has not ended or nobody knows.
+
+        Parameters
+        ----------
+        handle, done
+            The job, and whether its request is done.
+        view
+            What the scheduler shows; None without an answer.
+        unclear_s
+            Seconds for which an end has been in sight.
+        """
+        attempt, queue = handle.attempt, None if view is None else view.queue
         seen = attempt.record("seen") or {}
-        life = 0 if look is None else look.life
-        pack = None if look is None or done else attempt.pack
-        log = tail_of_log(attempt)
-        if pack is not None and not (isinstance(queue, Row) and queue.name == attempt.token):
-            log += b"\n" + tail_of_log(pack)  # why the allocation ended stands in its own log
-        finding = classify(
+        life = 0 if view is None else view.life
+        pilot = None if view is None or done else attempt.pilot
+        text = tail_of_log(attempt)
+        if pilot is not None and not (isinstance(queue, Row) and queue.name == attempt.token):
+            text += b"\n" + tail_of_log(pilot)  # why the allocation ended stands in its own log
+        diagnosis = classify(
             Evidence(
                 done=done,
                 queue=queue,
-                account=None if look is None else look.account,
+                account=None if view is None else view.account,
                 accounting=self.scheduler.has_accounting is not False,
-                seen=(str(seen["state"]), seen.get("reason")) if str(seen.get("job")) == live.job else None,
-                end=read_end(attempt, job=live.job, life=life),
-                log=log,
-                odd_s=odd_s,
-                lost_s=self.patience.lost_s,
-                settle_s=self.patience.settle_s,
-                again=live.spec.requeue,
+                seen=(str(seen["state"]), seen.get("reason")) if str(seen.get("job")) == handle.job else None,
+                end=read_end(attempt, job=handle.job, life=life),
+                log=text,
+                unclear_s=unclear_s,
+                lost_s=self.timeouts.lost_s,
+                settle_s=self.timeouts.settle_s,
+                again=handle.spec.requeue,
                 began=life == 0 or int((attempt.record("start") or {}).get("restart", 0)) >= life,
             )
         )
-        if finding is not None and pack is not None:
-            finding = judge_untouched(attempt, finding=finding)
-        return None if finding is None else self._close(live, finding=finding, node=_node(attempt, queue))
+        if diagnosis is not None and pilot is not None:
+            diagnosis = judge_untouched(attempt, diagnosis=diagnosis)
+        return None if diagnosis is None else self._close(handle, diagnosis=diagnosis, node=_node(attempt, queue))
 
     def cancel(self, attempts: Sequence[Attempt], *, why: str = "cancelled by the caller") -> None:
-        """Cancel what works on attempts: no job begins any more, running ones are told to stop.
+        """Cancel what works on attempts: no job begins any more, and jobs at work get a TERM.
 
-        Each gets a wish: a job whose number is not known, or that cannot be told now, meets it when it starts.
-        The allocation of a pack finds the wish by itself, and is told to stop when nobody wants any of its members.
+        The record `cancel` is written for each. A job that cannot be reached now finds it when it starts, and a pilot
+        job finds the records of its tasks while it works; its allocation is cancelled when none of its tasks is wanted.
 
         Raises
         ------
         UnreachableError
-            When the scheduler could not be told.
+            When the scheduler could not be reached.
         """
         known = [str(job) for attempt in attempts if (job := _known_job(attempt)) is not None]
         with ThreadPoolExecutor(_WRITERS) as pool:
             # At once: where many jobs have just begun, each of our own steps waits for a processor beside theirs.
-            told = pool.submit(self.scheduler.cancel, known)
-            wished = _wish(attempts, why=why)
-            jobs = list(pool.map(self._find_to_cancel, wished))
-        packs = {pack.folder: pack for attempt in attempts if (pack := attempt.pack) is not None}
-        unwanted = _wish([pack for pack in packs.values() if not is_wanted(pack)], why=why)
-        jobs += map(self._find_to_cancel, unwanted)
+            sent = pool.submit(self.scheduler.cancel, known)
+            unwanted = _request_cancel(attempts, why=why)
+            jobs = list(pool.map(self._find_to_cancel, unwanted))
+        pilots = [pilot for pilot in _pilots_of(attempts) if not is_wanted(pilot)]
+        jobs += map(self._find_to_cancel, _request_cancel(pilots, why=why))
         self.scheduler.cancel([job for job in jobs if job is not None and job not in known])
-        told.result()
+        sent.result()
 
     def await_cancelled(
         self, attempts: Sequence[Attempt], *, done: Callable[[Attempt], bool] = lambda _: False
@@ -225,12 +177,12 @@ class Client:
         Raises
         ------
         UnreachableError
-            When nobody can say whether they ended; the attempts stay open then.
+            When nobody knows whether they ended; the attempts stay open then.
         """
-        deadline = time.monotonic() + self.patience.files_s
+        deadline = time.monotonic() + self.timeouts.files_s
         waiting = [attempt for attempt in attempts if not attempt.is_closed]
-        packs = {pack.folder: pack for attempt in waiting if (pack := attempt.pack) is not None}
-        waiting += [pack for pack in packs.values() if pack.record("cancel") is not None]
+        pilots = [pilot for pilot in _pilots_of(waiting) if pilot.cancel_requested]
+        waiting += pilots
         ended: list[tuple[Attempt, Row | Sighting | None]] = []
         while waiting:
             self._await_ends(waiting)
@@ -239,8 +191,7 @@ class Client:
             still = []
             for attempt in waiting:
                 job, name = attempt.job, attempt.name
-                row = None if rows is None or job is None else rows.of_job(job, name=name)
-                row = None if row is None else _own_row(attempt, row, name=name)
+                row = None if rows is None or job is None else own_row(attempt, rows.of_job(job, name=name), name=name)
                 if isinstance(row, Row) and is_active(row):
                     still.append(attempt)
                 else:
@@ -252,9 +203,9 @@ class Client:
 
         def close(item: tuple[Attempt, Row | Sighting | None]) -> None:
             attempt, row = item
-            kind = JobOutcome.DONE if attempt.folder not in packs and done(attempt) else JobOutcome.CANCELLED
-            state, reason = (row.state, row.reason) if isinstance(row, Row) else ("", None)
-            attempt.close(kind=kind.value, job=attempt.job or "", state=state, reason=reason or "")
+            kind = JobOutcome.DONE if attempt not in pilots and done(attempt) else JobOutcome.CANCELLED
+            state, reason = (row.state, row.reason or "") if isinstance(row, Row) else ("", "")
+            attempt.close(kind=kind, job=attempt.job or "", state=state, reason=reason)
 
         # Not while jobs are still ending: verdicts are flushed to the disk, and so is what the scheduler writes.
         with ThreadPoolExecutor(min(_WRITERS, max(1, len(ended)))) as pool:
@@ -262,7 +213,7 @@ class Client:
         if waiting:
             raise UnreachableError(
                 expected="cancelled jobs to end",
-                found=f"{len(waiting)} still there after {self.patience.files_s:g} s",
+                found=f"{len(waiting)} still there after {self.timeouts.files_s:g} s",
                 where=", ".join(str(attempt.folder) for attempt in waiting),
                 remedy="`morphseq jobs` shows them; the scheduler ends them after its KillWait",
             )
@@ -280,9 +231,9 @@ class Client:
         except RejectedError as error:
             job = None if attempt.give_up() else attempt.job
             if job is None:
-                attempt.close(kind=JobOutcome.REJECTED.value, reason=error.found, state="", job="")
+                attempt.close(kind=JobOutcome.REJECTED, reason=error.found)
                 raise
-            return JobHandle(spec, attempt, job, adopted=True)  # whatever the command said, a job works on it
+            return JobHandle(spec, attempt, job, adopted=True)  # whatever sbatch answered, a job works on it
         attempt.write("job", job=submitted.job, cluster=submitted.cluster, t=time.time(), found="sbatch")
         return JobHandle(spec, attempt, submitted.job)
 
@@ -291,24 +242,25 @@ class Client:
         looked = float("-inf")
         while not attempt.is_closed:
             if attempt.owner() == VOID:
+                kind = JobOutcome.CANCELLED if attempt.cancel_requested else JobOutcome.VOID
                 self._cancel_again(attempt)
-                attempt.close(kind=_kind_of_void(attempt).value, state="", reason="given up before a job began", job="")
+                attempt.close(kind=kind, reason=_NEVER_BEGUN)
                 return None
             if attempt.job is not None:
-                if attempt.record("cancel") is None:
+                if not attempt.cancel_requested:
                     return attempt.job
                 self._cancel_again(attempt)
                 self.await_cancelled([attempt])
                 return None
-            over = attempt.age_s >= self.patience.grace_s
-            if over or (_is_orphan(attempt) and time.monotonic() - looked >= _LOOK_EVERY_S):
+            over = attempt.age_s >= self.timeouts.grace_s
+            if over or (_is_orphan(attempt) and time.monotonic() - looked >= LOOK_EVERY_S):
                 looked = time.monotonic()
                 job = self.find(attempt)
                 if job is not None:
                     return job
                 if over:
-                    # Winning the claim is what makes this safe: a job that comes late finds it taken and leaves.
-                    for given_up in (attempt, attempt.pack):
+                    # The claim makes this safe: a job that comes late finds it taken and leaves.
+                    for given_up in (attempt, attempt.pilot):
                         if given_up is not None:
                             given_up.give_up()
                     continue
@@ -317,118 +269,112 @@ class Client:
                     expected="to know whether the job was submitted",
                     found=f"no word of it {attempt.age_s:.0f} s after the intent",
                     where=str(attempt.folder),
-                    remedy=f"wait: it is given up after {self.patience.grace_s:g} s",
+                    remedy=f"wait: it is given up after {self.timeouts.grace_s:g} s",
                 )
             time.sleep(_TICK_S)
         return None
 
+    def give_up(self, attempt: Attempt) -> str:
+        """Close an attempt of which no job is known, once its grace is over; why it stays open, or nothing.
+
+        Raises
+        ------
+        UnreachableError
+            When the scheduler does not answer.
+        """
+        job = self.find(attempt)
+        if job is None and attempt.owner() is None and attempt.age_s < self.timeouts.grace_s:
+            return "it may yet be submitted"
+        given_up = [one.give_up() for one in (attempt, attempt.pilot) if job is None and one is not None]
+        if not given_up or not given_up[0]:
+            return "its job was found"
+        attempt.close(kind=JobOutcome.VOID, reason=_NEVER_BEGUN)
+        return ""
+
     def _find_to_cancel(self, attempt: Attempt) -> str | None:
-        """Number of the job to be told that an attempt is not wanted; a pack's job is not told for one member."""
-        return None if attempt.pack is not None else attempt.job or self.find(attempt)
+        """Number of the job to cancel for an attempt; none for a single task of a pilot job."""
+        return None if attempt.pilot is not None else attempt.job or self.find(attempt)
 
     def _cancel_again(self, attempt: Attempt) -> None:
-        """Say to the scheduler what somebody wished, who may have died before saying so."""
-        wish = attempt.record("cancel")
-        if wish is not None:
-            self.cancel([attempt], why=str(wish.get("why", "")))
+        """Cancel what somebody wanted cancelled, who may have died before scancel was called."""
+        request = attempt.record("cancel")
+        if request is not None:
+            self.cancel([attempt], why=str(request.get("why", "")))
 
-    def _ended_for_another_run(self, live: JobHandle, *, done: Callable[[], bool], run_id: str) -> bool:
+    def _ended_for_another_run(self, handle: JobHandle, *, done: Callable[[], bool], run_id: str) -> bool:
         """Whether an adopted attempt ended before this run asked; it is closed then."""
-        intent = live.attempt.record("intent")
-        if intent is None or intent.get("run_id", "") == run_id:
+        attempt = handle.attempt
+        if not attempt.intent or attempt.belongs_to(run_id):
             return False
         try:
-            look = self.look([live])[live.attempt.token]
+            view = self.observe([handle])[attempt.token]
         except UnreachableError:
             return False
-        if isinstance(look.queue, Row) and is_active(look.queue):
+        if isinstance(view.queue, Row) and is_active(view.queue):
             return False
         # Nobody watched its end: what it left has had its time to come into sight.
-        age_s = float("inf") if live.attempt.age_s > self.patience.grace_s else 0.0
-        return not done() and self.judge(live, done=False, look=look, odd_s=age_s) is not None
+        unclear_s = float("inf") if attempt.age_s > self.timeouts.grace_s else 0.0
+        return not done() and self.judge(handle, done=False, view=view, unclear_s=unclear_s) is not None
 
-    def _close(self, live: JobHandle, *, finding: Diagnosis, node: str) -> JobVerdict:
-        attempt = live.attempt
-        if finding.outcome is JobOutcome.DONE:
-            self._await_end(live)
-        log, pack = tail_of_log(attempt), attempt.pack
-        if not log and pack is not None:
-            log = tail_of_log(pack)  # it never came to a log of its own
-        verdict = JobVerdict(
-            outcome=finding.outcome,
-            state=finding.state,
-            reason=finding.reason,
-            job=live.job,
-            node=node,
-            log=log.decode("utf-8", "backslashreplace"),
-        )
-        attempt.close(
-            kind=verdict.outcome.value, state=verdict.state, reason=verdict.reason, job=verdict.job, node=verdict.node
-        )
-        return verdict
+    def _close(self, handle: JobHandle, *, diagnosis: Diagnosis, node: str) -> JobVerdict:
+        attempt = handle.attempt
+        if diagnosis.outcome is JobOutcome.DONE:
+            self._await_end(handle)
+        text, pilot = tail_of_log(attempt), attempt.pilot
+        if not text and pilot is not None:
+            text = tail_of_log(pilot)  # it has no log of its own yet
+        outcome, state, reason = diagnosis.outcome, diagnosis.state, diagnosis.reason
+        attempt.close(kind=outcome, state=state, reason=reason, job=handle.job, node=node)
+        return JobVerdict(outcome, state, reason, handle.job, node, text.decode("utf-8", "backslashreplace"))
 
-    def _await_ends(self, attempts: Sequence[Attempt]) -> None:
-        """Let jobs that were at work say that they end: a scheduler that is asked meanwhile ends them later."""
+    def _await_ends(self, attempts: Iterable[Attempt]) -> None:
+        """Give jobs that were at work time to write their end: a scheduler that is asked meanwhile ends them later."""
         deadline = time.monotonic() + _GRACE_S
         working = [attempt for attempt in attempts if attempt.owner() not in (None, VOID)]
         while working and time.monotonic() < deadline:
             time.sleep(_TICK_S)
             working = [attempt for attempt in working if attempt.record("end") is None]
 
-    def _await_end(self, live: JobHandle) -> None:
-        """Let a job that has published its result write its end record: it tells what the job used."""
-        deadline = time.monotonic() + min(2.0, self.patience.files_s)
-        while read_end(live.attempt, job=live.job) is None and time.monotonic() < deadline:
+    def _await_end(self, handle: JobHandle) -> None:
+        """Give a job that has published its result time to write its end record, which holds what the job used."""
+        deadline = time.monotonic() + min(2.0, self.timeouts.files_s)
+        while read_end(handle.attempt, job=handle.job) is None and time.monotonic() < deadline:
             time.sleep(_TICK_S / 5)
 
 
-def _own_row(attempt: Attempt, row: Row | Sighting, *, name: str) -> Row | Sighting:
-    """Row of an attempt; of a member of a pack, which shares its job, what the row of that job means for it."""
-    job = attempt.job
-    if name == attempt.token or job is None:
-        return row
-    return row_of_member(attempt, job=job, end=read_end(attempt, job=job), row=row)
-
-
 def _is_orphan(attempt: Attempt) -> bool:
-    """Whether whoever meant to submit cannot be at it any more, as far as this host can tell."""
-    intent = attempt.record("intent")
-    if intent is None:
+    """Whether whoever meant to submit cannot be at it any more, as far as this host knows."""
+    intent = attempt.intent
+    if not intent:
         return False
     if intent.get("host") != socket.gethostname():
         return True
     pid = int(intent.get("pid", 0))
-    if pid == os.getpid():
-        return True  # an earlier try of this very process ended without an answer
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
+    # Of this very process it was an earlier try, which ended without an answer.
+    return pid == os.getpid() or process_is_gone(pid)
 
 
-def _wish(attempts: Sequence[Attempt], *, why: str) -> list[Attempt]:
-    """Write down that attempts are not wanted, and that no job may begin; return those that are open."""
-    wished = [attempt for attempt in attempts if not attempt.is_closed]
-    for attempt in wished:
-        # A power cut may take the wish and finds the job cancelled; flushing fifty of them takes its time.
+def _pilots_of(attempts: Iterable[Attempt]) -> list[Attempt]:
+    """Pilot jobs whose tasks these are, each once."""
+    return list({pilot.folder: pilot for attempt in attempts if (pilot := attempt.pilot) is not None}.values())
+
+
+def _request_cancel(attempts: Sequence[Attempt], *, why: str) -> list[Attempt]:
+    """Record that attempts are not wanted, and that no job may begin; return those that are open."""
+    open_ones = [attempt for attempt in attempts if not attempt.is_closed]
+    for attempt in open_ones:
+        # A power cut may take the record and finds the job cancelled; flushing fifty of them takes its time.
         attempt.note("cancel", t=time.time(), why=why)
     # All before the first is flushed: the disk takes them as one.
-    for attempt in [attempt for attempt in wished if attempt.give_up(flush=False)]:
+    for attempt in [attempt for attempt in open_ones if attempt.give_up(flush=False)]:
         sync_folder(attempt.folder)
-    return wished
+    return open_ones
 
 
 def _known_job(attempt: Attempt) -> str | None:
     """Number of an attempt's own job, as sbatch answered."""
     record = None if attempt.is_closed else attempt.record("job")
-    return None if record is None or attempt.pack is not None else attempt.job
-
-
-def _kind_of_void(attempt: Attempt) -> JobOutcome:
-    return JobOutcome.VOID if attempt.record("cancel") is None else JobOutcome.CANCELLED
+    return None if record is None or attempt.pilot is not None else attempt.job
 
 
 def _node(attempt: Attempt, queue: Row | Sighting | None) -> str:

@@ -1,7 +1,7 @@
-"""Commands: sbatch, squeue, sacct, scancel - batched, counted, and read into typed rows.
+"""Commands of the scheduler: sbatch, squeue, sacct and scancel, many jobs in one call, read into typed rows.
 
-Holds asking and reading. Three answers are kept apart: no answer (`UnreachableError`), an answer without any row, and
-an answer in which one job is not found. What follows from them is decided in `outcome` and `client`.
+Three answers are kept apart: no answer (`UnreachableError`), an answer without any row, and an answer without a certain
+job. What follows from them is decided in `outcome.py` and `client.py`; how a command gets to its host is `transports/`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _BATCH: Final = 500
 
 
 class Sighting(StrEnum):
-    """What an answer says of a job that it shows no row of."""
+    """How an answer shows that a job is not in it."""
 
     EMPTY = "empty answer"
     NOT_FOUND = "not found"
@@ -118,7 +118,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Submitted:
-    """What sbatch answered."""
+    """The answer of sbatch."""
 
     job: str
     cluster: str = ""
@@ -147,23 +147,23 @@ class Scheduler:
         self.has_accounting: bool | None = None
 
     def close(self) -> None:
-        """Let go of the connection, if there is one."""
+        """Close the connection, if there is one."""
         self._transport.close()
 
     def submit(self, script: str) -> Submitted:
-        """Hand a script in.
+        """Submit a script.
 
         Raises
         ------
         RejectedError
-            When the scheduler says no.
+            When the scheduler refuses it.
         UnreachableError
             When it is not known whether it took the job.
         """
         answer = self._call("sbatch", "--parsable", check_path(script))
         if answer.code != 0:
-            # A command that a signal ended, on a login node that goes down, may have been heard before it died.
-            if _says(answer, _NO_CONTACT) or not 0 < answer.code < _SIGNALLED:
+            # A command that a signal ended, on a login node that goes down, may have submitted before it died.
+            if _mentions(answer, _NO_CONTACT) or not 0 < answer.code < _SIGNALLED:
                 raise _no_answer("sbatch", answer)
             raise RejectedError(
                 expected="the scheduler to take the job",
@@ -184,7 +184,7 @@ class Scheduler:
             for some in _batches(values):
                 answer = self._call("squeue", "-h", "-t", "all", option, ",".join(some), "-O", form)
                 if answer.code != 0:
-                    if len(some) == 1 and _says(answer, _UNKNOWN_JOB):
+                    if len(some) == 1 and _mentions(answer, _UNKNOWN_JOB):
                         continue
                     raise _no_answer("squeue", answer)
                 for line in answer.out.splitlines():
@@ -213,7 +213,7 @@ class Scheduler:
         """Cancel jobs by number; ended ones are no error. Never with KILL, which destroys the evidence."""
         for some in _batches(jobs):
             answer = self._call("scancel", *some)
-            if answer.code != 0 and (_says(answer, _NO_CONTACT) or not 0 < answer.code < _SIGNALLED):
+            if answer.code != 0 and (_mentions(answer, _NO_CONTACT) or not 0 < answer.code < _SIGNALLED):
                 raise _no_answer("scancel", answer)
 
     def _fields_of_accounting(self) -> tuple[str, ...] | None:
@@ -239,7 +239,7 @@ class Scheduler:
             return self._account_fields
 
     def _is_without_accounting(self, answer: Answer) -> bool:
-        if _says(answer, _NO_ACCOUNTING):
+        if _mentions(answer, _NO_ACCOUNTING):
             self.has_accounting = False
             return True
         return False
@@ -328,9 +328,9 @@ def _split_status(text: str) -> tuple[int | None, int | None]:
     return int(text) >> 8, int(text) & 127
 
 
-def _says(answer: Answer, texts: Sequence[str]) -> bool:
-    said = f"{answer.err}\n{answer.out}".lower()
-    return any(text in said for text in texts)
+def _mentions(answer: Answer, texts: Sequence[str]) -> bool:
+    words = f"{answer.err}\n{answer.out}".lower()
+    return any(text in words for text in texts)
 
 
 def _no_answer(command: str, answer: Answer) -> UnreachableError:

@@ -1,6 +1,6 @@
-"""Connection: client and poller of a cluster, one of each per process, and what is said while it does not answer.
+"""Connection: the client and the poller of a cluster, one of each per process, made from the machine settings.
 
-Holds the way from the machine settings to `morphseq_dagster.cluster`. Knows no requests and no steps.
+It also reports lost contact to the people who look at the run (`Contact`, `log`).
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ _CONNECTING = threading.Lock()
 def connect(settings: SlurmSettings, *, data_root: Path) -> tuple[Client, Poller]:
     """Client and poller of a cluster and a data root: one of each, and one login, per process."""
     connection = [settings.transport, settings.resource, settings.ssh and settings.ssh.model_dump(), settings.commands]
-    patience = Timeouts(grace_s=settings.grace_s, lost_s=settings.lost_s, settle_s=settings.settle_s)
+    timeouts = Timeouts(grace_s=settings.grace_s, lost_s=settings.lost_s, settle_s=settings.settle_s)
     there = settings.data_root or str(data_root)
-    name = json.dumps([connection, str(data_root), there, patience.__dict__])
+    name = json.dumps([connection, str(data_root), there, timeouts.__dict__])
     with _CONNECTING:
         if name not in _CONNECTIONS:
             scheduler = Scheduler(make_transport(settings), folder=settings.commands)
             root = JobRoot(Layout(data_root).jobs, there=str(Layout(Path(there)).jobs))
-            client = Client(scheduler, root=root, patience=patience)
+            client = Client(scheduler, root=root, timeouts=timeouts)
             _CONNECTIONS[name] = (client, Poller(client))
         return _CONNECTIONS[name]
 
 
 def close_connections() -> None:
-    """Log out everywhere and watch nothing any more, before a process ends without the usual ceremony."""
+    """Log out everywhere and stop watching, for a process that ends by `os._exit`."""
     with _CONNECTING:
         for client, poller in _CONNECTIONS.values():
             poller.close()
@@ -60,7 +60,7 @@ def close_connections() -> None:
 
 
 def make_transport(settings: SlurmSettings) -> Transport:
-    """Make the way to the submit host that the settings choose; what has to be imported for it is imported now.
+    """Make the transport that the settings choose; what it imports is imported now.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def make_transport(settings: SlurmSettings) -> Transport:
 
 
 def default_resources(settings: SlurmSettings) -> Resources:
-    """Resources of a job of which the settings say nothing: those of the queue in a named resource, if there is one."""
+    """Resources of a job without settings: those of the queue in a named resource, if there is one."""
     if settings.resource is None:
         return Resources()
     from morphseq_dagster.resources import dagster_slurm
@@ -87,39 +87,39 @@ def default_resources(settings: SlurmSettings) -> Resources:
 
 
 class Contact:
-    """Whether the cluster answers: silence is waited out, and said once when it begins, when it ends and in between."""
+    """Whether the cluster answers; lost contact is logged when it begins, when it ends, and every five minutes."""
 
     def __init__(self) -> None:
         self._lost: float | None = None
 
-    def tell(self, trouble: str) -> None:
-        """Take note of trouble, or of an answer (empty)."""
+    def update(self, trouble: str) -> None:
+        """Take the reason why there is no answer; empty when there was one."""
         if not trouble:
             if self._lost is not None:
-                say("the cluster answers again")
+                log("the cluster answers again")
             self._lost = None
         elif self._lost is None:
             self._lost = time.monotonic()
-            say(f"no contact with the cluster, waiting: {trouble}")
+            log(f"no contact with the cluster, waiting: {trouble}")
         elif time.monotonic() - self._lost > _WARN_AFTER_S:
             self._lost = time.monotonic()
             _LOG.warning("still no contact with the cluster after %.0f s: %s", _WARN_AFTER_S, trouble)
 
     def retried(self, action: Callable[[], _T]) -> _T:
-        """Do something for which the cluster must answer; lost contact is waited out."""
+        """Do something for which the cluster must answer, as often as it takes."""
         while True:
             try:
                 done = action()
             except UnreachableError as error:
-                self.tell(error.found)
+                self.update(error.found)
                 time.sleep(_RECONNECT_S)
             else:
-                self.tell("")
+                self.update("")
                 return done
 
 
-def say(text: str) -> None:
-    """Tell people who look at the run: in its log and on its standard error stream."""
+def log(text: str) -> None:
+    """Write a line for people who look at the run: into its log and to its standard error stream."""
     _LOG.info(text)
     sys.stderr.write(f"slurm: {text}\n")
     sys.stderr.flush()

@@ -1,6 +1,6 @@
-"""Errors of the scheduler's side: no contact, and a job that the scheduler would not take.
+"""Errors of the scheduler's side: no answer, not known yet, refused.
 
-Holds the classes only. A job that ran and failed is no exception here but a verdict (`outcome`).
+A job that ran and failed is no exception but a verdict (`outcome.py`).
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from morphseq_dagster.errors import PermanentError, TransientError
 
 
 class UnreachableError(TransientError):
-    """No answer: the scheduler, the accounting or the login node could not be asked. Proves nothing about any job."""
+    """No answer from the scheduler, the accounting or the login node. It proves nothing about any job."""
 
 
 class UndecidedError(TransientError):
-    """Whether a submission came through is not known yet: ask again later. Only for callers who do not wait."""
+    """Whether a job was submitted is not known yet: ask again later. Only callers who do not wait get this."""
 
 
 class RejectedError(PermanentError):
-    """The scheduler answered that it does not take the job."""
+    """The scheduler refused the job."""

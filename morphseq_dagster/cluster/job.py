@@ -1,7 +1,7 @@
-"""Jobs: what is asked of the scheduler.
+"""Jobs: what the scheduler is asked to run.
 
-Its values are those of `settings/job_values.py`. Where a job's files lie is said by `attempt_folder.py`, its script is
-written by `script.py`.
+The values that a job is made of are in `settings/job_values.py`, its script is written by `script.py`, and its files
+lie in the folder of an attempt (`attempt_folder.py`).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class JobSpec:
     warn_s: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse names that cannot be paths and arguments that a shell could read in two ways."""
+        """Refuse names that cannot be paths, and arguments that a shell could change."""
         wrong = [f"folder name {part!r}" for part in self.group if not is_plain_name(part)]
         if not _KEY.fullmatch(self.key):
             wrong.append(f"key {self.key!r} is not 32 to 64 hexadecimal digits")

@@ -1,7 +1,6 @@
-"""Live: a job that answers a request, and what may be known of it.
+"""A job that works on a request, what the scheduler shows of it, its verdict, and how long unclear states may last.
 
-Holds these values alone: the job, what the scheduler said of it, its verdict, and how long doubtful things may take.
-How they come about is `client`.
+These are values alone; `client.py` makes them.
 """
 
 from __future__ import annotations
@@ -17,18 +16,18 @@ from morphseq_dagster.cluster.outcome import JobOutcome
 
 @dataclass(frozen=True)
 class Timeouts:
-    """How long doubtful things may take, in seconds.
+    """How long unclear states may last, in seconds.
 
     Parameters
     ----------
     grace_s
         From the intent to submit until an attempt without a job may be given up.
     lost_s
-        Both controller and accounting answer without a word of a job that ran.
+        While controller and accounting both answer without knowing a job that ran.
     settle_s
-        A completed job's result has not come into sight (network disks).
+        Until a completed job's result is visible (network disks).
     files_s
-        For the end record after a result or a cancel.
+        Until the end record after a result or a cancel.
     """
 
     grace_s: float = 60.0
@@ -39,7 +38,7 @@ class Timeouts:
 
 @dataclass(frozen=True)
 class JobHandle:
-    """A job that answers a request."""
+    """A job that works on a request."""
 
     spec: JobSpec
     attempt: Attempt
@@ -48,7 +47,7 @@ class JobHandle:
 
     @cached_property
     def name(self) -> str:
-        """Name of the job, as the scheduler knows it."""
+        """Name of the job at the scheduler."""
         return self.attempt.name
 
 
@@ -59,14 +58,14 @@ class AlreadyDone:
 
 @dataclass(frozen=True)
 class SchedulerView:
-    """What the scheduler said of a job."""
+    """What controller and accounting show of a job."""
 
     queue: Row | Sighting
     account: Row | Sighting | None = None
 
     @property
     def life(self) -> int:
-        """Times the scheduler has started the job again, as far as it says."""
+        """Times the scheduler has started the job again, as far as it shows."""
         return max((row.restarts or 0 for row in (self.queue, self.account) if isinstance(row, Row)), default=0)
 
 

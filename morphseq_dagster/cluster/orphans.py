@@ -1,12 +1,10 @@
-"""Orphans: cluster jobs whose run has ended without a word on them, and what becomes of each.
+"""Orphans: cluster jobs without a verdict whose run has ended, and what becomes of each.
 
-Holds the survey (every attempt without a verdict, whose it is, what the cluster says of all of them in one question)
-and the deeds that follow from it. Whether a run still lives is told by the caller, who knows Dagster; where he does not
-know the run, its process may prove it gone on this very host, and else nothing is done.
-
-A deed is done inside the step's claim, so that no run is just then taking the job over; a claim that is held means
-somebody is at it. A parked run holds none, hence whoever takes a job over writes `adopted.json` and owns it from then
-on. Files prove a result, the scheduler explains the other ends; without its answer nothing is closed.
+`survey_jobs` finds every open attempt, asks the cluster about all of them at once and proposes an action;
+`settle_orphans` carries the actions out. The caller knows Dagster and how each run stands (`runs/states.py`). A run
+that it does not know is over only if its process was one of this host and is gone. Each action holds the step's lock,
+so that no run takes the job over meanwhile. A suspended run holds no lock, hence whoever takes a job over writes
+`adopted.json` and owns it.
 """
 
 from __future__ import annotations
@@ -27,12 +25,11 @@ from morphseq_dagster.cluster.client import Client
 from morphseq_dagster.cluster.commands import Row
 from morphseq_dagster.cluster.errors import UnreachableError
 from morphseq_dagster.cluster.job import JobSpec
-from morphseq_dagster.cluster.job_files import read_end, resources_of
+from morphseq_dagster.cluster.job_files import read_end, read_result, resources_of
 from morphseq_dagster.cluster.job_handle import JobHandle, SchedulerView
 from morphseq_dagster.cluster.outcome import JobOutcome, is_active
 from morphseq_dagster.engine.contract.step import StepRequest
 from morphseq_dagster.engine.executors.protocol import RunStanding
-from morphseq_dagster.engine.executors.runner_outcome import read_outcome
 from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.engine.storage.commit import roll_forward
 from morphseq_dagster.engine.storage.records import Record, read_record
@@ -45,7 +42,7 @@ _RECONCILER: Final = "reconcile"
 
 
 class JobStanding(StrEnum):
-    """How the job of an attempt stands."""
+    """State of an attempt's job."""
 
     AT_WORK = "at work"
     PUBLISHED = "published"
@@ -58,7 +55,7 @@ class OrphanAction(StrEnum):
     """What becomes of an attempt."""
 
     LEFT = "left alone"
-    TOLD = "only told"
+    REPORTED = "only reported"
     KEPT = "kept"
     WAITS = "looked at again"
     DONE = "closed as done"
@@ -79,10 +76,10 @@ class Orphan:
     run
         How that run stands.
     standing
-        How its job stands.
-    look
-        What the scheduler said; None without an answer.
-    deed, words
+        State of its job.
+    view
+        What the scheduler shows; None without an answer.
+    action, reason
         What follows, and why.
     """
 
@@ -93,20 +90,20 @@ class Orphan:
     run_id: str
     run: RunStanding
     standing: JobStanding
-    look: SchedulerView | None
-    deed: OrphanAction
-    words: str = ""
+    view: SchedulerView | None
+    action: OrphanAction
+    reason: str = ""
 
     @property
     def row(self) -> Row | None:
         """What the controller, or else accounting, shows of it."""
-        rows = (self.look.queue, self.look.account) if self.look is not None else ()
+        rows = (self.view.queue, self.view.account) if self.view is not None else ()
         return next((row for row in rows if isinstance(row, Row)), None)
 
 
 @dataclass(frozen=True)
 class Survey:
-    """All attempts without a verdict; `trouble` says why the cluster was not heard."""
+    """All attempts without a verdict; `trouble` is why the cluster did not answer."""
 
     orphans: tuple[Orphan, ...]
     trouble: str = ""
@@ -121,7 +118,7 @@ def survey_jobs(
     after_s: float = 0.0,
     now: Callable[[], float] = time.time,
 ) -> Survey:
-    """Look at every attempt without a verdict and say what would become of it; nothing is done.
+    """Find every attempt without a verdict, and propose what becomes of it; nothing is done.
 
     Parameters
     ----------
@@ -138,59 +135,59 @@ def survey_jobs(
     """
     root = JobRoot(layout.jobs) if client is None else client.root
     found = [((*group, "", "")[:2], key, attempt) for group, key, attempt in root.open_attempts()]
-    lives = [_live(group, key, attempt) for group, key, attempt in found]
-    looks, trouble = _ask(client, lives=[live for live in lives if live.job])
+    handles = [_make_handle(group, key, attempt) for group, key, attempt in found]
+    views, trouble = _ask(client, handles=[handle for handle in handles if handle.job])
     orphans = []
-    for ((step, experiment), key, attempt), live in zip(found, lives, strict=True):
-        look = looks.get(attempt.token)
+    for ((step, experiment), key, attempt), handle in zip(found, handles, strict=True):
+        view = views.get(attempt.token)
         run_id, word = attempt.run_id, RunStanding("unknown")
         if run_id is not None:
             word = state_of(run_id) if run_id else word
             word = _by_process(attempt) if word.state == "unknown" else word
-        standing = _stand(layout, live=live, look=look)
-        orphan = Orphan(step, experiment, key, attempt, run_id or "", word, standing, look, OrphanAction.LEFT)
+        standing = _stand(layout, handle=handle, view=view)
+        orphan = Orphan(step, experiment, key, attempt, run_id or "", word, standing, view, OrphanAction.LEFT)
         overdue = policy == "cancel" and now() - _orphaned_at(orphan, now=now()) >= after_s
-        deed, words = _decide(orphan, overdue=overdue)
-        orphans.append(replace(orphan, deed=deed, words=words))
+        action, reason = _decide(orphan, overdue=overdue)
+        orphans.append(replace(orphan, action=action, reason=reason))
     return Survey(tuple(orphans), trouble)
 
 
 def settle_orphans(layout: Layout, *, client: Client, survey: Survey) -> tuple[Orphan, ...]:
-    """Do what a survey proposes; every attempt with what became of it. All cancels go out in one call."""
+    """Do what a survey proposes; return every attempt with what became of it. All jobs are cancelled in one call."""
     done: dict[Attempt, Orphan] = {orphan.attempt: orphan for orphan in survey.orphans}
-    with ExitStack() as claims:
+    with ExitStack() as locks:
         held: dict[tuple[str, str], str] = {}
         mine: list[Orphan] = []
         for orphan in survey.orphans:
-            if orphan.deed is OrphanAction.KEPT and orphan.run.ended_at is None:
+            if orphan.action is OrphanAction.KEPT and orphan.run.ended_at is None:
                 _note_orphan(orphan.attempt)
-            if orphan.deed not in (OrphanAction.DONE, OrphanAction.CLOSED, OrphanAction.CANCELLED):
+            if orphan.action not in (OrphanAction.DONE, OrphanAction.CLOSED, OrphanAction.CANCELLED):
                 continue
             group = (orphan.step, orphan.experiment)
             if group not in held:
-                held[group] = _claim(layout, group=group, claims=claims)
+                held[group] = _lock_step(layout, group=group, locks=locks)
             if held[group] or orphan.attempt.is_closed or (orphan.attempt.run_id or "") != orphan.run_id:
                 done[orphan.attempt] = replace(
-                    orphan, deed=OrphanAction.LEFT, words=held[group] or "somebody was quicker"
+                    orphan, action=OrphanAction.LEFT, reason=held[group] or "somebody was quicker"
                 )
             else:
                 mine.append(orphan)
         for orphan in mine:
-            if orphan.deed is not OrphanAction.CANCELLED:
+            if orphan.action is not OrphanAction.CANCELLED:
                 done[orphan.attempt] = _close(layout, client=client, orphan=orphan)
-        cancelled = [orphan for orphan in mine if orphan.deed is OrphanAction.CANCELLED]
+        cancelled = [orphan for orphan in mine if orphan.action is OrphanAction.CANCELLED]
         done |= {orphan.attempt: orphan for orphan in _cancel(layout, client=client, orphans=cancelled)}
     return tuple(done.values())
 
 
 def note_adoption(attempt: Attempt, *, run_id: str) -> None:
-    """Note that a run has taken over the job of another one, and owns it from now on; the caller holds the claim."""
+    """Record that a run has taken over the job of another one and owns it; the caller holds the step's lock."""
     if attempt.run_id != run_id:
         attempt.write("adopted", t=time.time(), host=socket.gethostname(), pid=os.getpid(), run_id=run_id)
 
 
-def note_parking(attempt: Attempt) -> None:
-    """Note that the run has left on purpose: to who does not know it, its missing process proves nothing."""
+def note_suspension(attempt: Attempt) -> None:
+    """Record that the run has left on purpose: that its process is gone proves nothing."""
     attempt.write("parked", t=time.time(), run_id=attempt.run_id or "")
 
 
@@ -203,30 +200,34 @@ def find_result(layout: Layout, *, attempt: Attempt) -> Record | None:
     record = read_record(layout, primary=layout.absolute(request.output))
     if record is None or record.request_key != request.key:
         return None
-    named = read_outcome(attempt.path("outcome.json")).record
-    return record if record == named or record.run_id == request.run_id else None
+    return record if record == read_result(attempt).record or record.run_id == request.run_id else None
 
 
-def _live(group: Sequence[str], key: str, attempt: Attempt) -> JobHandle:
+def has_result(attempt: Attempt, *, layout: Layout) -> bool:
+    """Whether the result of an attempt is published."""
+    return find_result(layout, attempt=attempt) is not None
+
+
+def _make_handle(group: Sequence[str], key: str, attempt: Attempt) -> JobHandle:
     spec = JobSpec(group=tuple(group), key=key, command=("/bin/true",), resources=resources_of(attempt) or Resources())
     return JobHandle(spec, attempt, attempt.job or "", adopted=True)
 
 
-def _ask(client: Client | None, *, lives: Sequence[JobHandle]) -> tuple[dict[str, SchedulerView], str]:
+def _ask(client: Client | None, *, handles: Sequence[JobHandle]) -> tuple[dict[str, SchedulerView], str]:
     """Ask about all jobs at once, by token; the reason when there is no answer."""
     if client is None:
         return {}, "the machine settings have no section places.slurm"
-    if not lives:
+    if not handles:
         return {}, ""
     try:
-        return client.look(lives), ""
+        return client.observe(handles), ""
     except MorphseqError as error:
         return {}, error.found
 
 
 def _by_process(attempt: Attempt) -> RunStanding:
-    """Tell by its process whether a run is over that nobody knows: gone from this host proves it, nothing else does."""
-    record = attempt.record("adopted") or attempt.record("intent") or {}
+    """Whether an unknown run is over: only a process that is gone from this host proves it."""
+    record = attempt.record("adopted") or attempt.intent
     host, pid = str(record.get("host", "")), int(record.get("pid", 0))
     parked = (attempt.record("parked") or {}).get("run_id")
     if not pid or host != socket.gethostname() or parked == record.get("run_id"):
@@ -234,33 +235,33 @@ def _by_process(attempt: Attempt) -> RunStanding:
     return RunStanding("over") if process_is_gone(pid) else RunStanding("live")
 
 
-def _stand(layout: Layout, *, live: JobHandle, look: SchedulerView | None) -> JobStanding:
-    attempt = live.attempt
-    end = read_end(attempt, job=live.job)
-    if end is not None and end.code == 0 and find_result(layout, attempt=attempt) is not None:
+def _stand(layout: Layout, *, handle: JobHandle, view: SchedulerView | None) -> JobStanding:
+    attempt = handle.attempt
+    end = read_end(attempt, job=handle.job)
+    if end is not None and end.code == 0 and has_result(attempt, layout=layout):
         return JobStanding.PUBLISHED
-    if not live.job:
+    if not handle.job:
         return JobStanding.ENDED if attempt.owner() == VOID else JobStanding.UNSENT
-    if look is None:
+    if view is None:
         return JobStanding.MUTE
-    return JobStanding.AT_WORK if isinstance(look.queue, Row) and is_active(look.queue) else JobStanding.ENDED
+    return JobStanding.AT_WORK if isinstance(view.queue, Row) and is_active(view.queue) else JobStanding.ENDED
 
 
 def _decide(orphan: Orphan, *, overdue: bool) -> tuple[OrphanAction, str]:
-    """Say what becomes of an attempt; the table of this module."""
+    """Decide what becomes of an attempt; the table of this module."""
     run, standing = orphan.run.state, orphan.standing
     if run == "live":
         return OrphanAction.LEFT, "its run is there"
     if run == "unknown":
-        return OrphanAction.TOLD, "nobody here can tell whether its run lives"
+        return OrphanAction.REPORTED, "nobody here knows whether its run lives"
     ended = "its run was cancelled" if run == "canceled" else "its run is over"
-    told = {
+    fixed = {
         JobStanding.PUBLISHED: (OrphanAction.DONE, f"{ended}, its result stands"),
         JobStanding.MUTE: (OrphanAction.WAITS, f"{ended}, the cluster does not answer"),
         JobStanding.ENDED: (OrphanAction.CLOSED, f"{ended}, and so is its job"),
     }
-    if standing in told:
-        return told[standing]
+    if standing in fixed:
+        return fixed[standing]
     if run == "canceled" or overdue:
         return OrphanAction.CANCELLED, ended
     if standing is JobStanding.UNSENT:
@@ -282,11 +283,11 @@ def _note_orphan(attempt: Attempt) -> None:
         attempt.write("orphan", t=time.time(), run_id=run_id)
 
 
-def _claim(layout: Layout, *, group: tuple[str, str], claims: ExitStack) -> str:
-    """Take a step's claim without waiting; who has it, when somebody has."""
+def _lock_step(layout: Layout, *, group: tuple[str, str], locks: ExitStack) -> str:
+    """Take a step's lock without waiting; who has it, when somebody has."""
     path = layout.lock(group[0], experiment=group[1])
     try:
-        claims.enter_context(hold_lock(path, run_id=_RECONCILER, patience_s=0.0, over_silent=True))
+        locks.enter_context(hold_lock(path, run_id=_RECONCILER, patience_s=0.0, over_silent=True))
     except TransientError as error:
         return error.found
     return ""
@@ -295,43 +296,38 @@ def _claim(layout: Layout, *, group: tuple[str, str], claims: ExitStack) -> str:
 def _close(layout: Layout, *, client: Client, orphan: Orphan) -> Orphan:
     """Close the attempt of a job that has ended, as what it was."""
     attempt, group = orphan.attempt, (orphan.step, orphan.experiment)
-    live = _live(group, orphan.key, attempt)
-    if not live.job:
+    handle = _make_handle(group, orphan.key, attempt)
+    if not handle.job:
         return _give_up(client, orphan=orphan)
     if [other for _, _, other in client.root.open_attempts(group)] == [attempt]:
         roll_forward(layout, step=orphan.step, experiment=orphan.experiment)  # nobody else can be publishing
-    done = find_result(layout, attempt=attempt) is not None
-    if not done and orphan.look is None:
-        return replace(orphan, deed=OrphanAction.WAITS)
-    verdict = client.judge(live, done=done, look=orphan.look, odd_s=_odd_s(orphan, client=client))
+    done = has_result(attempt, layout=layout)
+    if not done and orphan.view is None:
+        return replace(orphan, action=OrphanAction.WAITS)
+    verdict = client.judge(handle, done=done, view=orphan.view, unclear_s=_unclear_s(orphan, client=client))
     if verdict is None:
-        return replace(orphan, deed=OrphanAction.WAITS, words="its end is not certain yet")
-    said = ", ".join(part for part in (verdict.outcome.value, verdict.state, verdict.reason) if part)
-    return replace(orphan, deed=OrphanAction.DONE if done else OrphanAction.CLOSED, words=said)
+        return replace(orphan, action=OrphanAction.WAITS, reason="its end is not certain yet")
+    reason = ", ".join(part for part in (verdict.outcome, verdict.state, verdict.reason) if part)
+    return replace(orphan, action=OrphanAction.DONE if done else OrphanAction.CLOSED, reason=reason)
 
 
 def _give_up(client: Client, *, orphan: Orphan) -> Orphan:
     """Close an attempt of which no job is known, once its grace is over and nobody knows one by its name."""
-    attempt = orphan.attempt
     try:
-        job = client.find(attempt)
+        trouble = client.give_up(orphan.attempt)
     except UnreachableError as error:
-        return replace(orphan, deed=OrphanAction.WAITS, words=error.found)
-    if job is None and attempt.owner() is None and attempt.age_s < client.patience.grace_s:
-        return replace(orphan, deed=OrphanAction.WAITS, words="it may yet be submitted")
-    given_up = [one.give_up() for one in (attempt, attempt.pack) if job is None and one is not None]
-    if not given_up or not given_up[0]:  # winning the claim makes it safe: a job that comes late leaves
-        return replace(orphan, deed=OrphanAction.WAITS, words="its job was found")
-    attempt.close(kind=JobOutcome.VOID.value, state="", reason="given up before a job began", job="")
-    return replace(orphan, deed=OrphanAction.CLOSED, words="no job ever began")
+        trouble = error.found
+    if trouble:
+        return replace(orphan, action=OrphanAction.WAITS, reason=trouble)
+    return replace(orphan, action=OrphanAction.CLOSED, reason="no job ever began")
 
 
-def _odd_s(orphan: Orphan, *, client: Client) -> float:
-    """Seconds for which an end has been in sight; nobody watched that of a job which nobody remembers."""
+def _unclear_s(orphan: Orphan, *, client: Client) -> float:
+    """Seconds for which an end has been in sight; unlimited for a job that nobody has watched or remembers."""
     seen = orphan.attempt.record("seen")
     if seen is not None:
         return max(0.0, time.time() - float(seen.get("t", 0.0)))
-    return float("inf") if orphan.attempt.age_s > max(client.patience.grace_s, client.patience.lost_s) else 0.0
+    return float("inf") if orphan.attempt.age_s > max(client.timeouts.grace_s, client.timeouts.lost_s) else 0.0
 
 
 def _cancel(layout: Layout, *, client: Client, orphans: Sequence[Orphan]) -> list[Orphan]:
@@ -342,16 +338,16 @@ def _cancel(layout: Layout, *, client: Client, orphans: Sequence[Orphan]) -> lis
     attempts = [orphan.attempt for orphan in orphans]
     try:
         client.cancel(attempts, why="its run has ended")
-        client.await_cancelled(attempts, done=lambda attempt: find_result(layout, attempt=attempt) is not None)
+        client.await_cancelled(attempts, done=lambda attempt: has_result(attempt, layout=layout))
     except UnreachableError as error:
         trouble = error.found
-    told = []
+    settled = []
     for orphan in orphans:
         closed = orphan.attempt.record("closed")
         if closed is None:
-            told.append(replace(orphan, deed=OrphanAction.WAITS, words=trouble))
-        elif closed.get("kind") == JobOutcome.DONE.value:
-            told.append(replace(orphan, deed=OrphanAction.DONE, words="it had finished when it was cancelled"))
+            settled.append(replace(orphan, action=OrphanAction.WAITS, reason=trouble))
+        elif closed.get("kind") == JobOutcome.DONE:
+            settled.append(replace(orphan, action=OrphanAction.DONE, reason="it had finished when it was cancelled"))
         else:
-            told.append(orphan)
-    return told
+            settled.append(orphan)
+    return settled

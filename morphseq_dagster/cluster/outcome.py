@@ -1,8 +1,8 @@
-"""Outcomes: what an end means, from what files and scheduler say.
+"""Outcomes: what the end of a job was, judged from its files and from the scheduler's answers.
 
-Holds a pure table. Success is that the request is done, nothing else; states and codes explain the rest. Codes alone
-prove little: a time limit and a cancelled job both read 0:0 in accounting, and one and the same triple stands for a
-job over its memory and for one that was killed.
+A pure table. Only a done request is a success; states and codes explain the rest, and prove little alone: accounting
+shows 0:0 for a time limit and for a cancelled job, and the same three values for a job over its memory and a killed
+one. Which ends are tried again is `retry.py`.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class JobOutcome(StrEnum):
     VOID = "void"
 
 
-# In this order: a job over its memory is also cancelled, in words.
+# In this order: the log of a job over its memory also calls it cancelled.
 _MEANING: Final = {
     JobOutcome.OOM: re.compile(r"exceeded.*memory|\boom|out of memory", re.IGNORECASE),
     JobOutcome.TIMEOUT: re.compile(r"due to time limit", re.IGNORECASE),
@@ -91,7 +91,7 @@ class Evidence:
     done
         Whether the request is done.
     queue
-        Row of squeue, or that an answer came without it; None when nobody answered.
+        Row of squeue, or that an answer lacks it; None without an answer.
     account
         The same of sacct; None also where there is no accounting.
     accounting
@@ -102,15 +102,15 @@ class Evidence:
         End record of this job in its present life.
     log
         Last bytes of the log.
-    odd_s
-        Seconds since both answered without a word of the job, or since it completed without a result.
+    unclear_s
+        Seconds since neither answer has the job, or since it completed without a result.
     again
         Whether the scheduler may start the job again by itself.
     began
         False when the scheduler counts a life of the job that has left no start record.
     lost_s, settle_s, confirm_s
-        Patience: with unknown jobs, with completed ones without a result, and with an end that may be the pause before
-        the scheduler starts the job again.
+        How long to wait: with unknown jobs, with completed ones without a result, and with an end that may be the pause
+        before the scheduler starts the job again.
     """
 
     done: bool
@@ -120,7 +120,7 @@ class Evidence:
     seen: tuple[str, str | None] | None = None
     end: End | None = None
     log: bytes = b""
-    odd_s: float = 0.0
+    unclear_s: float = 0.0
     lost_s: float = 60.0
     settle_s: float = 30.0
     again: bool = False
@@ -130,7 +130,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What an end was, in words of the scheduler where it spoke."""
+    """What an end was, with state and reason of the scheduler where there are any."""
 
     outcome: JobOutcome
     state: str = ""
@@ -143,7 +143,7 @@ def is_active(row: Row) -> bool:
 
 
 def classify(evidence: Evidence) -> Diagnosis | None:
-    """Say what the end was; None while the job has not ended or nobody can tell."""
+    """Judge an end; None while the job has not ended or nobody knows."""
     queue = evidence.queue
     if evidence.done:
         return Diagnosis(JobOutcome.DONE, queue.state if isinstance(queue, Row) else "")
@@ -155,7 +155,7 @@ def classify(evidence: Evidence) -> Diagnosis | None:
 
 
 def _of_silence(evidence: Evidence) -> Diagnosis | None:
-    """Judge a job of which the controller has answered nothing: what it said earlier, accounting, the end record."""
+    """Judge a job that the controller does not show: by its earlier answer, accounting, the end record."""
     account = evidence.account
     state, reason = evidence.seen or ("", None)
     if state:
@@ -165,13 +165,13 @@ def _of_silence(evidence: Evidence) -> Diagnosis | None:
         return _of_state(evidence, state=account.state, reason="")
     if evidence.end is not None and (evidence.end.code != 0 or evidence.end.signal):
         return _of_state(evidence, state="", reason="")
-    if (account is None and evidence.accounting) or evidence.odd_s < evidence.lost_s:
+    if (account is None and evidence.accounting) or evidence.unclear_s < evidence.lost_s:
         return None
     return _of_files(evidence)
 
 
 def _of_files(evidence: Evidence) -> Diagnosis:
-    """Judge a job that nobody knows any more by what it left."""
+    """Judge a job that nobody knows any more by its files."""
     if marked := _of_log(evidence.log):
         return Diagnosis(marked[0], "", marked[1])
     if evidence.end is not None:
@@ -192,7 +192,7 @@ def _of_state(evidence: Evidence, *, state: str, reason: str) -> Diagnosis | Non
         "CANCELLED": JobOutcome.CANCELLED,
         "REVOKED": JobOutcome.LOST,
     }
-    if evidence.odd_s < _pause_of(evidence, state=state):
+    if evidence.unclear_s < _pause_of(evidence, state=state):
         return None
     if state in plain:
         return Diagnosis(plain[state], state, reason)
@@ -207,11 +207,11 @@ def _pause_of(evidence: Evidence, *, state: str) -> float:
     if state == "COMPLETED":
         return evidence.settle_s
     if not evidence.began:
-        return evidence.settle_s  # its start may only be slow to come into sight
+        return evidence.settle_s  # its start record may not be visible yet
     marks = _MARK.findall(evidence.log)
     if marks and b"DUE TO JOB REQUEUE" in marks[-1]:
         return evidence.lost_s  # it is on its way back into the queue
-    # A job that will be started again is ended by TERM and shown as failed before its log and its row say why.
+    # A job that will be started again is ended by TERM and shown as failed before its log and its row explain it.
     if evidence.again and state == "FAILED" and _of_end(evidence)[1] == _TERMED:
         return evidence.confirm_s
     if not isinstance(evidence.queue, Row):
@@ -220,21 +220,21 @@ def _pause_of(evidence: Evidence, *, state: str) -> float:
 
 
 def _of_end(evidence: Evidence) -> tuple[JobOutcome, str]:
-    """Tell the kind of a failure: the log's marks, then the end record, then the scheduler's codes."""
+    """Judge a failure: by marks in the log, then the end record, then the scheduler's codes."""
     if evidence.began and (marked := _of_log(evidence.log)):
         return marked
     if evidence.began and evidence.end is not None:
-        told = {
+        by_signal = {
             "USR1": (JobOutcome.TIMEOUT, "ended after the warning before its time limit"),
             "TERM": (JobOutcome.KILLED, _TERMED),
         }
-        return told.get(evidence.end.signal) or _of_code(evidence.end.code)
+        return by_signal.get(evidence.end.signal) or _of_code(evidence.end.code)
     rows = [row for row in (evidence.queue, evidence.account) if isinstance(row, Row) and (row.exit_code or row.signal)]
     number = rows[0].signal if rows else None
     if number == _NO_FOLDER:
         return JobOutcome.CONFIG, "the node could not open the job's folder (0:53)"
     if not evidence.began:
-        # As it is when a node takes the new life for the old one that it was told to end.
+        # A node does this when it takes the new life for the old one that it had to end.
         return JobOutcome.NODE, "started again by the scheduler, and never begun by the node"
     if not rows:
         return JobOutcome.FAILED, "neither code nor end record"
@@ -258,7 +258,7 @@ def _of_code(code: int) -> tuple[JobOutcome, str]:
 
 
 def _of_log(log: bytes) -> tuple[JobOutcome, str] | None:
-    """Find the marks of the node's daemon; the job's own lines do not count, whatever they say."""
+    """Find the marks of the node's daemon; lines of the job itself do not count."""
     marks = [line.decode("utf-8", "backslashreplace") for line in _MARK.findall(log)]
     for outcome, pattern in _MEANING.items():
         for text in reversed(marks):

@@ -1,7 +1,7 @@
 """Poller: two threads per process watch any number of jobs.
 
-Holds the watching only. One thread lists the inbox and reports success alone; the other asks the scheduler about all
-jobs at once. They are apart because a dead controller lets squeue hang for 16 s, and a result must not wait for it.
+One thread lists the folder of end marks and reports success alone; the other asks the scheduler about all jobs at once.
+They are apart because squeue hangs for 16 s when the controller is down, and a result must not wait for it.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class JobStatus:
     Parameters
     ----------
     state, reason, node
-        As the controller said.
+        As the controller shows them.
     answered_at
-        When it said so (seconds since the epoch); None before the first answer.
+        Time of its answer (seconds since the epoch); None before the first.
     trouble
         Why there is no newer answer; empty while there is contact.
     """
@@ -52,15 +52,15 @@ class JobStatus:
 
 @dataclass(eq=False)
 class Watch:
-    """A job under watch; `ended` is set when there is a verdict or the watching itself failed."""
+    """A watched job; `ended` is set when there is a verdict or the watching itself failed."""
 
-    live: JobHandle
+    handle: JobHandle
     done: Callable[[], bool]
     ended: threading.Event = field(default_factory=threading.Event)
     status: JobStatus = field(default_factory=JobStatus)
     verdict: JobVerdict | None = None
     error: BaseException | None = None
-    odd_since: float | None = None
+    unclear_since: float | None = None
     judging: threading.Lock = field(default_factory=threading.Lock)
 
     def wait(self, timeout_s: float) -> JobVerdict | None:
@@ -99,13 +99,13 @@ class Poller:
         self._closed = False
         self._threads: list[threading.Thread] = []
 
-    def watch(self, live: JobHandle, *, done: Callable[[], bool]) -> Watch:
+    def watch(self, handle: JobHandle, *, done: Callable[[], bool]) -> Watch:
         """Begin to watch a job."""
-        watch = Watch(live, done)
+        watch = Watch(handle, done)
         with self._lock:
             if self._closed:
                 raise ValueError("the poller is closed")
-            self._watches[live.attempt.token] = watch
+            self._watches[handle.attempt.token] = watch
             self._begun.append(time.monotonic())
             if not self._threads:
                 for loop, name in ((self._watch_files, "slurm-files"), (self._watch_scheduler, "slurm-scheduler")):
@@ -117,9 +117,9 @@ class Poller:
         return watch
 
     def forget(self, watch: Watch) -> None:
-        """Stop watching a job; it goes on. A verdict there is when this returns, or nobody gives one afterwards."""
+        """Stop watching a job; it goes on. There is a verdict when this returns, or there never is one."""
         with watch.judging, self._lock:
-            self._watches.pop(watch.live.attempt.token, None)
+            self._watches.pop(watch.handle.attempt.token, None)
 
     def close(self) -> None:
         """Stop watching anything."""
@@ -155,7 +155,7 @@ class Poller:
             watch = watches[token]
             with self._guarded(watch):
                 if watch.done():
-                    self._conclude(watch, look=None, done=True)
+                    self._conclude(watch, view=None, done=True)
                     count += 1
                 elif (mark := _mark_of(watch)) != self._marked.get(token):
                     # The mark of a job's first life stays while it waits to be started again.
@@ -172,7 +172,7 @@ class Poller:
                 self._ask.clear()
                 pause = self._ask_s[0]
                 continue
-            # The newest word of several jobs that begin or end at once is one question, of many jobs one in seconds.
+            # Several jobs that begin or end at once are one question; many jobs are asked about every few seconds.
             least = min(_LEAST_S[1], max(len(watches), self._count_begun()) * _LEAST_S[0])
             time.sleep(max(min(0.1, self._ask_s[0]), asked + least - time.monotonic()))
             changed = self._ask_scheduler(list(self._open().values()))
@@ -191,44 +191,44 @@ class Poller:
 
     def _ask_scheduler(self, watches: list[Watch]) -> bool:
         try:
-            looks = self._client.look([watch.live for watch in watches])
+            views = self._client.observe([watch.handle for watch in watches])
         except UnreachableError as error:
             for watch in watches:
                 watch.status = JobStatus(**{**watch.status.__dict__, "trouble": error.found})
             return False
-        except Exception as error:  # noqa: BLE001 - a dead thread would let everybody wait for ever; they are told
+        except Exception as error:  # noqa: BLE001 - a dead thread would let everybody wait for ever, hence each gets the error
             for watch in watches:
                 self._break(watch, error)
             return True
         changed = False
         for watch in watches:
             with self._guarded(watch):
-                changed |= self._weigh(watch, look=looks[watch.live.attempt.token])
+                changed |= self._weigh(watch, view=views[watch.handle.attempt.token])
         return changed
 
-    def _weigh(self, watch: Watch, *, look: SchedulerView) -> bool:
+    def _weigh(self, watch: Watch, *, view: SchedulerView) -> bool:
         before = watch.status
-        active = isinstance(look.queue, Row) and is_active(look.queue)
-        row = look.queue if isinstance(look.queue, Row) else look.account if isinstance(look.account, Row) else None
+        active = isinstance(view.queue, Row) and is_active(view.queue)
+        row = view.queue if isinstance(view.queue, Row) else view.account if isinstance(view.account, Row) else None
         state, reason, node = (row.state, row.reason or "", row.node) if row is not None else (before.state, "", "")
         watch.status = JobStatus(state, reason, node or before.node, time.time())
         now = time.monotonic()
-        watch.odd_since = None if active else watch.odd_since or now
+        watch.unclear_since = None if active else watch.unclear_since or now
         if not active:
-            odd_s = 0.0 if watch.odd_since is None else now - watch.odd_since
-            self._conclude(watch, look=look, done=watch.done(), odd_s=odd_s)
+            unclear_s = 0.0 if watch.unclear_since is None else now - watch.unclear_since
+            self._conclude(watch, view=view, done=watch.done(), unclear_s=unclear_s)
         return (before.state, before.reason) != (state, reason) or not active
 
-    def _conclude(self, watch: Watch, *, look: SchedulerView | None, done: bool, odd_s: float = 0.0) -> None:
+    def _conclude(self, watch: Watch, *, view: SchedulerView | None, done: bool, unclear_s: float = 0.0) -> None:
         with watch.judging:
-            if watch.live.attempt.token not in self._open():
+            if watch.handle.attempt.token not in self._open():
                 return
-            verdict = self._client.judge(watch.live, done=done, look=look, odd_s=odd_s)
+            verdict = self._client.judge(watch.handle, done=done, view=view, unclear_s=unclear_s)
             if verdict is None:
                 return
             with self._lock:
-                self._watches.pop(watch.live.attempt.token, None)
-            self._marked.pop(watch.live.attempt.token, None)
+                self._watches.pop(watch.handle.attempt.token, None)
+            self._marked.pop(watch.handle.attempt.token, None)
             watch.verdict = verdict
             watch.ended.set()
 
@@ -250,6 +250,6 @@ class Poller:
 
 
 def _mark_of(watch: Watch) -> float:
-    end = watch.live.attempt.record("end")
-    present = read_end(watch.live.attempt, job=watch.live.job)
+    end = watch.handle.attempt.record("end")
+    present = read_end(watch.handle.attempt, job=watch.handle.job)
     return float(end["t"]) if end is not None and present is not None else 0.0

@@ -1,7 +1,7 @@
 """Probe: what a trivial job sees from its node, for `morphseq doctor --slurm --live`.
 
-Holds the program of that job alone: it reads a marker file below the data root, describes the environment and writes
-both down. Computes nothing and touches no artifact.
+This is the program of that job: it reads a marker file below the data root, describes its environment and writes both
+into a file. `cli/cluster_trial.py` submits it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from morphseq_dagster.engine.storage.atomic_io import host_name, write_durably
 
 
 class Probe(BaseModel):
-    """What a node told.
+    """What a node reported.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class Probe(BaseModel):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Look around and write it down."""
+    """Look, and write the report."""
     parser = argparse.ArgumentParser(prog="morphseq_dagster.cluster.probe", description=__doc__)
     parser.add_argument("marker", type=Path)
     parser.add_argument("answer", type=Path)

@@ -1,8 +1,8 @@
-"""Errands: one request on its way to a cluster and back, without waiting.
+"""Request jobs: one request on its way to a cluster and back, without waiting.
 
-Holds what every way of waiting shares: what the job is, submitting it or taking it over, what its end means here and
-whether another attempt follows, cancelling. The protocol that keeps executions at one is `morphseq_dagster.cluster`; who
-waits, and how, is the business of the callers (`slurm` waits for one).
+Whoever waits, and in whatever way (`executor.py`, `bulk_run.py`), finds here what the job of a request is, how it is
+submitted or taken over, what its end means, whether another attempt follows, and how it is cancelled. That at most one
+job works on a request is the business of `client.py`.
 """
 
 from __future__ import annotations
@@ -15,22 +15,21 @@ from pathlib import Path
 from typing import Final
 
 from morphseq_dagster.cluster.attempt_folder import Attempt
-from morphseq_dagster.cluster.connection import connect, default_resources, say
+from morphseq_dagster.cluster.connection import connect, default_resources, log
 from morphseq_dagster.cluster.errors import UnreachableError
 from morphseq_dagster.cluster.job import ATTEMPT, JobSpec
-from morphseq_dagster.cluster.job_files import outcomes_of_run, resources_of
+from morphseq_dagster.cluster.job_files import outcomes_of_run, read_result, resources_of
 from morphseq_dagster.cluster.job_handle import AlreadyDone, JobHandle, JobVerdict
-from morphseq_dagster.cluster.orphans import find_result, note_adoption
+from morphseq_dagster.cluster.orphans import has_result, note_adoption
 from morphseq_dagster.cluster.outcome import JobOutcome
-from morphseq_dagster.cluster.pilot.job import PilotTask, is_fresh, submit_pack
+from morphseq_dagster.cluster.pilot.job import PilotTask, submit_pilot
 from morphseq_dagster.cluster.poller import Watch
-from morphseq_dagster.cluster.retry import RetryPolicy, plan_retry
+from morphseq_dagster.cluster.retry import plan_retry
 from morphseq_dagster.cluster.usage import collect_facts
 from morphseq_dagster.engine.contract.step import StepRequest
 from morphseq_dagster.engine.executors.environment import expected_file, store_description
 from morphseq_dagster.engine.executors.execution import fail_request
 from morphseq_dagster.engine.executors.protocol import Committed
-from morphseq_dagster.engine.executors.runner_outcome import read_outcome
 from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.engine.storage.commit import roll_forward
 from morphseq_dagster.engine.storage.records import Record, encode, read_record
@@ -45,7 +44,7 @@ _REMEDIES: Final = {
     JobOutcome.TIMEOUT: "ask for more time in places.slurm; finished wells are kept, a new run goes on from there",
     JobOutcome.KILLED: "more memory is worth a try; else ask the cluster's people who killed the job",
     JobOutcome.CANCELLED: "somebody cancelled the job; run again when that was no decision against it",
-    JobOutcome.CONFIG: "look whether the nodes see the data root, and the Python and the preamble named in places.slurm",
+    JobOutcome.CONFIG: "check that the nodes see the data root, and the Python and the preamble of places.slurm",
     JobOutcome.CRASH: "native code crashed, on two nodes or on one twice; see the log",
     JobOutcome.NODE: "nodes were lost more than once; run again later, or exclude them in places.slurm",
     JobOutcome.PREEMPTED: "ask for another partition or quality of service in places.slurm",
@@ -54,11 +53,11 @@ _REMEDIES: Final = {
 
 
 class RecordedError(Exception):
-    """Wrapper of an error that the runner on the node has recorded already; callers raise `told`."""
+    """Wrapper of an error that the runner on the node has recorded already; callers raise `error`."""
 
-    def __init__(self, told: MorphseqError) -> None:
-        super().__init__(str(told))
-        self.told = told
+    def __init__(self, error: MorphseqError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class RequestJob:
@@ -71,7 +70,7 @@ class RequestJob:
     pipeline
         `module:attribute` of the pipeline that the runner looks the step up in.
     request
-        What is asked. Whoever makes an errand holds the step's claim.
+        What is asked. Whoever makes its job holds the step's lock.
     """
 
     def __init__(self, settings: SlurmSettings, *, pipeline: str, request: StepRequest) -> None:
@@ -87,7 +86,7 @@ class RequestJob:
         self._attempt: Attempt | None = None
 
     def clear_others(self) -> None:
-        """Cancel jobs for what is no longer asked of this step: we hold its claim, so nobody waits for them.
+        """Cancel jobs for other requests of this step: the caller holds its lock, so nobody waits for them.
 
         Raises
         ------
@@ -96,7 +95,7 @@ class RequestJob:
         """
         others = [attempt for _, key, attempt in self._client.root.open_attempts(self._group) if key != self._job.key]
         if others:
-            say(f"cancelling {len(others)} jobs for an earlier request of {self.request.step}")
+            log(f"cancelling {len(others)} jobs for an earlier request of {self.request.step}")
             self._client.cancel(others)
             self._client.await_cancelled(others)
             roll_forward(self.layout, step=self.request.step, experiment=self.request.experiment)
@@ -109,7 +108,7 @@ class RequestJob:
         UnreachableError
             When the cluster does not answer: call again.
         UndecidedError
-            When an earlier submission's fate is not known yet and the caller does not `wait`: call again.
+            When it is not known yet whether an earlier job was submitted, and the caller does not `wait`: call again.
         RejectedError
             When the scheduler does not take the job.
         """
@@ -121,7 +120,7 @@ class RequestJob:
                 note_adoption(found.attempt, run_id=self.request.run_id)
             verb = "taken over" if found.adopted else "submitted"
             number, token, folder = found.attempt.number, found.attempt.token, found.attempt.folder
-            say(f"job {found.job} {verb} (attempt {number}, {token}) in {folder}")
+            log(f"job {found.job} {verb} (attempt {number}, {token}) in {folder}")
         return found
 
     @property
@@ -131,48 +130,48 @@ class RequestJob:
 
     def is_fresh(self) -> bool:
         """Whether nothing has been submitted for it, so that it may share an allocation with others."""
-        return is_fresh(self._client, self._job) and not self.is_done()
+        return self._client.root.next_attempt(self._group, key=self._job.key) is not None and not self.is_done()
 
-    def watch(self, live: JobHandle) -> Watch:
-        """Begin to watch the job; the caller ends it with `forget`."""
-        return self._poller.watch(live, done=self.is_done)
+    def watch(self, handle: JobHandle) -> Watch:
+        """Start to watch the job; the caller ends that with `forget`."""
+        return self._poller.watch(handle, done=self.is_done)
 
     def forget(self, watch: Watch) -> None:
-        """Watch a job no longer."""
+        """Stop watching a job."""
         self._poller.forget(watch)
 
-    def settle(self, live: JobHandle, *, verdict: JobVerdict) -> Committed | None:
-        """Say what an end means: a published result, or None when another attempt is to follow (`ensure` makes it).
+    def settle(self, handle: JobHandle, *, verdict: JobVerdict) -> Committed | None:
+        """Take the end of the job: a published result, or None when another attempt is to follow (`ensure` makes it).
 
         Raises
         ------
-        ToldError
+        RecordedError
             What the step raised, recorded by its runner.
         PermanentError, TransientError
             When the job ended otherwise and the table of retries allows no other attempt.
         """
         record = self._find_record()
         if record is not None:
-            return Committed(self.request, record, facts=collect_facts(live.attempt, verdict=verdict).told())
-        again = self._plan_retry(live, verdict)
+            return Committed(self.request, record, facts=collect_facts(handle.attempt, verdict=verdict).as_dict())
+        again = self._plan_retry(handle, verdict)
         if again is None:
-            raise self._error(live, verdict)
-        say(f"job {live.job} ended as {verdict.outcome.value} ({verdict.reason}): trying again")
+            raise self._error(handle, verdict)
+        log(f"job {handle.job} ended as {verdict.outcome} ({verdict.reason}): trying again")
         self._job = replace(self._job, resources=again)
         return None
 
     def take_done(self) -> Committed:
-        """Hand over what was published while nobody watched, with what its job left of itself.
+        """Return what was published while nobody watched, with the facts of its job.
 
         Raises
         ------
         RuntimeError
             When it is not done.
         """
-        attempt = self._client.root.attempts(self._group, key=self._job.key)[-1]
-        live = JobHandle(self._job, attempt, attempt.job or "", adopted=True)
-        verdict = self._client.judge(live, done=True, look=None)
-        done = None if verdict is None else self.settle(live, verdict=verdict)
+        attempt = self._attempts()[-1]
+        handle = JobHandle(self._job, attempt, attempt.job or "", adopted=True)
+        verdict = self._client.judge(handle, done=True, view=None)
+        done = None if verdict is None else self.settle(handle, verdict=verdict)
         if done is None:
             raise RuntimeError("what is done has a verdict and a record")
         return done
@@ -181,18 +180,18 @@ class RequestJob:
         """Cancel the job, if one may be there; never raises for lack of contact."""
         cancel_requests([self])
 
-    def followers_of(self, live: JobHandle) -> list[Attempt]:
-        """What the job of this errand has gone on to for this run and is not over, on this very experiment's way."""
-        pack = live.attempt.pack
-        if pack is None or pack.is_closed:
+    def followers_of(self, handle: JobHandle) -> list[Attempt]:
+        """Attempts at later steps that the job began by itself for this run, and that are not closed."""
+        pilot = handle.attempt.pilot
+        if pilot is None or pilot.is_closed:
             return []
         own = self.request.run_id
-        return [one for one in pack.members() if not one.is_closed and one.is_follower and one.run_id == own]
+        return [one for one in pilot.tasks() if not one.is_closed and one.is_follower and one.run_id == own]
 
     def record_failure(self, error: BaseException) -> BaseException:
-        """Record why the request failed, unless the runner did; the error to raise."""
+        """Record why the request failed, unless the runner did so; return the error to raise."""
         if isinstance(error, RecordedError):
-            return error.told
+            return error.error
         fail_request(self.layout, request=self.request, error=error)
         return error
 
@@ -203,72 +202,68 @@ class RequestJob:
             return False
         if record != self._before:
             return True
-        attempts = self._client.root.attempts(self._group, key=self._job.key)
-        if not attempts or attempts[-1].is_closed:
-            return False
-        return read_outcome(attempts[-1].path("outcome.json")).record == record
+        attempts = self._attempts()
+        return bool(attempts) and not attempts[-1].is_closed and read_result(attempts[-1]).record == record
 
     def _note_attempt(self, attempt: Attempt) -> None:
         self._attempt = attempt
-        claim = self.layout.lock(self.request.step, experiment=self.request.experiment)
-        name_attempt(claim, attempt=self.layout.relative(attempt.folder))
+        lock = self.layout.lock(self.request.step, experiment=self.request.experiment)
+        name_attempt(lock, attempt=self.layout.relative(attempt.folder))
 
     def _find_record(self) -> Record | None:
         """Finish what a job that is over had begun to publish; its record, if it answers."""
         roll_forward(self.layout, step=self.request.step, experiment=self.request.experiment)
-        return self._read() if self.is_done() or self._was_named() else None
+        if self.is_done():
+            return self._read()
+        attempts = self._attempts()
+        named = read_result(attempts[-1]).record if attempts else None
+        return named if named is not None and named == self._read() else None
 
-    def _was_named(self) -> bool:
-        """Whether the newest attempt's runner said that it published what lies there."""
-        attempts = self._client.root.attempts(self._group, key=self._job.key)
-        named = read_outcome(attempts[-1].path("outcome.json")).record if attempts else None
-        return named is not None and named == self._read()
+    def _attempts(self) -> list[Attempt]:
+        return self._client.root.attempts(self._group, key=self._job.key)
 
     def _read(self) -> Record | None:
         return read_record(self.layout, primary=self.layout.absolute(self.request.output))
 
-    def _plan_retry(self, live: JobHandle, verdict: JobVerdict) -> Resources | None:
-        attempts = self._client.root.attempts(self._group, key=self._job.key)
-        ends = outcomes_of_run(attempts, run_id=self.request.run_id)
+    def _plan_retry(self, handle: JobHandle, verdict: JobVerdict) -> Resources | None:
+        ends = outcomes_of_run(self._attempts(), run_id=self.request.run_id)
         step = self._settings.steps.get(self.request.step)
         return plan_retry(
             verdict.outcome,
             earlier=ends[:-1],
-            resources=resources_of(live.attempt) or self._job.resources,
+            resources=resources_of(handle.attempt) or self._job.resources,
             node=verdict.node,
-            policy=RetryPolicy(more_memory=step.more_memory if step is not None else True),
+            more_memory=step is None or step.more_memory,
         )
 
-    def _error(self, live: JobHandle, verdict: JobVerdict) -> Exception:
-        told = read_outcome(live.attempt.path("outcome.json")).error
-        if verdict.outcome is JobOutcome.FAILED and told is not None:
-            return RecordedError(restore(told))
+    def _error(self, handle: JobHandle, verdict: JobVerdict) -> Exception:
+        recorded = read_result(handle.attempt).error
+        if verdict.outcome is JobOutcome.FAILED and recorded is not None:
+            return RecordedError(restore(recorded))
         lines = [line for line in verdict.log.splitlines() if line.strip()][-5:]
-        log = "; last lines of its log: " + " | ".join(lines) if lines else ""
+        ending = "; last lines of its log: " + " | ".join(lines) if lines else ""
         kind = PermanentError if verdict.outcome in _FINAL else TransientError
-        said = ", ".join(part for part in (verdict.state, verdict.reason) if part)
-        found = verdict.outcome.value + (f" ({said})" if said else "") + (f" on {verdict.node}" if verdict.node else "")
+        words = ", ".join(part for part in (verdict.state, verdict.reason) if part)
+        found = f"{verdict.outcome}{f' ({words})' if words else ''}{f' on {verdict.node}' if verdict.node else ''}"
         return kind(
-            expected=f"job {live.job or 'of unknown number'} to finish step {self.request.step}",
-            found=found + log,
-            where=f"experiment {self.request.experiment}, {live.attempt.path('log.txt')}",
+            expected=f"job {handle.job or 'of unknown number'} to finish step {self.request.step}",
+            found=found + ending,
+            where=f"experiment {self.request.experiment}, {handle.attempt.path('log.txt')}",
             remedy=_REMEDIES.get(verdict.outcome, "read the log"),
         )
 
 
 def submit_together(
-    errands: Sequence[RequestJob], *, each_s: float, workers: int, then: tuple[str, ...] = ()
+    request_jobs: Sequence[RequestJob], *, each_s: float, workers: int, then: tuple[str, ...] = ()
 ) -> list[JobHandle | None]:
-    """Submit errands that ask for equal resources as one job; None for those that somebody else has begun meanwhile.
+    """Submit requests with equal resources as one pilot job; None for those that somebody else has begun meanwhile.
 
     Parameters
     ----------
-    errands
-        Errands of one run to one cluster.
-    each_s
-        Seconds that each is expected to take.
-    workers
-        Errands at work at once.
+    request_jobs
+        Of one run and one cluster.
+    each_s, workers
+        Seconds that each is expected to take, and how many are at work at once.
     then
         Steps that the job goes on with by itself, for each of the experiments.
 
@@ -279,54 +274,50 @@ def submit_together(
     RejectedError
         When the scheduler does not take the job; nothing is left at work.
     """
-    first = errands[0]
+    first = request_jobs[0]
     settings = first._settings
-    lives = submit_pack(
+    handles = submit_pilot(
         first._client,
-        [PilotTask(errand._job, errand._note_attempt, then=then) for errand in errands],
+        [PilotTask(request_job._job, request_job._note_attempt, then=then) for request_job in request_jobs],
         workers=workers,
         python=settings.python,
         each_s=each_s,
         time_limit=settings.pack_time,
         run_id=first.request.run_id,
     )
-    jobs = sorted({live.job for live in lives if live is not None})
+    jobs = sorted({handle.job for handle in handles if handle is not None})
     steps = " and on to ".join([first.request.step, *then[-1:]])
-    whose = first.request.experiment if len(lives) == 1 else f"{sum(map(bool, lives))} experiments"
-    say(f"job {', '.join(jobs)} submitted for {steps} of {whose}")
-    return lives
+    whose = first.request.experiment if len(handles) == 1 else f"{sum(map(bool, handles))} experiments"
+    log(f"job {', '.join(jobs)} submitted for {steps} of {whose}")
+    return handles
 
 
-def cancel_requests(errands: Sequence[RequestJob], *, chains: Sequence[tuple[RequestJob, JobHandle]] = ()) -> None:
-    """Cancel the jobs of errands to one cluster, all in one call; never raises for lack of contact.
+def cancel_requests(request_jobs: Sequence[RequestJob], *, chains: Sequence[tuple[RequestJob, JobHandle]] = ()) -> None:
+    """Cancel jobs of one cluster, all in one call; never raises for lack of contact.
 
     Parameters
     ----------
-    errands
-        Errands with work that is not wanted any more.
+    request_jobs
+        Those whose work is not wanted any more.
     chains
-        Jobs that may have gone on to steps for which there is no errand yet, with the errand that each began with.
+        Jobs that may have gone on to steps without a request job yet, with the request job that each began with.
     """
     working: dict[Attempt, Callable[[], bool]] = {
-        e._attempt: e.is_done for e in errands if e._attempt is not None and not e._attempt.is_closed
+        one._attempt: one.is_done for one in request_jobs if one._attempt is not None and not one._attempt.is_closed
     }
-    for errand, live in chains:
-        for attempt in errand.followers_of(live):
-            working.setdefault(attempt, partial(_has_result, attempt, layout=errand.layout))
+    for request_job, handle in chains:
+        for attempt in request_job.followers_of(handle):
+            working.setdefault(attempt, partial(has_result, attempt, layout=request_job.layout))
     if not working:
         return
-    client = (*errands, *(errand for errand, _ in chains))[0]._client
+    client = (*request_jobs, *(request_job for request_job, _ in chains))[0]._client
     try:
         client.cancel(list(working))
         client.await_cancelled(list(working), done=lambda attempt: working[attempt]())
     except UnreachableError as error:
         for attempt in working:
             if not attempt.is_closed:
-                say(f"the job of {attempt.folder} may still be there: {error.found}; `morphseq jobs` shows it")
-
-
-def _has_result(attempt: Attempt, *, layout: Layout) -> bool:
-    return find_result(layout, attempt=attempt) is not None
+                log(f"the job of {attempt.folder} may still be there: {error.found}; `morphseq jobs` shows it")
 
 
 def make_job(settings: SlurmSettings, *, request: StepRequest, pipeline: str) -> JobSpec:
@@ -356,7 +347,7 @@ def make_job(settings: SlurmSettings, *, request: StepRequest, pipeline: str) ->
 
 
 def _surroundings(settings: SlurmSettings, *, request: StepRequest) -> tuple[str, ...]:
-    """Tell the runner which environment it must find, and which preamble it comes after."""
+    """Arguments of the runner: the environment that it must find, and the preamble that the script reads."""
     found: tuple[str, ...] = ()
     name = expected_file(settings.environment, layout=Layout(Path(request.data_root)))
     if name is not None:

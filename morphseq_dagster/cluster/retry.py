@@ -1,14 +1,13 @@
-"""Retries: which ends are worth another attempt, and what it should ask for.
+"""Retries: which ends are worth another attempt, and what it asks for.
 
-Holds a pure table. Attempts are counted by the client, per run; an error that the job itself reported is never tried
-again.
+A pure table. The caller counts the attempts of its run (`request_job.py`); an error that the step itself raised is
+never tried again.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from morphseq_dagster.cluster.outcome import JobOutcome
@@ -26,29 +25,13 @@ _TRIES: Final = {
 }
 
 
-@dataclass(frozen=True)
-class RetryPolicy:
-    """What a step allows.
-
-    Parameters
-    ----------
-    more_memory
-        Whether a job that ran out of memory may ask for twice as much.
-    resumes
-        Whether work goes on where a time limit ended it.
-    """
-
-    more_memory: bool = True
-    resumes: bool = True
-
-
 def plan_retry(
     outcome: JobOutcome,
     *,
     earlier: Sequence[JobOutcome],
     resources: Resources,
     node: str = "",
-    policy: RetryPolicy | None = None,
+    more_memory: bool = True,
 ) -> Resources | None:
     """Plan another attempt; None when this end is final.
 
@@ -62,16 +45,13 @@ def plan_retry(
         What it had asked for.
     node
         Node that it ran on.
-    policy
-        What the step allows.
+    more_memory
+        Whether a job that ran out of memory may ask for twice as much.
     """
-    policy = policy or RetryPolicy()
     if Counter(earlier)[outcome] >= _TRIES.get(outcome, 0):
         return None
     if outcome is JobOutcome.OOM:
-        return resources.with_memory_doubled() if policy.more_memory and resources.memory is not None else None
-    if outcome is JobOutcome.TIMEOUT:
-        return resources if policy.resumes else None
+        return resources.with_memory_doubled() if more_memory and resources.memory is not None else None
     if outcome in (JobOutcome.NODE, JobOutcome.CRASH) and node:
         return resources.without_nodes((node,))
     return resources

@@ -1,7 +1,7 @@
-"""Runner of cluster jobs: the engine's (`engine/executors/runner.py`), and what a pilot job asks of it beside.
+"""Runner of cluster jobs: the engine's (`engine/executors/runner.py`), and what a pilot job needs beside it.
 
-A pilot agent (`pilot/agent.py`) calls `prepare` once, `main` in a process for each request, and `follow` after one that
-is done.
+The agent of a pilot job (`pilot/agent.py`) calls `prepare` once, `main` in a process for each request, and `follow`
+after each one that is done.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["follow", "main", "prepare"]
 
-_NEXT_STEP: Final = "morphseq_dagster.cluster.pilot.next_step"
+_NEXT_STEP: Final = "morphseq_dagster.cluster.pilot.chaining"
 
 
 def prepare(arguments: list[str]) -> None:
@@ -31,14 +31,14 @@ def prepare(arguments: list[str]) -> None:
     options = parse(arguments)
     pipeline = load_pipeline(options.pipeline)
     pipeline.spec(read_request(options.request).step).load()
-    with contextlib.suppress(PermanentError):  # each request says it itself
+    with contextlib.suppress(PermanentError):  # each request fails with it itself
         meet_environment(options)
     importlib.import_module(_NEXT_STEP)
 
 
 def follow(arguments: list[str], then: tuple[str, ...], *, run_id: str, begin: Begin) -> None:
-    """Begin the next of the steps named that is to be done, now that the request of these arguments is."""
-    from morphseq_dagster.cluster.pilot.next_step import begin_next  # most jobs have no use for it
+    """Begin the next of the named steps that is not up to date, now that the request of these arguments is done."""
+    from morphseq_dagster.cluster.pilot.chaining import begin_next  # most jobs have no use for it
 
     options = parse(arguments)
     # Another run than the one that asked may have taken the job over meanwhile.

@@ -1,6 +1,7 @@
-"""Scripts: the shell text that a node runs - claim first, then the command, then the end record.
+"""Job scripts: the shell text that a node runs - it takes the claim, runs the command and writes the end record.
 
-Holds text only. Everything variable in it was checked by pattern (`job`), and data travels in `request.json` alone.
+Everything variable in it has been checked by pattern (`job.py`), and data travel in `request.json` alone. Scripts of
+arrays, for sites without a lasting connection, are `array_script.py`.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from morphseq_dagster.cluster.attempt_folder import INBOX, Attempt
 from morphseq_dagster.cluster.job import ATTEMPT, JobSpec
 from morphseq_dagster.settings.job_values import Resources, check_path
 
-_KEPT = "PATH HOME USER LOGNAME SHELL LANG LC_ALL TMPDIR LD_LIBRARY_PATH CUDA_VISIBLE_DEVICES ROCR_VISIBLE_DEVICES"
-_THREADS = "OMP_NUM_THREADS OPENBLAS_NUM_THREADS MKL_NUM_THREADS NUMEXPR_NUM_THREADS OPENCV_FOR_THREADS_NUM"
+KEPT = "PATH HOME USER LOGNAME SHELL LANG LC_ALL TMPDIR LD_LIBRARY_PATH CUDA_VISIBLE_DEVICES ROCR_VISIBLE_DEVICES"
+"""Variables of the node that a command gets, by the shell's loop below."""
+THREADS = "OMP_NUM_THREADS OPENBLAS_NUM_THREADS MKL_NUM_THREADS NUMEXPR_NUM_THREADS OPENCV_FOR_THREADS_NUM"
+"""Variables that are set to the number of processors."""
 
 # In the order of the protocol. `ln` decides who works: the first one made stays. A job that was started again after a
 # lost node keeps its number and passes; it leaves when a verdict exists, since another attempt may be at work.
@@ -121,9 +124,27 @@ def write_script(spec: JobSpec, *, attempt: Attempt, share: Resources | None = N
             lines.append(f"export SLURM_MEM_PER_NODE={max(1, int(share.memory_mb))}")
     if spec.environment.preamble is not None:
         lines.append(f". {check_path(spec.environment.preamble)} || exit 126")
-    lines += [f"names='{_KEPT}'", f"threads='{_THREADS}'"]
+    lines += [f"names='{KEPT}'", f"threads='{THREADS}'"]
     lines += [f"given=({shlex.join(given)})", f"command=({shlex.join(command)})", _RUN.strip("\n")]
     return "\n".join(lines) + "\n"
+
+
+def resource_options(needs: Resources) -> list[str]:
+    """Options of sbatch for one task on one node with these resources."""
+    values = {
+        "nodes": 1,
+        "ntasks": 1,
+        "cpus-per-task": needs.cpus,
+        "partition": needs.partition,
+        "account": needs.account,
+        "qos": needs.qos,
+        "mem": needs.memory,
+        "gres": None if needs.gpus is None else f"gpu:{needs.gpus}",
+        "time": needs.time,
+        "constraint": needs.constraint,
+        "exclude": needs.exclude,
+    }
+    return [f"--{name}={value}" for name, value in values.items() if value is not None]
 
 
 def _batch_options(spec: JobSpec, *, attempt: Attempt) -> list[str]:
@@ -139,22 +160,9 @@ def _batch_options(spec: JobSpec, *, attempt: Attempt) -> list[str]:
         "--export=ALL",
         # A second job of one name waits for the first; a second `--dependency` would replace this one.
         "--dependency=singleton",
-        "--nodes=1",
-        "--ntasks=1",
-        f"--cpus-per-task={needs.cpus}",
+        *resource_options(needs),
         "--requeue" if spec.requeue else "--no-requeue",
     ]
-    values = {
-        "partition": needs.partition,
-        "account": needs.account,
-        "qos": needs.qos,
-        "mem": needs.memory,
-        "gres": None if needs.gpus is None else f"gpu:{needs.gpus}",
-        "time": needs.time,
-        "constraint": needs.constraint,
-        "exclude": needs.exclude,
-    }
-    found += [f"--{name}={value}" for name, value in values.items() if value is not None]
     warn_s = min(spec.warn_s, (needs.time_s or 0) // 4)
     if warn_s:
         found.append(f"--signal=B:USR1@{warn_s}")

@@ -1,6 +1,6 @@
-"""Usage: what a job waited, ran and used, from its own files; accounting adds what they cannot tell.
+"""Usage: how long a job waited and ran and what it used, from its own files; accounting adds what they lack.
 
-Holds numbers for people. Times come from the clocks of submit host and node, hence a wait may be off by their
+The numbers are for people. Times come from the clocks of submit host and node, so a wait may be off by their
 difference.
 """
 
@@ -31,7 +31,7 @@ class JobFacts:
     attempt, restarts
         Number of the attempt, and how often the scheduler started it again.
     state, outcome
-        As the scheduler and as we called its end.
+        Its end in the scheduler's word and in ours.
     queue_s, run_s, cpu_s
         Seconds from submission to start, from start to end, and of processors.
     cpu_efficiency
@@ -43,7 +43,7 @@ class JobFacts:
     log
         Path of the log.
     environment, preamble
-        Hashes of the command's environment and of the preamble, where the command tells them.
+        Hashes of the command's environment and of the preamble, where the command reports them.
     """
 
     job: str
@@ -64,15 +64,15 @@ class JobFacts:
     environment: str = ""
     preamble: str = ""
 
-    def told(self) -> dict[str, str | int | float]:
-        """Give what is known, by name."""
+    def as_dict(self) -> dict[str, str | int | float]:
+        """What is known, by name."""
         return {name: value for name, value in asdict(self).items() if value is not None and value != ""}
 
 
 def collect_facts(attempt: Attempt, *, verdict: JobVerdict, account: Row | None = None) -> JobFacts:
-    """Collect what an attempt's files, and accounting if it was asked, tell."""
-    intent = attempt.record("intent") or {}
-    job = (attempt.pack or attempt).record("job") or {}
+    """Collect the facts in an attempt's files, and in accounting if it was asked."""
+    intent = attempt.intent
+    job = (attempt.pilot or attempt).record("job") or {}
     start, end, usage = attempt.record("start") or {}, attempt.record("end") or {}, attempt.record("usage") or {}
     run_s = _between(start, end)
     cpu_s = _first(_number(usage, "cpu_s"), _cpu_of(end), account.cpu_s if account is not None else None)
@@ -100,7 +100,7 @@ def collect_facts(attempt: Attempt, *, verdict: JobVerdict, account: Row | None 
 
 
 def recall_facts(attempt: Attempt) -> JobFacts:
-    """Collect what a closed attempt's files tell."""
+    """Collect the facts in a closed attempt's files."""
     closed = attempt.record("closed") or {}
     verdict = JobVerdict(
         outcome=JobOutcome(closed.get("kind", JobOutcome.DONE.value)),
@@ -118,7 +118,7 @@ def _between(first: dict[str, Any], last: dict[str, Any]) -> float | None:
 
 
 def _cpu_of(end: dict[str, Any]) -> float | None:
-    """Read what the shell's `times` said of its children: `0m1.234s 0m0.056s`."""
+    """Read what the shell's `times` prints of its children: `0m1.234s 0m0.056s`."""
     parts = [parse_clock_s(part.rstrip("s").replace("m", ":")) for part in str(end.get("cpu", "")).split()]
     known = [part for part in parts if part is not None]
     return round(sum(known), 3) if known else None

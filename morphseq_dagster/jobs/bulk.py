@@ -23,7 +23,7 @@ from morphseq_dagster.resources.workspace import WorkspaceResource
 from morphseq_dagster.runs.listeners import announce
 
 if TYPE_CHECKING:
-    from morphseq_dagster.cluster.events import StepMade, StepUpToDate
+    from morphseq_dagster.cluster.experiment_progress import StepMade, StepUpToDate
 
 _NAMED_IN_TITLE = 20
 
@@ -56,8 +56,8 @@ def make_bulk_job(core: dg.Definitions, *, tags: Mapping[str, str]) -> dg.JobDef
     def walk(context: dg.OpExecutionContext, config: BulkConfig, workspace: WorkspaceResource) -> None:
         # Only a run over many comes here, and it is meant for a cluster.
         from morphseq_dagster.cluster.bulk_run import BulkRun
-        from morphseq_dagster.cluster.events import StepFailed
         from morphseq_dagster.cluster.executor import termination_raises
+        from morphseq_dagster.cluster.experiment_progress import StepFailed
 
         opened = workspace.open()
         names = _check(config, instance=context.instance, workspace=opened)
@@ -91,7 +91,7 @@ def make_bulk_job(core: dg.Definitions, *, tags: Mapping[str, str]) -> dg.JobDef
             forced=forced,
         )
         with termination_raises(), campaign:
-            for item in campaign.items():
+            for item in campaign.events():
                 announce(item)
                 if isinstance(item, StepFailed):
                     failed[item.experiment] = f"{item.step}: {item.error}"

@@ -1,7 +1,7 @@
 """Run states: how Dagster's runs stand - at work, cancelled, over - whatever Dagster itself still believes.
 
 Holds the answer only. A run is dead when its process, named by its tag or its first events, is gone from this host. A
-parked run has no process and is alive.
+suspended run has no process and is alive.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from morphseq_dagster.engine.storage.step_locks import process_start
 PROCESS_TAG: Final = "morphseq/process"
 """Host, process and its start, so that a run whose process was killed can be told from one at work."""
 AT_WORK: Final = (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING)
-"""States in which a run has a process, or is parked."""
+"""States in which a run has a process, or is suspended."""
 
 
 def state_of_run(instance: dg.DagsterInstance, run_id: str) -> RunStanding:

@@ -47,7 +47,7 @@ def report_done(
     instance: dg.DagsterInstance, *, orphans: Collection[Orphan], graph: Callable[[], Any], workspace: Workspace
 ) -> Reported:
     """Tell Dagster of the results of jobs that were closed as done, as materialisations without a run."""
-    experiments = {orphan.experiment for orphan in orphans if orphan.deed is OrphanAction.DONE}
+    experiments = {orphan.experiment for orphan in orphans if orphan.action is OrphanAction.DONE}
     if not experiments:
         return Reported()
     return report_records(instance, graph=graph(), workspace=workspace, experiments=experiments, limit=EVENTS)
@@ -55,10 +55,10 @@ def report_done(
 
 def summarise(orphans: Collection[Orphan], *, trouble: str, told: Reported) -> str:
     """Say in one line what a tick found and did."""
-    counts = Counter(orphan.deed.value for orphan in orphans)
-    deeds = ", ".join(f"{count} {deed}" for deed, count in sorted(counts.items())) or "none without a verdict"
-    news = f"; told Dagster of {told.reported} artifacts" if told.reported else ""
-    return f"jobs: {deeds}{news}" + (f"; the cluster could not be asked: {trouble}" if trouble else "")
+    counts = Counter(orphan.action.value for orphan in orphans)
+    actions = ", ".join(f"{count} {action}" for action, count in sorted(counts.items())) or "none without a verdict"
+    change = f"; told Dagster of {told.reported} artifacts" if told.reported else ""
+    return f"jobs: {actions}{change}" + (f"; the cluster could not be asked: {trouble}" if trouble else "")
 
 
 def look_after_jobs(
@@ -67,7 +67,7 @@ def look_after_jobs(
     """Do what one tick of the sensor does; return its words."""
     survey = survey_cluster(context.instance, workspace=workspace, settings=settings)
     orphans = settle_cluster(workspace=workspace, settings=settings, survey=survey)
-    for orphan in [orphan for orphan in orphans if orphan.deed in _HANDLED][:_NAMED]:
-        context.log.info(f"{orphan.experiment} {orphan.step}: {orphan.deed.value} ({orphan.words})")
+    for orphan in [orphan for orphan in orphans if orphan.action in _HANDLED][:_NAMED]:
+        context.log.info(f"{orphan.experiment} {orphan.step}: {orphan.action.value} ({orphan.reason})")
     told = report_done(context.instance, orphans=orphans, graph=core.resolve_asset_graph, workspace=workspace)
     return summarise(orphans, trouble=survey.trouble, told=told)

@@ -1,7 +1,7 @@
-"""Sequel: a command for tests of packs, a module that is forked - it leaves traces of itself and ends as it is told.
+"""Sequel: a module for tests of pilot jobs that is forked, leaves traces of itself and ends as its request says.
 
-Holds the module of `python -m morphseq_dagster.testing.sequel REQUEST.json`. The request has `root`, `name` and `how`;
-`{name}.ran` gets a line per execution. Followers are named by `then`, and do as their forerunner did.
+`python -m morphseq_dagster.testing.sequel REQUEST.json`: the request has `root`, `name` and `how`, and each execution
+adds a line to `{name}.ran`. What `then` names follows, and ends in the same way.
 """
 
 from __future__ import annotations

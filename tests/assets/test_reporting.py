@@ -20,18 +20,16 @@ from morphseq_dagster.engine.planner.reconcile_actions import keep
 from morphseq_dagster.engine.planner.retirement import mark_retired, read_retired, refuse_retirement
 from morphseq_dagster.engine.storage.records import read_record
 from morphseq_dagster.engine.storage.step_locks import hold_lock
-from morphseq_dagster.engine.tables.image_set import ImageSetManifest
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import PermanentError, TransientError
 from morphseq_dagster.morphseq.paths import raw_folder
 from morphseq_dagster.partitions import BULK_JOB, bulk_config, find_runs_in_flight
 from morphseq_dagster.settings.machine import load_settings
 from morphseq_dagster.testing.chain import TOY, open_toy, run_chain, write_words
-from morphseq_dagster.testing.toy import LENGTHS, Summary
+from morphseq_dagster.testing.toy import TOY_PIPELINE
 
 A, B = "20240418", "20240419_x"
 STEPS = ("letters", "lengths", "summary")
-CONTRACTS: dict[str, Any] = {"letters": ImageSetManifest, "lengths": LENGTHS, "summary": Summary}
 
 
 @pytest.fixture
@@ -133,7 +131,7 @@ def test_a_kept_edit_is_stale_for_dagster_too_in_an_empty_home_or_not(
     report(instance, definitions, workspace)
     path = workspace.output("lengths", experiment=A)
     path.write_bytes(path.read_bytes().replace(b"A01,4", b"A01,5"))
-    keep(workspace, path, find=CONTRACTS.get)
+    keep(workspace, path)
     told = report(instance, definitions, workspace)
     assert (told.reported, told.known) == (1, 5)
     wanted = {"letters": "FRESH", "lengths": "FRESH", "summary": "STALE"}
@@ -188,25 +186,25 @@ def test_a_retired_experiment_is_not_registered_again(
     instance: dg.DagsterInstance, definitions: dg.Definitions, workspace: Workspace
 ) -> None:
     report(instance, definitions, workspace)
-    refuse_retirement(workspace.layout, experiment=A)
+    refuse_retirement(workspace, experiment=A)
     mark_retired(workspace.layout, experiment=A, host="h", records=3)
-    assert remove_partition(instance, experiment=A)
-    assert not remove_partition(instance, experiment=A)
+    assert remove_partition(instance, pipeline=workspace.pipeline, experiment=A)
+    assert not remove_partition(instance, pipeline=workspace.pipeline, experiment=A)
     report(instance, definitions, workspace)
     assert instance.get_dynamic_partitions("experiment") == [B]
     assert workspace.output("lengths", experiment=A).exists()
     raw_folder(workspace.layout, "YX1", experiment=A).mkdir(parents=True)
-    assert read_retired(workspace.layout) == frozenset()
+    assert read_retired(workspace) == frozenset()
 
 
 def test_what_is_there_or_at_work_is_not_retired(workspace: Workspace) -> None:
     with hold_lock(workspace.layout.lock("lengths", experiment=A), run_id="r"):
         with pytest.raises(TransientError, match="lengths is held"):
-            refuse_retirement(workspace.layout, experiment=A)
-        refuse_retirement(workspace.layout, experiment=B)
+            refuse_retirement(workspace, experiment=A)
+        refuse_retirement(workspace, experiment=B)
     raw_folder(workspace.layout, "YX1", experiment=A).mkdir(parents=True)
     with pytest.raises(PermanentError, match="is there"):
-        refuse_retirement(workspace.layout, experiment=A)
+        refuse_retirement(workspace, experiment=A)
 
 
 def test_runs_of_other_experiments_do_not_stand_in_the_way(instance: dg.DagsterInstance) -> None:
@@ -218,8 +216,10 @@ def test_runs_of_other_experiments_do_not_stand_in_the_way(instance: dg.DagsterI
             tags={"dagster/partition": partition},
         )
         instance.add_run(dg_run)
-    assert find_runs_in_flight(instance, experiment=A) == ("00000000-0000-0000-0000-000000000000",)
-    assert find_runs_in_flight(instance, experiment="20240420") == ()
+    assert find_runs_in_flight(instance, pipeline=TOY_PIPELINE, experiment=A) == (
+        "00000000-0000-0000-0000-000000000000",
+    )
+    assert find_runs_in_flight(instance, pipeline=TOY_PIPELINE, experiment="20240420") == ()
 
 
 def test_run_over_many_stands_in_the_way_of_its_own_experiments_alone(instance: dg.DagsterInstance) -> None:
@@ -229,11 +229,11 @@ def test_run_over_many_stands_in_the_way_of_its_own_experiments_alone(instance: 
             job_name=BULK_JOB, run_id=run_id, status=dg.DagsterRunStatus.STARTED, run_config=bulk_config((A, B))
         )
     )
-    assert find_runs_in_flight(instance, experiment=A) == (run_id,)
-    assert find_runs_in_flight(instance, experiment="20240420") == ()
+    assert find_runs_in_flight(instance, pipeline=TOY_PIPELINE, experiment=A) == (run_id,)
+    assert find_runs_in_flight(instance, pipeline=TOY_PIPELINE, experiment="20240420") == ()
 
 
 def test_run_that_names_no_experiment_stands_in_the_way_of_all(instance: dg.DagsterInstance) -> None:
     run_id = "00000000-0000-0000-0000-000000000000"
     instance.add_run(dg.DagsterRun(job_name="cohort", run_id=run_id, status=dg.DagsterRunStatus.STARTED))
-    assert find_runs_in_flight(instance, experiment="20240420") == (run_id,)
+    assert find_runs_in_flight(instance, pipeline=TOY_PIPELINE, experiment="20240420") == (run_id,)

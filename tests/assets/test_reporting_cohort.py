@@ -16,6 +16,7 @@ from morphseq_dagster.cli import main
 from morphseq_dagster.engine.planner.reconcile_actions import discard
 from morphseq_dagster.engine.storage.hashing import hash_bytes
 from morphseq_dagster.engine.workspace import Workspace
+from morphseq_dagster.morphseq import PIPELINE
 from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 from morphseq_dagster.settings.machine import load_settings
 from tests.support.fabricated import fabricate_cohort, fabricate_experiment, fabricate_step
@@ -45,7 +46,7 @@ def report(workspace: Workspace, home: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def cohort_status(workspace: Workspace, instance: dg.DagsterInstance) -> str:
     """What Dagster itself says of the cohort."""
-    graph = build_definitions(load_settings(data_root=workspace.data_root)).resolve_asset_graph()
+    graph = build_definitions(load_settings(data_root=workspace.data_root), pipeline=PIPELINE).resolve_asset_graph()
     resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
     return resolver.get_status(COHORT).value
 

@@ -49,5 +49,5 @@ def test_failure_of_one_experiment_leaves_the_other(say: Callable, add: Callable
     assert workspace.output("summary", experiment=B).is_file()
 
 
-def test_registry_without_a_cohort_has_none_to_make(say: Callable) -> None:
+def test_pipeline_without_a_cohort_has_none_to_make(say: Callable) -> None:
     assert say("cohort").code == 2

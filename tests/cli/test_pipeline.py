@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from morphseq_dagster.cli.pipeline import Action, steps_of
+from morphseq_dagster.cli.pipeline import steps_of
 from morphseq_dagster.engine.storage.records import Record, read_record
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import PermanentError
@@ -159,22 +160,22 @@ def test_force_wants_names_and_computes_again(say: Callable, add: Callable, work
     assert second.data_version == first.data_version
 
 
-def test_stage_that_a_registry_lacks_is_refused(say: Callable, add: Callable) -> None:
+def test_stage_that_a_pipeline_lacks_is_refused(say: Callable, add: Callable) -> None:
     add(A)
     assert say("pipeline", "sam2", "--experiments", A).code == 2
 
 
 def test_actions_run_their_own_steps_and_all_before() -> None:
-    own, steps = steps_of(Action.build06, pipeline=MORPHSEQ)
+    own, steps = steps_of("build06", pipeline=MORPHSEQ)
     assert own == {"latents", "embryo_latents_final"}
     assert steps == {spec.name for spec in MORPHSEQ.steps}
-    own, steps = steps_of(Action.sam2, pipeline=MORPHSEQ)
+    own, steps = steps_of("sam2", pipeline=MORPHSEQ)
     assert "sam2_metadata" in own
     assert "built_metadata" in steps - own
     assert not steps & {"qc_masks", "embryo_metadata", "latents"}
-    assert steps_of(Action.e2e, pipeline=MORPHSEQ)[0] == {spec.name for spec in MORPHSEQ.steps}
-    with pytest.raises(PermanentError, match="stage"):
-        steps_of(Action.build04, pipeline=type(MORPHSEQ)(MORPHSEQ.steps[:3], MORPHSEQ.artifacts))
+    assert steps_of("e2e", pipeline=MORPHSEQ)[0] == {spec.name for spec in MORPHSEQ.steps}
+    with pytest.raises(PermanentError, match="one of e2e, build01, sam2, build03"):
+        steps_of("build04", pipeline=replace(MORPHSEQ, steps=MORPHSEQ.steps[:3], final=""))
 
 
 def test_history_may_be_left_out(say: Callable, add: Callable, monkeypatch: pytest.MonkeyPatch) -> None:

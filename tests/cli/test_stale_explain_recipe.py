@@ -108,6 +108,20 @@ def test_recipe_show_tells_each_value_and_where_it_comes_from(root: Path, capsys
     assert "snips.snip." in everything
 
 
+def test_recipe_show_names_what_is_set_for_a_backend_that_is_not_chosen(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / "recipes").mkdir()
+    path = root / "recipes" / "default.toml"
+    path.write_text("[gdino_raw]\nprompt = 'egg'\n[gdino_raw.classical]\nrim_mad = 9.0\n")
+    text = call(capsys, root, "recipe", "show", FIRST, "gdino_raw")[1]
+    assert f"gdino_raw.prompt of {path} is not used: it belongs to groundingdino and hf_groundingdino" in text
+    assert text.count("not used") == 1
+    assert "gdino_raw" not in call(capsys, root, "recipe", "show", FIRST, "snips")[1]
+    path.write_text("[gdino_raw]\nbackend = 'groundingdino'\nprompt = 'egg'\n")
+    assert "not used" not in call(capsys, root, "recipe", "show", FIRST, "gdino_raw")[1]
+
+
 def test_recipe_show_refuses_an_unknown_key_with_the_nearest_right_one(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

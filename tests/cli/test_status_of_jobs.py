@@ -56,7 +56,7 @@ def test_waiting_and_running_jobs_are_shown_from_files(
         assert (read()["state"], read()["job"]) == ("queued", live.job)
         deadline = time.monotonic() + 240
         while "PENDING (PartitionDown)" not in read()["reason"]:
-            client.look([live])
+            client.observe([live])
             assert time.monotonic() < deadline
     finally:
         gate.open()

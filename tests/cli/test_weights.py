@@ -70,7 +70,7 @@ def test_only_the_backend_that_wants_weights_has_them_in_its_request(workspace: 
     without = Workspace(workspace.data_root, MORPHSEQ)
     assert without.request(spec, experiment=PLAIN).key == plain.key
     assert closure(without, PLAIN) == ()
-    assert StepContext(neural).weights("gdino_weights") == file
+    assert StepContext(neural, layout=workspace.layout).weights("gdino_weights") == file
 
 
 def test_place_and_time_of_weights_are_in_no_key_and_their_content_is(workspace: Workspace, file: Path) -> None:

@@ -1,4 +1,4 @@
-"""Campaigns: every experiment walks its own way; on a real scheduler and in this process."""
+"""Bulk runs: every experiment walks its own way; on a real scheduler and in this process."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from morphseq_dagster.cluster.attempt_folder import JobRoot
 from morphseq_dagster.cluster.bulk_run import BulkRun
 from morphseq_dagster.cluster.connection import connect
-from morphseq_dagster.cluster.events import Event, StepFailed, StepMade, StepUpToDate
 from morphseq_dagster.cluster.executor import SlurmExecutor
+from morphseq_dagster.cluster.experiment_progress import Event, StepFailed, StepMade, StepUpToDate
 from morphseq_dagster.engine.executors.local import LocalExecutor
 from morphseq_dagster.engine.executors.protocol import Executor
 from morphseq_dagster.engine.storage.records import Record, read_failure, read_record
@@ -21,13 +21,13 @@ from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.settings.slurm import SlurmSettings
 from morphseq_dagster.testing.relay import RELAY, RELAY_PIPELINE
-from tests.support.relay_campaigns import (
+from tests.support.relay_bulk import (
     add_experiments,
     attempts_of,
-    claims_of,
     count_ends,
     count_records,
     hold,
+    locks_of,
     slow_down,
     start_child,
 )
@@ -64,9 +64,9 @@ def start(
     return BulkRun(workspace, chains=chains, executor_of=place_of, run_id=run_id, forced=forced)
 
 
-def walk(campaign: BulkRun) -> list[Event]:
-    with campaign:
-        return list(campaign.items())
+def walk(bulk: BulkRun) -> list[Event]:
+    with bulk:
+        return list(bulk.events())
 
 
 def record(workspace: Workspace, experiment: str, step: str = "third") -> Record | None:
@@ -94,7 +94,7 @@ def test_failure_ends_its_own_way_and_no_other(relay: Workspace) -> None:
     assert failed.error.found == "fail"
     assert read_failure(relay.layout, primary=relay.output("second", experiment=names[1])) is not None
     assert [name for name in names if record(relay, name) is None] == [names[1]]
-    assert claims_of(relay) == []
+    assert locks_of(relay) == []
 
 
 def test_what_stands_is_told_as_standing_and_not_made_again(relay: Workspace) -> None:
@@ -112,8 +112,8 @@ def test_forced_step_is_made_once_also_when_its_run_is_resumed(relay: Workspace)
     names = add_experiments(relay, 2)
     walk(start(relay, names, place_of=here))
     forced = frozenset(["first"])
-    with start(relay, names, place_of=here, run_id="again", forced=forced) as campaign:
-        assert isinstance(next(campaign.items()), StepMade)
+    with start(relay, names, place_of=here, run_id="again", forced=forced) as bulk:
+        assert isinstance(next(bulk.events()), StepMade)
     resumed = walk(start(relay, names, place_of=here, run_id="again", forced=forced))
     assert told(resumed, StepMade) == {names[1]: ["first"]}
 
@@ -127,10 +127,10 @@ def test_missing_input_is_a_failure_of_its_experiment(relay: Workspace) -> None:
 
 def test_leaving_early_releases_the_claim_and_keeps_what_is_done(relay: Workspace) -> None:
     names = add_experiments(relay, 3)
-    with start(relay, names, place_of=here) as campaign:
-        assert isinstance(next(campaign.items()), StepMade)
-        assert len(claims_of(relay)) == 1, "the claim is held while the item is told"
-    assert claims_of(relay) == []
+    with start(relay, names, place_of=here) as bulk:
+        assert isinstance(next(bulk.events()), StepMade)
+        assert len(locks_of(relay)) == 1, "the claim is held while the item is told"
+    assert locks_of(relay) == []
     assert record(relay, names[0], "first") is not None
 
 
@@ -139,8 +139,8 @@ def test_experiment_at_work_elsewhere_is_tried_again_while_others_go_on(
 ) -> None:
     names = add_experiments(relay, 3)
     claim = relay.layout.lock("first", experiment=names[0])
-    with start(relay, names, place_of=here) as campaign:
-        items = campaign.items()
+    with start(relay, names, place_of=here) as bulk:
+        items = bulk.events()
         with hold_lock(claim, run_id="elsewhere"):
             before = [next(items) for _ in range(6)]
         after = list(items)
@@ -165,7 +165,7 @@ def test_twelve_experiments_with_one_failing_and_again(cluster: LocalCluster, re
     attempts = attempts_of(relay, "*")
     assert len(attempts) == 12 + 12 + 11
     assert all(attempt.is_closed for attempt in attempts)
-    assert claims_of(relay) == []
+    assert locks_of(relay) == []
 
     again = walk(start(relay, names, place_of=at_cluster(), run_id="again"))
     assert told(again, StepMade) == {}
@@ -210,8 +210,8 @@ def test_doubtful_submission_holds_nobody_else_up(cluster: LocalCluster, relay: 
     root.begin(doubtful)
     doubtful.write("intent", t=time.time(), host="elsewhere", pid=1, run_id="dead", token=doubtful.token, resources={})
     items = []
-    with start(relay, names, place_of=at_cluster(grace_s=240), steps=("first",)) as campaign:
-        for item in campaign.items():
+    with start(relay, names, place_of=at_cluster(grace_s=240), steps=("first",)) as bulk:
+        for item in bulk.events():
             items.append(item)
             # Its grace ends when the other one is done, and by itself long after.
             doubtful.write("intent", **{**(doubtful.record("intent") or {}), "t": time.time() - 300})
@@ -222,7 +222,7 @@ def test_doubtful_submission_holds_nobody_else_up(cluster: LocalCluster, relay: 
 
 
 @pytest.mark.slurm
-def test_jobs_of_a_killed_campaign_are_taken_over_without_a_submission(cluster: LocalCluster, relay: Workspace) -> None:
+def test_jobs_of_a_killed_bulk_run_are_taken_over_without_a_submission(cluster: LocalCluster, relay: Workspace) -> None:
     names, go = add_experiments(relay, 6), hold(relay)
     child = start_child(relay, names, settings=make_settings())
     wait_for(lambda: count_records(relay, "job") == 6)
@@ -239,7 +239,7 @@ def test_jobs_of_a_killed_campaign_are_taken_over_without_a_submission(cluster: 
 
 @pytest.mark.slurm
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
-def test_interrupted_campaign_cancels_all_its_jobs_and_keeps_what_is_done(
+def test_interrupted_bulk_run_cancels_all_its_jobs_and_keeps_what_is_done(
     cluster: LocalCluster, relay: Workspace, sent: signal.Signals
 ) -> None:
     names = add_experiments(relay, 6)
@@ -255,7 +255,7 @@ def test_interrupted_campaign_cancels_all_its_jobs_and_keeps_what_is_done(
     assert count_ends(relay) == {"cancelled": 5, "done": 1}
     left = cluster.ask("squeue", "-h", "-o", "%i").split()
     assert not {attempt.job for attempt in attempts_of(relay)} & set(left)
-    assert claims_of(relay) == []
+    assert locks_of(relay) == []
     assert record(relay, names[0], "first") is not None
     failures = [read_failure(relay.layout, primary=relay.output("first", experiment=name)) for name in names]
     assert [failure is None for failure in failures] == [True] + [False] * 5

@@ -67,8 +67,8 @@ def scheduler(fake: Cluster) -> Scheduler:
 
 @pytest.fixture
 def client(scheduler: Scheduler, tmp_path: Path) -> Client:
-    patience = Timeouts(grace_s=0.4, lost_s=0.4, settle_s=0.2, files_s=0.5)
-    return Client(scheduler, root=JobRoot(tmp_path / "jobs"), patience=patience)
+    timeouts = Timeouts(grace_s=0.4, lost_s=0.4, settle_s=0.2, files_s=0.5)
+    return Client(scheduler, root=JobRoot(tmp_path / "jobs"), timeouts=timeouts)
 
 
 SPEC = JobSpec(group=("step", "20240418"), key=KEY, command=("true",))
@@ -385,9 +385,9 @@ def test_reason_of_an_end_is_kept_for_when_the_controller_forgets(fake: Cluster,
     live = client.ensure(SPEC, done=never)
     assert isinstance(live, JobHandle)
     fake.answer("squeue", out=f"12|{live.attempt.token}|NODE_FAIL|NodeDown|n1|0|0|\n")
-    client.look([live])
+    client.observe([live])
     fake.answer("squeue")
-    verdict = client.judge(live, done=False, look=client.look([live])[live.attempt.token])
+    verdict = client.judge(live, done=False, view=client.observe([live])[live.attempt.token])
     assert verdict is not None
     assert (verdict.outcome, verdict.reason) == (JobOutcome.NODE, "NodeDown")
 
@@ -401,9 +401,9 @@ def test_life_that_the_node_refused_is_a_matter_of_the_node_once_its_start_is_no
     live.attempt.write("start", job="12", node="n1", restart=0, gpus="", t=1.0)
     live.attempt.write("end", job="12", rc=143, signal="TERM", node="n1", restart=0, cpu="", t=2.0)
     fake.answer("squeue", out=f"12|{live.attempt.token}|FAILED|NonZeroExitCode|n1|256|1|\n")
-    look = client.look([live])[live.attempt.token]
-    assert client.judge(live, done=False, look=look) is None
-    verdict = client.judge(live, done=False, look=look, odd_s=0.2)
+    view = client.observe([live])[live.attempt.token]
+    assert client.judge(live, done=False, view=view) is None
+    verdict = client.judge(live, done=False, view=view, unclear_s=0.2)
     assert verdict is not None
     assert (verdict.outcome, verdict.node) == (JobOutcome.NODE, "n1")
 

@@ -117,13 +117,13 @@ def test_lost_folder_is_a_matter_of_configuration(bench: Bench) -> None:
     bench.finish(held)
     # Its record is written where the folder was; the closing needs one.
     deadline = time.monotonic() + 120
-    look = bench.client.look([replace_folder(live, bench.root / "away")])
-    while not (isinstance(row := next(iter(look.values())).queue, Row) and row.state == "FAILED"):
+    view = bench.client.observe([replace_folder(live, bench.root / "away")])
+    while not (isinstance(row := next(iter(view.values())).queue, Row) and row.state == "FAILED"):
         assert time.monotonic() < deadline
         time.sleep(0.3)
-        look = bench.client.look([replace_folder(live, bench.root / "away")])
+        view = bench.client.observe([replace_folder(live, bench.root / "away")])
     moved = replace_folder(live, bench.root / "away")
-    verdict = bench.client.judge(moved, done=False, look=look[live.attempt.token])
+    verdict = bench.client.judge(moved, done=False, view=view[live.attempt.token])
     assert verdict is not None
     assert verdict.outcome is JobOutcome.CONFIG
 

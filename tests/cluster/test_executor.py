@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from morphseq_dagster.cluster.attempt_folder import Attempt, JobRoot
-from morphseq_dagster.cluster.executor import SlurmExecutor
-from morphseq_dagster.cluster.log_relay import LogRelay
+from morphseq_dagster.cluster.executor import LogRelay, SlurmExecutor
 from morphseq_dagster.cluster.open_jobs import BesideJobs
 from morphseq_dagster.engine.contract.progress import Progress
 from morphseq_dagster.engine.executors.local import LocalExecutor

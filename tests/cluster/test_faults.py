@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slurm
 CHILD = """
 import os, pickle, signal, sys
 from morphseq_dagster.cluster.client import Client
-from morphseq_dagster.cluster.job_handle import Live
+from morphseq_dagster.cluster.job_handle import JobHandle
 from morphseq_dagster.cluster.commands import Scheduler
 from morphseq_dagster.cluster.attempt_folder import JobRoot
 from morphseq_dagster.cluster.connection import make_transport
@@ -43,11 +43,11 @@ from pathlib import Path
 root, spec, stop = Path(sys.argv[1]), pickle.loads(bytes.fromhex(sys.argv[2])), sys.argv[3] == "stop"
 transport = make_transport(SlurmSettings.model_validate_json(sys.argv[4]))
 stopping = Interrupted(transport, "sbatch", lambda: os.kill(os.getpid(), signal.SIGSTOP))
-client = Client(Scheduler(stopping if stop else transport), root=JobRoot(root / "jobs"), patience=UNHURRIED)
+client = Client(Scheduler(stopping if stop else transport), root=JobRoot(root / "jobs"), timeouts=UNHURRIED)
 print("ready", flush=True)
 sys.stdin.readline()
 live = client.ensure(spec, done=(root / f"{spec.group[1]}.result").is_file, run_id=str(os.getpid()))
-print(live.job if isinstance(live, Live) else "done", flush=True)
+print(live.job if isinstance(live, JobHandle) else "done", flush=True)
 """
 
 
@@ -172,7 +172,7 @@ def test_lost_answers_of_questions_are_waited_out(bench: Bench) -> None:
 
 def quick_client(bench: Bench) -> Client:
     """A client that does not wait the 16 s that commands give a dead controller."""
-    return Client(Scheduler(LocalTransport(), timeout_s=2), root=bench.client.root, patience=QUICK)
+    return Client(Scheduler(LocalTransport(), timeout_s=2), root=bench.client.root, timeouts=QUICK)
 
 
 def test_controller_away_while_jobs_end(bench: Bench) -> None:

@@ -10,7 +10,7 @@ import pytest
 from morphseq_dagster.cluster.attempt_folder import Attempt, JobRoot
 from morphseq_dagster.cluster.commands import Row
 from morphseq_dagster.cluster.job_summary import summarise_jobs
-from morphseq_dagster.cluster.state_cache import StateCache, read_word
+from morphseq_dagster.cluster.state_cache import StateCache, read_state
 from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.engine.planner.snapshot import RemoteWork
 
@@ -35,11 +35,11 @@ def begin(layout: Layout, *, key: str = "ab" * 32, number: int = 1, job: str = "
     return attempt
 
 
-def say(attempt: Attempt, state: str, reason: str = "", node: str = "") -> None:
+def log(attempt: Attempt, state: str, reason: str = "", node: str = "") -> None:
     StateCache().keep(attempt, row=Row(attempt.job or "", attempt.token, state, reason, node))
 
 
-def glimpse(layout: Layout) -> RemoteWork:
+def summary(layout: Layout) -> RemoteWork:
     (found,) = summarise_jobs(layout).items()
     assert found[0] == GROUP
     return found[1]
@@ -51,42 +51,42 @@ def test_without_jobs_there_is_nothing(layout: Layout) -> None:
 
 def test_job_that_waits_is_queued_with_the_last_reason_and_its_age(layout: Layout) -> None:
     attempt = begin(layout)
-    found = glimpse(layout)
+    found = summary(layout)
     assert (found.state, found.job, found.words) == ("queued", "7", "submitted 30 s ago")
-    say(attempt, "PENDING", "Priority")
-    found = glimpse(layout)
+    log(attempt, "PENDING", "Priority")
+    found = summary(layout)
     assert (found.state, found.words) == ("queued", "PENDING (Priority), as the cluster said 0 s ago")
 
 
 def test_submission_without_a_number_yet_is_queued(layout: Layout) -> None:
     begin(layout, job="")
-    assert (glimpse(layout).state, glimpse(layout).words) == ("queued", "being submitted")
+    assert (summary(layout).state, summary(layout).words) == ("queued", "being submitted")
 
 
 def test_job_that_has_begun_is_running_on_its_node_also_when_the_cluster_was_not_heard_since(layout: Layout) -> None:
     attempt = begin(layout)
-    say(attempt, "PENDING", "Priority")
+    log(attempt, "PENDING", "Priority")
     attempt.write("start", job="7", node="n3", restart=0, t=time.time() + 5)
-    assert (glimpse(layout).state, glimpse(layout).words) == ("running", "on n3 for 0 s")
+    assert (summary(layout).state, summary(layout).words) == ("running", "on n3 for 0 s")
 
 
 def test_job_that_is_started_again_is_queued_until_it_begins(layout: Layout) -> None:
     attempt = begin(layout)
     attempt.write("start", job="7", node="n3", restart=0, t=time.time() - 5)
     attempt.write("end", job="7", rc=143, signal="TERM", restart=0, t=time.time() - 4)
-    assert glimpse(layout).state == "ended"
+    assert summary(layout).state == "ended"
     attempt.write("start", job="7", node="n3", restart=1, t=time.time() - 3)
-    assert glimpse(layout).state == "running"
-    say(attempt, "PENDING", "BeginTime")
-    assert glimpse(layout).state == "queued"
+    assert summary(layout).state == "running"
+    log(attempt, "PENDING", "BeginTime")
+    assert summary(layout).state == "queued"
 
 
 def test_end_without_a_verdict_is_told_with_what_to_do(layout: Layout) -> None:
     attempt = begin(layout)
     attempt.write("end", job="7", rc=9, signal="", restart=0, t=time.time())
-    assert glimpse(layout).state == "ended"
-    assert "code 9" in glimpse(layout).words
-    assert "--reconcile" in glimpse(layout).words
+    assert summary(layout).state == "ended"
+    assert "code 9" in summary(layout).words
+    assert "--reconcile" in summary(layout).words
 
 
 def test_result_or_verdict_leaves_no_glimpse(layout: Layout) -> None:
@@ -101,9 +101,9 @@ def test_result_or_verdict_leaves_no_glimpse(layout: Layout) -> None:
 def test_newest_attempt_counts(layout: Layout) -> None:
     begin(layout, job="7", ago_s=500).close(kind="node")
     begin(layout, number=2, job="8", ago_s=300)
-    assert glimpse(layout).job == "8"
+    assert summary(layout).job == "8"
     begin(layout, key="cd" * 32, job="9", ago_s=10)
-    assert glimpse(layout).job == "9"
+    assert summary(layout).job == "9"
     assert summarise_jobs(layout, experiments={"20990101"}) == {}
 
 
@@ -111,10 +111,10 @@ def test_member_of_a_pack_runs_when_it_has_begun_itself(layout: Layout) -> None:
     attempt = begin(layout)
     intent = attempt.record("intent") or {}
     attempt.write("intent", **intent, pack=f"ms.{'0' * 32}.{'1' * 8}.a1")
-    say(attempt, "RUNNING", node="n1")
-    assert glimpse(layout).state == "queued"
+    log(attempt, "RUNNING", node="n1")
+    assert summary(layout).state == "queued"
     attempt.write("start", job="7", node="n1", restart=0, t=time.time())
-    assert glimpse(layout).state == "running"
+    assert summary(layout).state == "running"
 
 
 def test_same_word_is_written_again_after_a_minute_alone(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,11 +125,11 @@ def test_same_word_is_written_again_after_a_minute_alone(layout: Layout, monkeyp
     for later in (0, 59, 61, 62):
         monkeypatch.setattr(time, "time", lambda later=later: start + later)
         words.keep(attempt, row=row)
-        word = read_word(attempt)
+        word = read_state(attempt)
         assert word is not None
         heard.append(word.said_at - start)
     assert heard == [0, 0, 61, 61]
     words.keep(attempt, row=Row("7", attempt.token, "RUNNING", node="n1"))
-    word = read_word(attempt)
+    word = read_state(attempt)
     assert word is not None
     assert (word.state, word.node) == ("RUNNING", "n1")

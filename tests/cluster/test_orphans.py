@@ -1,4 +1,4 @@
-"""Jobs whose run has ended, on a real scheduler: kept, cancelled, closed as what they were, or only told."""
+"""Jobs whose run has ended, on a real scheduler: kept, cancelled, closed as what they were, or only reported."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from morphseq_dagster.cluster.orphans import (
     Policy,
     Survey,
     find_result,
-    note_parking,
+    note_suspension,
     settle_orphans,
     survey_jobs,
 )
@@ -49,7 +49,7 @@ def client(slurm: SlurmSettings, relay: Workspace) -> Iterator[Client]:
     found.cancel(left)
 
 
-def make_errand(
+def make_request_job(
     workspace: Workspace, slurm: SlurmSettings, experiment: str, *, run_id: str, slow_s: float
 ) -> RequestJob:
     word_file(workspace.layout, experiment).parent.mkdir(parents=True, exist_ok=True)
@@ -66,12 +66,12 @@ def leave_job(
     workspace: Workspace, slurm: SlurmSettings, experiment: str, *, run_id: str = "one", slow_s: float = 280
 ) -> Attempt:
     """Submit a job that nobody waits for, as a killed run leaves it."""
-    found = make_errand(workspace, slurm, experiment, run_id=run_id, slow_s=slow_s).ensure()
+    found = make_request_job(workspace, slurm, experiment, run_id=run_id, slow_s=slow_s).ensure()
     assert isinstance(found, JobHandle)
     return found.attempt
 
 
-def look(
+def view(
     workspace: Workspace,
     client: Client | None,
     *,
@@ -107,15 +107,15 @@ def test_jobs_of_a_cancelled_run_are_cancelled_in_one_call_and_others_left(
     bulk = [leave_job(relay, slurm, f"2024040{n}", run_id="bulk") for n in range(1, 4)]
     other = leave_job(relay, slurm, "20240404", run_id="other")
     before = client.scheduler.calls.copy()
-    survey = look(relay, client, bulk="canceled", other="live")
+    survey = view(relay, client, bulk="canceled", other="live")
     assert client.scheduler.calls["squeue"] - before["squeue"] == 1
-    assert [orphan.deed for orphan in survey.orphans] == [OrphanAction.CANCELLED] * 3 + [OrphanAction.LEFT]
+    assert [orphan.action for orphan in survey.orphans] == [OrphanAction.CANCELLED] * 3 + [OrphanAction.LEFT]
     assert [kind_of(attempt) for attempt in bulk] == [None] * 3, "looking does nothing"
     settle(relay, client, survey)
     assert client.scheduler.calls["scancel"] - before["scancel"] == 1
     assert [kind_of(attempt) for attempt in bulk] == ["cancelled"] * 3
     assert kind_of(other) is None
-    assert [orphan.attempt for orphan in look(relay, client, other="live").orphans] == [other]
+    assert [orphan.attempt for orphan in view(relay, client, other="live").orphans] == [other]
 
 
 @pytest.mark.slurm
@@ -123,12 +123,12 @@ def test_job_of_a_run_that_is_over_is_kept_or_cancelled_after_its_time(
     relay: Workspace, slurm: SlurmSettings, client: Client
 ) -> None:
     attempt = leave_job(relay, slurm, "20240401")
-    assert settle(relay, client, look(relay, client, one="over"))["20240401"].deed is OrphanAction.KEPT
-    late = look(relay, client, policy="cancel", after_s=3600, ended_at=time.time() - 60, one="over")
-    assert settle(relay, client, late)["20240401"].deed is OrphanAction.KEPT
+    assert settle(relay, client, view(relay, client, one="over"))["20240401"].action is OrphanAction.KEPT
+    late = view(relay, client, policy="cancel", after_s=3600, ended_at=time.time() - 60, one="over")
+    assert settle(relay, client, late)["20240401"].action is OrphanAction.KEPT
     assert kind_of(attempt) is None
-    due = look(relay, client, policy="cancel", after_s=30, ended_at=time.time() - 60, one="over")
-    assert settle(relay, client, due)["20240401"].deed is OrphanAction.CANCELLED
+    due = view(relay, client, policy="cancel", after_s=30, ended_at=time.time() - 60, one="over")
+    assert settle(relay, client, due)["20240401"].action is OrphanAction.CANCELLED
     assert kind_of(attempt) == "cancelled"
 
 
@@ -137,14 +137,14 @@ def test_time_of_a_run_whose_end_nobody_noted_counts_from_when_it_was_noticed(
     relay: Workspace, slurm: SlurmSettings, client: Client
 ) -> None:
     attempt = leave_job(relay, slurm, "20240401")
-    first = look(relay, client, policy="cancel", after_s=100, one="over")
-    assert first.orphans[0].deed is OrphanAction.KEPT
+    first = view(relay, client, policy="cancel", after_s=100, one="over")
+    assert first.orphans[0].action is OrphanAction.KEPT
     assert attempt.record("orphan") is None, "looking writes nothing"
     settle(relay, client, first)
     noted = attempt.record("orphan")
     assert noted is not None
     attempt.write("orphan", **{**noted, "t": noted["t"] - 101})
-    assert look(relay, client, policy="cancel", after_s=100, one="over").orphans[0].deed is OrphanAction.CANCELLED
+    assert view(relay, client, policy="cancel", after_s=100, one="over").orphans[0].action is OrphanAction.CANCELLED
 
 
 @pytest.mark.slurm
@@ -154,8 +154,8 @@ def test_result_that_nobody_waited_for_is_handed_over(
 ) -> None:
     attempt = leave_job(relay, slurm, "20240401", slow_s=0)
     wait_for(lambda: attempt.record("end") is not None)
-    assert [o.deed for o in look(relay, None, one=state).orphans] == [OrphanAction.DONE], "files alone prove it"
-    assert settle(relay, client, look(relay, client, one=state))["20240401"].deed is OrphanAction.DONE
+    assert [o.action for o in view(relay, None, one=state).orphans] == [OrphanAction.DONE], "files alone prove it"
+    assert settle(relay, client, view(relay, client, one=state))["20240401"].action is OrphanAction.DONE
     assert kind_of(attempt) == "done"
     record = find_result(relay.layout, attempt=attempt)
     assert record is not None
@@ -170,7 +170,7 @@ def test_failed_job_is_closed_as_what_it_was(relay: Workspace, slurm: SlurmSetti
     wait_for(lambda: attempt.record("end") is not None)
 
     def closed() -> bool:
-        settle(relay, client, look(relay, client, one="over"))
+        settle(relay, client, view(relay, client, one="over"))
         return attempt.is_closed
 
     wait_for(closed)
@@ -183,10 +183,10 @@ def test_attempt_that_was_never_submitted_is_given_up_after_its_grace(relay: Wor
     attempt = client.root.attempt(("first", "20240401"), key="ab" * 32, number=1)
     client.root.begin(attempt)
     attempt.write("intent", t=time.time(), host=socket.gethostname(), pid=GONE, run_id="one", resources={})
-    assert settle(relay, client, look(relay, client, one="over"))["20240401"].deed is OrphanAction.WAITS
+    assert settle(relay, client, view(relay, client, one="over"))["20240401"].action is OrphanAction.WAITS
     intent = attempt.record("intent") or {}
     attempt.write("intent", **{**intent, "t": time.time() - 660})
-    assert settle(relay, client, look(relay, client, one="over"))["20240401"].deed is OrphanAction.CLOSED
+    assert settle(relay, client, view(relay, client, one="over"))["20240401"].action is OrphanAction.CLOSED
     assert (kind_of(attempt), attempt.owner()) == ("void", "void")
 
 
@@ -195,16 +195,16 @@ def test_run_that_nobody_knows_is_judged_by_its_process_on_this_host_alone(
     relay: Workspace, slurm: SlurmSettings, client: Client
 ) -> None:
     attempt = leave_job(relay, slurm, "20240401")
-    assert look(relay, client).orphans[0].deed is OrphanAction.LEFT, "this very process"
+    assert view(relay, client).orphans[0].action is OrphanAction.LEFT, "this very process"
     intent = attempt.record("intent") or {}
     attempt.write("intent", **{**intent, "pid": GONE})
-    assert look(relay, client).orphans[0].deed is OrphanAction.KEPT
-    note_parking(attempt)
-    assert look(relay, client).orphans[0].deed is OrphanAction.TOLD, "it has left on purpose"
+    assert view(relay, client).orphans[0].action is OrphanAction.KEPT
+    note_suspension(attempt)
+    assert view(relay, client).orphans[0].action is OrphanAction.REPORTED, "it has left on purpose"
     attempt.path("parked.json").unlink()
     attempt.write("intent", **{**intent, "pid": GONE, "host": "elsewhere"})
-    survey = look(relay, client, policy="cancel")
-    assert survey.orphans[0].deed is OrphanAction.TOLD
+    survey = view(relay, client, policy="cancel")
+    assert survey.orphans[0].action is OrphanAction.REPORTED
     settle(relay, client, survey)
     assert kind_of(attempt) is None
 
@@ -214,26 +214,26 @@ def test_job_that_another_run_has_taken_over_is_that_runs(
     relay: Workspace, slurm: SlurmSettings, client: Client
 ) -> None:
     attempt = leave_job(relay, slurm, "20240401")
-    adopted = make_errand(relay, slurm, "20240401", run_id="two", slow_s=280).ensure()
+    adopted = make_request_job(relay, slurm, "20240401", run_id="two", slow_s=280).ensure()
     assert isinstance(adopted, JobHandle)
     assert (adopted.attempt, attempt.run_id) == (attempt, "two")
-    (orphan,) = look(relay, client, one="canceled", two="live").orphans
-    assert (orphan.deed, orphan.run_id) == (OrphanAction.LEFT, "two")
-    early = look(relay, client, one="canceled", two="canceled")
-    third = make_errand(relay, slurm, "20240401", run_id="three", slow_s=280).ensure()
+    (orphan,) = view(relay, client, one="canceled", two="live").orphans
+    assert (orphan.action, orphan.run_id) == (OrphanAction.LEFT, "two")
+    early = view(relay, client, one="canceled", two="canceled")
+    third = make_request_job(relay, slurm, "20240401", run_id="three", slow_s=280).ensure()
     assert isinstance(third, JobHandle)
-    assert settle(relay, client, early)["20240401"].deed is OrphanAction.LEFT, "taken over after the survey"
+    assert settle(relay, client, early)["20240401"].action is OrphanAction.LEFT, "taken over after the survey"
     assert kind_of(attempt) is None
 
 
 @pytest.mark.slurm
 def test_step_that_somebody_is_at_is_left_alone(relay: Workspace, slurm: SlurmSettings, client: Client) -> None:
     attempt = leave_job(relay, slurm, "20240401")
-    survey = look(relay, client, one="canceled")
+    survey = view(relay, client, one="canceled")
     with hold_lock(relay.layout.lock("first", experiment="20240401"), run_id="next"):
         orphan = settle(relay, client, survey)["20240401"]
-    assert (orphan.deed, kind_of(attempt)) == (OrphanAction.LEFT, None)
-    assert "run next" in orphan.words
+    assert (orphan.action, kind_of(attempt)) == (OrphanAction.LEFT, None)
+    assert "run next" in orphan.reason
 
 
 # without a scheduler
@@ -247,10 +247,10 @@ def test_without_an_answer_nothing_is_closed_or_cancelled(relay: Workspace) -> N
     attempt.write("job", job="7")
     attempt.write("end", job="7", rc=1, signal="", restart=0, t=1)
     for state in ("canceled", "over"):
-        survey = look(relay, None, policy="cancel", one=state)
-        assert (survey.orphans[0].deed, bool(survey.trouble)) == (OrphanAction.WAITS, True)
+        survey = view(relay, None, policy="cancel", one=state)
+        assert (survey.orphans[0].action, bool(survey.trouble)) == (OrphanAction.WAITS, True)
     mute = connect(SlurmSettings(commands="/no/such/folder"), data_root=relay.data_root)[0]
-    survey = look(relay, mute, policy="cancel", one="canceled")
+    survey = view(relay, mute, policy="cancel", one="canceled")
     assert survey.trouble
     settle(relay, mute, survey)
     assert kind_of(attempt) is None
@@ -259,4 +259,4 @@ def test_without_an_answer_nothing_is_closed_or_cancelled(relay: Workspace) -> N
 def test_attempt_whose_maker_is_still_writing_is_only_told(relay: Workspace) -> None:
     root = JobRoot(relay.layout.jobs)
     root.begin(root.attempt(("first", "20240401"), key="ab" * 32, number=1))
-    assert look(relay, None, policy="cancel").orphans[0].deed is OrphanAction.TOLD
+    assert view(relay, None, policy="cancel").orphans[0].action is OrphanAction.REPORTED

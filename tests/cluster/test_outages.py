@@ -73,7 +73,7 @@ def test_daemon_away_at_a_step(cluster: LocalCluster, way: Transport, tmp_path: 
     # that is away is known at once, and a first login may take seconds.
     patience_s = 30 if case.daemon == "sshd" else 3
     scheduler = Scheduler(_interrupt(way, step=step, outage=outage), timeout_s=patience_s)
-    client = Client(scheduler, root=JobRoot(tmp_path / "jobs"), patience=QUICK)
+    client = Client(scheduler, root=JobRoot(tmp_path / "jobs"), timeouts=QUICK)
     bench = Bench(cluster, tmp_path, client)
     hold = f"while [ ! -e {tmp_path}/go ]; do sleep 0.1; done"
     good, bad = bench.spec("good", hold), bench.spec("bad", f"{hold}; exit 3")
@@ -167,7 +167,7 @@ def test_login_node_goes_away_while_it_submits(cluster: LocalCluster, tmp_path: 
     slow.write_text(f'#!/bin/sh\n/usr/bin/sbatch "$@"\ntouch {tmp_path}/submitted\n{hang}\n')
     slow.chmod(0o755)
     way = cluster.ssh()
-    client = Client(Scheduler(way, folder=str(tmp_path / "bin")), root=JobRoot(tmp_path / "jobs"), patience=QUICK)
+    client = Client(Scheduler(way, folder=str(tmp_path / "bin")), root=JobRoot(tmp_path / "jobs"), timeouts=QUICK)
     bench = Bench(cluster, tmp_path, client)
     spec = bench.spec("job", f"while [ ! -e {tmp_path}/go ]; do sleep 0.1; done")
     outage = Outage(cluster, "sshd", 2.0)

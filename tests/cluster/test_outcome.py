@@ -179,32 +179,32 @@ def test_done_is_done_whatever_the_scheduler_says() -> None:
 
 
 def test_completed_without_a_result_is_failed_after_some_time_and_not_before() -> None:
-    early = Evidence(done=False, queue=row("COMPLETED"), end=End(0), odd_s=29, settle_s=30)
+    early = Evidence(done=False, queue=row("COMPLETED"), end=End(0), unclear_s=29, settle_s=30)
     assert classify(early) is None
-    found = classify(Evidence(done=False, queue=row("COMPLETED"), end=End(0), odd_s=30, settle_s=30))
+    found = classify(Evidence(done=False, queue=row("COMPLETED"), end=End(0), unclear_s=30, settle_s=30))
     assert found is not None
     assert found.outcome is JobOutcome.FAILED
 
 
 @pytest.mark.parametrize("end", [None, End(0), End(1), End(143, "TERM")])
 def test_no_answer_proves_nothing(end: End | None) -> None:
-    assert classify(Evidence(done=False, queue=None, account=row("FAILED", code=1), end=end, odd_s=1e9)) is None
+    assert classify(Evidence(done=False, queue=None, account=row("FAILED", code=1), end=end, unclear_s=1e9)) is None
 
 
 @pytest.mark.parametrize("queue", [EMPTY, NONE])
 def test_empty_answers_are_lost_only_after_both_were_empty_for_a_while(queue: Sighting) -> None:
-    assert classify(Evidence(done=False, queue=queue, account=None, odd_s=1e9)) is None, "accounting did not answer"
-    assert classify(Evidence(done=False, queue=queue, account=EMPTY, odd_s=59)) is None
-    found = classify(Evidence(done=False, queue=queue, account=EMPTY, odd_s=60))
+    assert classify(Evidence(done=False, queue=queue, account=None, unclear_s=1e9)) is None, "accounting did not answer"
+    assert classify(Evidence(done=False, queue=queue, account=EMPTY, unclear_s=59)) is None
+    found = classify(Evidence(done=False, queue=queue, account=EMPTY, unclear_s=60))
     assert found is not None
     assert found.outcome is JobOutcome.LOST
-    found = classify(Evidence(done=False, queue=queue, account=None, accounting=False, odd_s=60))
+    found = classify(Evidence(done=False, queue=queue, account=None, accounting=False, unclear_s=60))
     assert found is not None
     assert found.outcome is JobOutcome.LOST
 
 
 def test_accounting_that_still_calls_it_running_is_no_end() -> None:
-    assert classify(Evidence(done=False, queue=NONE, account=row("RUNNING"), odd_s=10)) is None
+    assert classify(Evidence(done=False, queue=NONE, account=row("RUNNING"), unclear_s=10)) is None
 
 
 def test_end_record_of_a_failure_counts_once_the_controller_no_longer_has_the_job() -> None:
@@ -221,7 +221,7 @@ def test_what_the_job_itself_prints_is_no_mark_of_the_daemon() -> None:
 
 
 def test_end_that_the_scheduler_may_undo_is_believed_a_little_later() -> None:
-    lost = Evidence(done=False, queue=row("NODE_FAIL", "NodeDown"), again=True, odd_s=1, confirm_s=3)
+    lost = Evidence(done=False, queue=row("NODE_FAIL", "NodeDown"), again=True, unclear_s=1, confirm_s=3)
     assert classify(lost) is None
     requeued = mark("*** JOB 7 ON n1 CANCELLED AT 2026-01-01T00:00:00 DUE TO JOB REQUEUE ***")
     shown = Evidence(done=False, queue=row("FAILED", "NonZeroExitCode", 143), end=End(143, "TERM"), log=requeued)
@@ -239,7 +239,7 @@ def test_end_that_the_scheduler_may_undo_is_believed_a_little_later() -> None:
     ],
 )
 def test_files_tell_the_end_that_nobody_else_remembers(end: End | None, log: bytes, outcome: JobOutcome) -> None:
-    silent = Evidence(done=False, queue=EMPTY, accounting=False, end=end, log=log, odd_s=60, lost_s=60)
+    silent = Evidence(done=False, queue=EMPTY, accounting=False, end=end, log=log, unclear_s=60, lost_s=60)
     assert classify(Evidence(**{**silent.__dict__, "odd_s": 59})) is None
     found = classify(silent)
     assert found is not None

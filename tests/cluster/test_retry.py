@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from morphseq_dagster.cluster.outcome import JobOutcome
-from morphseq_dagster.cluster.retry import RetryPolicy, plan_retry
+from morphseq_dagster.cluster.retry import plan_retry
 from morphseq_dagster.settings.job_values import Resources
 
 ASKED = Resources(memory="2G", exclude="n9")
@@ -59,10 +59,9 @@ def test_memory_is_doubled_where_the_step_allows_it_and_names_it() -> None:
     planned = plan_retry(JobOutcome.OOM, earlier=(), resources=ASKED)
     assert planned is not None
     assert planned.memory == "4G"
-    assert plan_retry(JobOutcome.OOM, earlier=(), resources=ASKED, policy=RetryPolicy(more_memory=False)) is None
+    assert plan_retry(JobOutcome.OOM, earlier=(), resources=ASKED, more_memory=False) is None
     assert plan_retry(JobOutcome.OOM, earlier=(), resources=Resources()) is None
 
 
-def test_time_limit_is_tried_again_only_by_steps_that_resume() -> None:
+def test_time_limit_is_tried_again_with_the_same_resources() -> None:
     assert plan_retry(JobOutcome.TIMEOUT, earlier=(), resources=ASKED) == ASKED
-    assert plan_retry(JobOutcome.TIMEOUT, earlier=(), resources=ASKED, policy=RetryPolicy(resumes=False)) is None

@@ -178,7 +178,9 @@ def test_experiments_of_a_bulk_run_are_at_work(station: Station) -> None:
     names = station.add(2)
     job = station.definitions.resolve_job_def(BULK_JOB)
     run = station.instance.create_run_for_job(job, run_config=bulk_config(names), status=dg.DagsterRunStatus.STARTED)
-    assert find_busy(station.instance) == dict.fromkeys(names, f"run {run.run_id} is started")
+    assert find_busy(station.instance, pipeline=station.workspace.pipeline) == dict.fromkeys(
+        names, f"run {run.run_id} is started"
+    )
 
 
 @pytest.mark.slurm

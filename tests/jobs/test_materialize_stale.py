@@ -15,12 +15,13 @@ import dagster as dg
 import pytest
 
 import morphseq_dagster
-from morphseq_dagster.assets.freshness import CHECK, FINAL, STALE_JOB
+from morphseq_dagster.assets.freshness import CHECK, STALE_JOB
 from morphseq_dagster.build import PIPELINE_JOB, build_definitions
 from morphseq_dagster.engine.planner.plan import plan_experiments
 from morphseq_dagster.engine.planner.rules import BRAKE
 from morphseq_dagster.engine.storage.records import Record, read_record
 from morphseq_dagster.engine.workspace import Workspace
+from morphseq_dagster.morphseq import PIPELINE
 from morphseq_dagster.morphseq.paths import raw_folder
 from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 from morphseq_dagster.partitions import BULK_JOB, bulk_config, register_keys
@@ -59,7 +60,7 @@ def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.Dag
 
 def launch(instance: dg.DagsterInstance, workspace: Workspace, **config: object) -> dg.ExecuteInProcessResult:
     """Press the button."""
-    definitions = build_definitions(load_settings(data_root=workspace.data_root))
+    definitions = build_definitions(load_settings(data_root=workspace.data_root), pipeline=PIPELINE)
     return definitions.resolve_job_def(STALE_JOB).execute_in_process(
         instance=instance, run_config={"ops": {"mend": {"config": config}}}, raise_on_error=False
     )
@@ -107,7 +108,7 @@ def test_one_launch_mends_what_is_stale_and_leaves_out_who_is_at_work(
     assert [run.status for run in mended] == [dg.DagsterRunStatus.SUCCESS], "one run per experiment"
     assert instance.get_runs_count(dg.RunsFilter(tags={"dagster/partition": BUSY})) == 1
     (check,) = instance.event_log_storage.get_asset_check_execution_history(
-        dg.AssetCheckKey(dg.AssetKey(FINAL), CHECK), limit=1
+        dg.AssetCheckKey(dg.AssetKey(MORPHSEQ.final), CHECK), limit=1
     )
     assert check.event is not None
     evaluation = check.event.dagster_event.asset_check_evaluation_data  # type: ignore[union-attr]

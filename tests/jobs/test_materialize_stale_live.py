@@ -10,7 +10,7 @@ import pytest
 
 from morphseq_dagster.settings.machine import PlacesSettings
 from tests.support.experiments import REGISTRY_NAME, make_small_frames
-from tests.support.installation import Installation, parking_settings, shipped_settings
+from tests.support.installation import Installation, shipped_settings, suspending_settings
 from tests.support.slurm_cluster import LocalCluster
 from tests.support.slurm_gate import Gate
 
@@ -24,7 +24,7 @@ def gate(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Gat
     return Gate(cluster, tmp_path_factory.mktemp("commands"))
 
 
-@pytest.mark.parametrize("settings", [shipped_settings, pytest.param(parking_settings, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("settings", [shipped_settings, pytest.param(suspending_settings, marks=pytest.mark.slow)])
 def test_terminated_mending_cancels_its_run_and_the_job_and_begins_no_other(
     gate: Gate, tmp_path: Path, settings: Callable[[], dict[str, Any]]
 ) -> None:

@@ -1,4 +1,4 @@
-"""Records of the version before (`records/`, as it wrote them) answer today's requests where the backend read the same."""
+"""Records of the version before (`records/`) answer today's requests where the backend read the same."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def key_of(record: Record, *, recipe: dict[str, Any], version: int) -> str:
     )
 
 
-def as_before(record: Record, **changes: Any) -> Record:
+def as_before(record: Record, **changes: object) -> Record:
     """Record as the version before would have written it under another recipe."""
     recipe = {**record.recipe, **changes}
     key = key_of(record, recipe=recipe, version=record.step_version)

@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 
 from morphseq_dagster.demo.plate import make_plate
 from morphseq_dagster.demo.truth import OUTSIDE, PlateTruth
-from morphseq_dagster.engine.executors.local import make_executor
 from morphseq_dagster.engine.tables.document import parse_document
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.identifiers import mint_image, mint_video
 from morphseq_dagster.imaging.keyence import KeyenceSource
 from morphseq_dagster.imaging.parameters import FocusSettings
+from morphseq_dagster.morphseq import PIPELINE
 from morphseq_dagster.morphseq.contracts.ff_images import FfImages, FrameEntry
 from morphseq_dagster.morphseq.contracts.segmentations import SegmentationDocument
 from morphseq_dagster.morphseq.paths import raw_folder
+from morphseq_dagster.resources.executors import make_executor
 from morphseq_dagster.segmentation.rle import Rle, decode
 from tests.support.experiments import STEPS, ChainRun, open_data_root, read_artifacts, run_experiment
 from tests.support.plate_truth import read_mask, read_planes, truth_mask_on_canvas
@@ -175,7 +176,11 @@ def test_plate_has_the_same_bytes_wherever_it_ran(plate: Plate, shared: Path, tm
     if where == "slurm":
         cluster = start_cluster(shared / "slurm" / "local-slurm.sh", cpus="16", killwait="2", overmemorykill="1")
         settings = cluster.settings()
-    run = run_experiment(elsewhere, EXPERIMENT, place=make_executor(where, slurm=settings))
+    run = run_experiment(
+        elsewhere,
+        EXPERIMENT,
+        place=make_executor(where, pipeline=PIPELINE, data_root=elsewhere.data_root, slurm=settings),
+    )
     assert run.computed == STEPS
     assert {record.place for record in run.records.values()} == {where}
     assert read_artifacts(elsewhere, EXPERIMENT) == read_artifacts(plate.workspace, EXPERIMENT)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,13 @@ import pandas as pd
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from morphseq_dagster.engine.executors.protocol import Executor, make_executor
+from morphseq_dagster.engine.executors.protocol import Executor
 from morphseq_dagster.engine.tables.document import parse_document
 from morphseq_dagster.engine.workspace import Workspace
+from morphseq_dagster.morphseq import PIPELINE
 from morphseq_dagster.morphseq.contracts.detections import DetectionDocument
 from morphseq_dagster.morphseq.contracts.organized_frames import OrganizedFrames
+from morphseq_dagster.resources.executors import make_executor
 from tests.support.experiments import STEPS, ChainRun, open_data_root, read_artifacts, run_experiment
 from tests.support.slurm_cluster import start_cluster
 
@@ -46,12 +49,13 @@ def truth(assembled: Path) -> pd.DataFrame:
     return pd.read_csv(assembled.parent / "truth" / f"{EMBRYONET}_boxes.csv")
 
 
-def choose_place(where: str, *, shared: Path) -> Executor:
+def choose_place(where: str, *, shared: Path, data_root: Path) -> Executor:
     """A place by its name, or the cluster by the name of a transport."""
+    make = partial(make_executor, pipeline=PIPELINE, data_root=data_root)
     if where == "subprocess":
-        return make_executor(where)
+        return make(where)
     cluster = start_cluster(shared / "slurm" / "local-slurm.sh", cpus="16", killwait="2", overmemorykill="1")
-    return make_executor("slurm", slurm=cluster.settings(where))
+    return make("slurm", slurm=cluster.settings(where))
 
 
 def read_detections(workspace: Workspace, experiment: str) -> pd.DataFrame:
@@ -185,7 +189,7 @@ def test_time_lapse_has_the_same_bytes_wherever_it_ran(
     script = shared / "experiments" / "assemble.py"
     subprocess.run([sys.executable, str(script), str(tmp_path / "root")], check=True, capture_output=True)
     elsewhere = open_data_root(tmp_path / "root")
-    run = run_experiment(elsewhere, EMBRYONET, place=choose_place(where, shared=shared))
+    run = run_experiment(elsewhere, EMBRYONET, place=choose_place(where, shared=shared, data_root=elsewhere.data_root))
     assert run.computed == STEPS
     assert {record.place for record in run.records.values()} == {where if where == "subprocess" else "slurm"}
     assert read_artifacts(elsewhere, EMBRYONET) == read_artifacts(embryonet[0], EMBRYONET)

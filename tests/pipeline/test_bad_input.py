@@ -40,7 +40,7 @@ def workspace(frames_root: Path) -> Workspace:
     return open_data_root(frames_root)
 
 
-def raw_folder(workspace: Workspace) -> Path:
+def folder_of(workspace: Workspace) -> Path:
     return raw_folder(workspace.layout, "Frames", experiment=FRAMES_EXPERIMENT)
 
 
@@ -93,7 +93,7 @@ TABLE_CASES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 @pytest.mark.parametrize("case", TABLE_CASES)
 def test_unusable_table_of_frames(workspace: Workspace, finished_frames: Path, case: str) -> None:
     damage, words = TABLE_CASES[case]
-    table = raw_folder(workspace) / "frames.csv"
+    table = folder_of(workspace) / "frames.csv"
     good = table.read_bytes()
     table.write_bytes(damage(good))
     error, run = run_broken(workspace, "ff_images")
@@ -105,7 +105,7 @@ def test_unusable_table_of_frames(workspace: Workspace, finished_frames: Path, c
 
 
 def test_missing_table_of_frames(workspace: Workspace) -> None:
-    (raw_folder(workspace) / "frames.csv").unlink()
+    (folder_of(workspace) / "frames.csv").unlink()
     error, _ = run_broken(workspace, "ff_images")
     assert error.where.endswith("frames.csv")
 
@@ -161,7 +161,7 @@ ROW_CASES: dict[str, tuple[Callable[[bytes], bytes], str, str, int]] = {
 @pytest.mark.parametrize("case", ROW_CASES)
 def test_row_that_cannot_be_used_is_named_and_left_out(workspace: Workspace, finished_frames: Path, case: str) -> None:
     damage, found, where, frames = ROW_CASES[case]
-    table = raw_folder(workspace) / "frames.csv"
+    table = folder_of(workspace) / "frames.csv"
     good = table.read_bytes()
     table.write_bytes(damage(good))
     record = run_degraded(workspace).records["ff_images"]
@@ -175,9 +175,9 @@ def test_row_that_cannot_be_used_is_named_and_left_out(workspace: Workspace, fin
 
 def test_link_that_leads_out_of_the_folder_is_not_followed(workspace: Workspace, tmp_path: Path) -> None:
     secret = tmp_path / "secret.png"
-    shutil.copyfile(raw_folder(workspace) / "A01_t0000.png", secret)
-    (raw_folder(workspace) / "B01.png").symlink_to(secret)
-    table = raw_folder(workspace) / "frames.csv"
+    shutil.copyfile(folder_of(workspace) / "A01_t0000.png", secret)
+    (folder_of(workspace) / "B01.png").symlink_to(secret)
+    table = folder_of(workspace) / "frames.csv"
     table.write_bytes(with_row(table.read_bytes(), "B01,0,0,B01.png,6.5"))
     record = run_degraded(workspace).records["ff_images"]
     assert any("a link that leaves the folder 'B01.png'" in text for text in record.warnings)
@@ -233,7 +233,7 @@ def test_picture_that_cannot_be_used_costs_its_frame_or_well_alone(
     workspace: Workspace, finished_frames: Path, case: str
 ) -> None:
     damage, name = PICTURE_CASES[case]
-    picture = raw_folder(workspace) / name
+    picture = folder_of(workspace) / name
     good = picture.read_bytes()
     damage(picture)
     run = run_degraded(workspace)
@@ -254,7 +254,7 @@ def test_picture_that_cannot_be_used_costs_its_frame_or_well_alone(
 
 
 def test_every_picture_damaged_fails_the_step_naming_all(workspace: Workspace) -> None:
-    for picture in raw_folder(workspace).glob("*.png"):
+    for picture in folder_of(workspace).glob("*.png"):
         truncate(picture)
     error, run = run_broken(workspace, "ff_images")
     for well in ("A01", "A02", "A03"):

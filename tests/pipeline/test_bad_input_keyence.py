@@ -40,7 +40,7 @@ def workspace(imaged: Path, tmp_path: Path) -> Workspace:
     return open_data_root(Path(shutil.copytree(imaged, tmp_path / "root")))
 
 
-def raw_folder(workspace: Workspace) -> Path:
+def folder_of(workspace: Workspace) -> Path:
     return raw_folder(workspace.layout, "Keyence", experiment=KEYENCE_EXPERIMENT)
 
 
@@ -92,7 +92,7 @@ FILE_CASES: dict[str, tuple[Callable[[Path], None], str]] = {
 def test_unusable_plane_costs_its_well_alone_and_is_named(workspace: Workspace, case: str) -> None:
     damage, words = FILE_CASES[case]
     before = read_artifacts(workspace, KEYENCE_EXPERIMENT)
-    path = raw_folder(workspace) / PLANE
+    path = folder_of(workspace) / PLANE
     good = path.read_bytes()
     damage(path)
     run = run_experiment(workspace, KEYENCE_EXPERIMENT, until="ff_images")
@@ -116,7 +116,7 @@ def test_unusable_plane_costs_its_well_alone_and_is_named(workspace: Workspace, 
 
 
 def test_missing_plane_costs_its_frame_and_is_named(workspace: Workspace) -> None:
-    (raw_folder(workspace) / PLANE).unlink()
+    (folder_of(workspace) / PLANE).unlink()
     run = run_experiment(workspace, KEYENCE_EXPERIMENT, until="ff_images")
     record = run.records["ff_images"]
     assert record.status == "degraded"
@@ -128,7 +128,7 @@ def test_missing_plane_costs_its_frame_and_is_named(workspace: Workspace) -> Non
 
 
 def test_well_folder_without_a_name_is_said(workspace: Workspace) -> None:
-    (raw_folder(workspace) / "XY02" / "_B02").unlink()
+    (folder_of(workspace) / "XY02" / "_B02").unlink()
     record = run_experiment(workspace, KEYENCE_EXPERIMENT, until="ff_images").records["ff_images"]
     assert record.status == "degraded"
     assert record.counts["wells"] == 1
@@ -136,7 +136,7 @@ def test_well_folder_without_a_name_is_said(workspace: Workspace) -> None:
 
 
 def test_two_folders_of_one_well_are_both_named_and_neither_is_used(workspace: Workspace) -> None:
-    (raw_folder(workspace) / "XY02" / "_B02").rename(raw_folder(workspace) / "XY02" / "_A01")
+    (folder_of(workspace) / "XY02" / "_B02").rename(folder_of(workspace) / "XY02" / "_A01")
     with pytest.raises(PermanentError) as caught:
         run_experiment(workspace, KEYENCE_EXPERIMENT, until="ff_images")
     assert "XY01" in str(caught.value)
@@ -169,7 +169,7 @@ def test_raw_folder_without_a_picture_is_refused(tmp_path: Path) -> None:
 
 
 def test_sixteen_bit_experiment_is_read(workspace: Workspace) -> None:
-    for path in raw_folder(workspace).rglob("*.tif"):
+    for path in folder_of(workspace).rglob("*.tif"):
         rewrite(path, read_grey(path).pixels.astype(np.uint16) * 200)
     run = run_experiment(workspace, KEYENCE_EXPERIMENT, until="ff_images")
     assert run.records["ff_images"].status == "ok"

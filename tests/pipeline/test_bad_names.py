@@ -8,8 +8,8 @@ import pytest
 
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import MorphseqError, PermanentError
-from morphseq_dagster.morphseq.discovery import discover
 from morphseq_dagster.morphseq.paths import raw_folder
+from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 from tests.support.experiments import (
     FRAMES_EXPERIMENT,
     STEPS,
@@ -63,7 +63,8 @@ def test_folder_with_a_bad_name_is_refused_with_its_reason_and_touches_no_other(
         folder = raw_folder(workspace.layout, "Frames", experiment=name)
         folder.mkdir()
         (folder / "frames.csv").write_text("well,time_int,time_s,path,um_per_px\n")
-    found = {entry.name: entry for entry in discover(workspace.layout)}
+    assert MORPHSEQ.sources is not None
+    found = {entry.name: entry for entry in MORPHSEQ.sources.discover(workspace.layout)}
     assert {name: entry.state for name, entry in found.items()} == {
         "20250529_ctrl; rm -rf ~": "refused",
         "20250529_$(id)": "refused",

@@ -12,9 +12,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from morphseq_dagster.engine.executors.local import make_executor
 from morphseq_dagster.engine.workspace import Workspace
+from morphseq_dagster.morphseq import PIPELINE
 from morphseq_dagster.morphseq.paths import raw_folder
+from morphseq_dagster.resources.executors import make_executor
 from tests.support.experiments import (
     FRAMES_EXPERIMENT,
     FRAMES_WELLS,
@@ -116,7 +117,9 @@ def test_process_and_subprocess_give_the_same_bytes(tmp_path: Path, finished_fra
     make_small_frames(data_root)
     workspace = open_data_root(data_root)
     # Half of the steps there, half here: either place finds what the other published.
-    elsewhere, here = make_executor("subprocess"), make_executor("process")
+    elsewhere, here = (
+        make_executor(name, pipeline=PIPELINE, data_root=data_root) for name in ("subprocess", "process")
+    )
     for number, step in enumerate(STEPS):
         run_experiment(workspace, FRAMES_EXPERIMENT, until=step, place=elsewhere if number % 2 else here)
     first = read_artifacts(open_data_root(finished_frames), FRAMES_EXPERIMENT)

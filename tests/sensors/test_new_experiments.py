@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from morphseq_dagster.build import PIPELINE_JOB, build_definitions
-from morphseq_dagster.morphseq.discovery import FoundExperiment, State
+from morphseq_dagster.engine.pipeline import FoundSource, SourceState
 from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 from morphseq_dagster.partitions import register_keys
 from morphseq_dagster.resources.workspace import WorkspaceResource
@@ -28,12 +28,12 @@ from morphseq_dagster.testing.chain import TOY, open_toy, run_chain, write_words
 A, B = "20240101", "20240102"
 
 
-def entry(name: str = A, *, state: State = "ready", fingerprint: str = "f1") -> FoundExperiment:
-    return FoundExperiment(name, "Frames", state, fingerprint=fingerprint)
+def entry(name: str = A, *, state: SourceState = "ready", fingerprint: str = "f1") -> FoundSource:
+    return FoundSource(name, "Frames", state, fingerprint=fingerprint)
 
 
 def launches(
-    *found: FoundExperiment,
+    *found: FoundSource,
     seen: dict[str, Seen] | None = None,
     busy: set[str] | None = None,
     workbooks: dict[str, Workbook] | None = None,

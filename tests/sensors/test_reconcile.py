@@ -24,7 +24,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 def tick(workspace: Workspace, instance: dg.DagsterInstance) -> str:
     definitions = build_definitions(load_settings(data_root=workspace.data_root), pipeline=TOY)
-    sensor = make_reconcile_sensor(definitions.resolve_asset_graph)
+    sensor = make_reconcile_sensor(definitions)
     resources = {"workspace": definitions.resources["workspace"]} if definitions.resources else {}
     context = dg.build_sensor_context(instance=instance, resources=resources, definitions=definitions)
     reason = sensor(context)

@@ -12,6 +12,7 @@ from dagster._core.definitions.sensor_definition import SensorExecutionData
 
 from morphseq_dagster.build import build_definitions
 from morphseq_dagster.engine.workspace import Workspace
+from morphseq_dagster.morphseq import PIPELINE
 from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 from morphseq_dagster.partitions import BULK_JOB, bulk_config, register_keys
 from morphseq_dagster.sensors.staleness import LAUNCH, STALE_TAG
@@ -50,7 +51,7 @@ class Post:
     def tick(self, cursor: str | None = None, *, places: PlacesSettings = CLUSTER) -> SensorExecutionData:
         """Evaluate as the daemon does; requests are resolved against the jobs that they name."""
         settings = MachineSettings(data_root=self.workspace.data_root, places=places)
-        definitions = build_definitions(settings)
+        definitions = build_definitions(settings, pipeline=PIPELINE)
         repository = definitions.get_repository_def()
         context = dg.build_sensor_context(
             instance=self.instance,

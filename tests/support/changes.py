@@ -96,11 +96,12 @@ CHANGES: Final = (
         "the document names its threshold; the masks made from it come out equal",
     ),
     Change(
-        "prompt",
-        "`gdino_raw.prompt`",
-        ("gdino_raw", "gdino_detections", *_MASKS),
-        "masks are named by it; numbers are not",
+        "detector",
+        "a parameter of the chosen detector",
+        ("gdino_raw", "gdino_detections", "sam2_tracks"),
+        "here it moves no box; the masks come out equal",
     ),
+    Change("detector_not_chosen", "a parameter of a detector that is not chosen, such as `gdino_raw.prompt`"),
     Change("snip_quality", "`snips.jpeg_quality`", ("snips", "qc_staged", "latents", *_END)),
     Change("final_rows", "`embryo_latents_final.rows`", ("embryo_latents_final",), "here every row is usable"),
     Change("lab_recipe_overridden", "a parameter of the lab's recipe that the experiment's own overrides"),
@@ -150,14 +151,14 @@ CHANGES: Final = (
     Change(
         "older_file_adopted",
         "an older program's detections are adopted in the place of an output",
-        ("sam2_tracks",),
-        "never computed themselves; the masks made from them come out equal",
+        _MASKS,
+        "never computed themselves; the masks name their prompt, the outlines come out equal",
     ),
     Change("experiment_added", "another experiment's raw folder appears", (), "a member once its final table is there"),
     Change("experiment_added_and_run", "another experiment is run to its end", (COHORT_STEP,)),
     Change("experiment_removed", "another experiment's final table is removed", (COHORT_STEP,)),
     Change("experiment_renamed", "raw folder and workbook get another name", ALL_STEPS, "a new experiment"),
-    Change("dead_claim", "a killed process left its claim", (), "a claim says who works, not what is stale"),
+    Change("dead_claim", "a killed process left its lock", (), "a lock says who works, not what is stale"),
 )
 
 

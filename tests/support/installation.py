@@ -60,8 +60,8 @@ def shipped_settings() -> dict[str, Any]:
     return values
 
 
-def parking_settings(*, poll_s: int = 2, max_workers: int = 4, max_concurrent_runs: int = 8) -> dict[str, Any]:
-    """Take the template of dagster.yaml as somebody edits it who wants runs that park."""
+def suspending_settings(*, poll_s: int = 2, max_workers: int = 4, max_concurrent_runs: int = 8) -> dict[str, Any]:
+    """Take the template of dagster.yaml as somebody edits it who wants runs that suspend."""
     text = _TEMPLATE.read_text()
     head, mark, tail = text.partition("# Suspended runs:")
     section = re.sub(r"^# ?", "", mark + tail, flags=re.MULTILINE)
@@ -164,10 +164,8 @@ class Installation:
     def ask(self, query: str, **variables: object) -> Any:  # noqa: ANN401 - whatever was asked for
         """Ask the web server."""
         data = json.dumps({"query": query, "variables": variables}).encode()
-        request = urllib.request.Request(  # noqa: S310 - an address of this host, made above
-            f"{self.url}/graphql", data, {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=180) as answer:  # noqa: S310
+        request = urllib.request.Request(f"{self.url}/graphql", data, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=180) as answer:
             found = json.load(answer)
         if found.get("errors"):
             raise RuntimeError(str(found["errors"]))
@@ -225,7 +223,7 @@ class Installation:
         """Processes of this host that name a run in their arguments or environment."""
         return [pid for pid, _ in _processes() if pid != os.getpid() and _names(pid, run_id.encode())]
 
-    def is_parked(self, run_id: str) -> bool:
+    def is_suspended(self, run_id: str) -> bool:
         """Whether a run has said that it waits for a job, and has no process any more."""
         return self.tag(run_id, "morphseq/parked").startswith("job ") and not self.processes(run_id)
 
@@ -245,7 +243,7 @@ class Installation:
         keys = sorted(root.root.glob(f"*/{experiment}/*"))
         return [attempt for key in keys for attempt in root.attempts(key.parts[-3:-1], key=key.name)]
 
-    def await_parked(self, *runs: str, seconds: float = 240) -> None:
+    def await_suspended(self, *runs: str, seconds: float = 240) -> None:
         """Wait until runs wait for their jobs without a process.
 
         Raises
@@ -254,13 +252,13 @@ class Installation:
             When one ends instead.
         """
 
-        def parked() -> bool:
+        def suspended() -> bool:
             ended = [run for run in runs if self.status(run) in _ENDS]
             if ended:
-                raise RuntimeError(f"ended, not parked: {[e['message'] for e in self.events(ended[0])][-12:]}")
-            return all(self.is_parked(run) for run in runs)
+                raise RuntimeError(f"ended, not suspended: {[e['message'] for e in self.events(ended[0])][-12:]}")
+            return all(self.is_suspended(run) for run in runs)
 
-        self.wait_for(parked, seconds=seconds, what="runs to park")
+        self.wait_for(suspended, seconds=seconds, what="runs to suspend")
 
     def await_ends(self, *runs: str, seconds: float = 240) -> list[str]:
         """Wait for the ends of runs; their statuses."""

@@ -109,9 +109,9 @@ class LocalCluster:
             known_hosts=told["LOCAL_SLURM_SSH_KNOWN_HOSTS"],
         )
 
-    def client(self, root: Path, *, transport: Transport | None = None, patience: Timeouts = QUICK) -> Client:
+    def client(self, root: Path, *, transport: Transport | None = None, timeouts: Timeouts = QUICK) -> Client:
         """Make a client of it."""
-        return Client(Scheduler(transport or LocalTransport()), root=JobRoot(root), patience=patience)
+        return Client(Scheduler(transport or LocalTransport()), root=JobRoot(root), timeouts=timeouts)
 
     def settings(self, transport: str = "local", **more: object) -> SlurmSettings:
         """Make machine settings that name it, with short waiting times; clients find it by SLURM_CONF."""
@@ -162,7 +162,7 @@ def start_cluster(script: Path, **settings: str) -> LocalCluster:
     """
     key = (str(script), *(f"{name}={value}" for name, value in sorted(settings.items())))
     if key not in _STARTED:
-        home = Path(f"/tmp/mseq-slurm-{os.getpid()}-{len(_STARTED)}")  # noqa: S108 - its sockets need a short path
+        home = Path(f"/tmp/mseq-slurm-{os.getpid()}-{len(_STARTED)}")
         variables = {f"LOCAL_SLURM_{name.upper()}": value for name, value in settings.items()}
         variables |= {"LOCAL_SLURM_HOME": str(home), "LOCAL_SLURM_PORT": str(_free_port())}
         variables.setdefault("LOCAL_SLURM_WAIT", "300")  # several start at once, on machines that are busy

@@ -76,8 +76,8 @@ class DoomedClients:
         return float(self._ask(specs, "end", 0, False))
 
     def _ask(self, specs: Sequence[JobSpec], how: str, value: float, flag: bool) -> str:
-        assert self._server.stdin is not None  # noqa: S101 - it was asked for
-        assert self._server.stdout is not None  # noqa: S101
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
         self._server.stdin.write(f"{pickle.dumps((list(specs), how, value, flag)).hex()}\n")
         self._server.stdin.flush()
         told = self._server.stdout.readline().strip()
@@ -90,7 +90,7 @@ def _serve(root: Path, settings: SlurmSettings) -> None:
     """Fork a client for each line of standard input, kill it, say what became of it."""
     make_transport(settings)  # imports what its kind needs; nothing is opened before its first use
     for line in sys.stdin:
-        specs, how, value, with_command = pickle.loads(bytes.fromhex(line))  # noqa: S301 - our own parent's
+        specs, how, value, with_command = pickle.loads(bytes.fromhex(line))
         reading, writing = os.pipe()
         began = time.monotonic()
         child = os.fork()
@@ -121,13 +121,13 @@ def _serve(root: Path, settings: SlurmSettings) -> None:
         _, status = os.waitpid(child, 0)
         os.close(reading)
         if os.waitstatus_to_exitcode(status) != -signal.SIGKILL:
-            print("error: it ended by itself", flush=True)  # noqa: T201 - the answer
+            print("error: it ended by itself", flush=True)
         else:
-            print(took if how == "end" else "killed" if not said else "done", flush=True)  # noqa: T201
+            print(took if how == "end" else "killed" if not said else "done", flush=True)
 
 
 def _be_client(root: Path, specs: Sequence[JobSpec], *, settings: SlurmSettings, step: int) -> None:
-    client = Client(Scheduler(make_transport(settings)), root=JobRoot(root / "jobs"), patience=QUICK)
+    client = Client(Scheduler(make_transport(settings)), root=JobRoot(root / "jobs"), timeouts=QUICK)
     if step:
         count = 0
 

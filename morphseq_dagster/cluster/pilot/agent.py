@@ -1,16 +1,13 @@
-"""Foreman: the program of a pack on its node - it takes requests one by one and works on some of them at once.
+"""Pilot agent: the program of a pilot job on its node; it takes requests one by one and works on several at once.
 
-Holds what a script of its own does for the job of one request: claim, start record, log, signals, end record and mark;
-and what a pack adds: who is next, a limit for each, what follows on one that is done. A command that is a module of
-this very Python is not started: it was imported once, and a fork of this process calls its `main`, which costs a
-hundredth of a start. Any other command is executed. One thread, since it forks; signals are waited for, never handled,
-so none of two that come together is lost.
+For each task it does what a job script does for a single job (`script.py`): claim, start record, log, signals, end
+record and end mark. Beside that it keeps a time limit for each task and begins what follows on a task (`chaining.py`).
+A command that is a module of this very Python is imported once, and each task is a fork of this process that calls its
+`main`, which costs a hundredth of a start; any other command is executed. There is one thread, because it forks, and
+signals are waited for instead of handled, so that none of two that come together is lost.
 
-A module that wants to be quick has `prepare(arguments)`, called once before the first fork. One whose requests go on
-has `follow(arguments, then, run_id=..., begin=...)`, called after a `main` that returned 0: it may begin what shall be
-done next (`succession`), a request of its own with its own folder, which is a member from then on.
-
-What ends this process ends what it has in hand. Its own end is the end of the allocation, and judged as such.
+A module may have `prepare(arguments)`, called once before the first fork, and `follow(arguments, then, run_id=,
+begin=)`, called after a `main` that returned 0 to begin the next request.
 """
 
 from __future__ import annotations
@@ -35,7 +32,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, NoReturn
 
-from morphseq_dagster.cluster.attempt_folder import PACKS, Attempt, JobRoot
+from morphseq_dagster.cluster.attempt_folder import PILOTS, Attempt, JobRoot
 from morphseq_dagster.cluster.job import ATTEMPT
 from morphseq_dagster.cluster.pilot.chaining import begin_follower, find_follower
 
@@ -50,38 +47,38 @@ _PR_SET_PDEATHSIG: Final = 1
 
 @dataclass
 class _Hand:
-    """A member at work."""
+    """A task at work, and the signal that it was sent."""
 
-    member: Attempt
+    task: Attempt
     pid: int
     began: float
-    told: str = ""
+    sent: str = ""
 
 
 class PilotAgent:
-    """The work on one pack in one life of its job.
+    """The work on one pilot job in one life of its job.
 
     Parameters
     ----------
-    pack
-        Folder of the pack.
+    pilot
+        Folder of the pilot job.
     workers
-        Members at work at once.
+        Tasks at work at once.
     limit_s
         Limit of each, in seconds; 0 for none.
     overdue_s
-        Seconds from the warning that a member is out of time to its end by TERM.
+        Seconds from the warning that a task is out of time to its end by TERM.
     """
 
-    def __init__(self, pack: Path, *, workers: int, limit_s: float, overdue_s: float = 60.0) -> None:
-        self._root = JobRoot(pack.parents[2])
-        self._pack = self._root.attempt((PACKS,), key=pack.parent.name, number=1)
+    def __init__(self, pilot: Path, *, workers: int, limit_s: float, overdue_s: float = 60.0) -> None:
+        self._root = JobRoot(pilot.parents[2])
+        self._pilot = self._root.attempt((PILOTS,), key=pilot.parent.name, number=1)
         self._workers, self._limit_s, self._overdue_s = workers, limit_s, overdue_s
         self._job = os.environ["SLURM_JOB_ID"]
         self._node = os.environ.get("SLURMD_NODENAME") or os.uname().nodename
         self._restart = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
         self._gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-        self._left = deque(self._pack.members())
+        self._left = deque(self._pilot.tasks())
         self._hands: dict[int, _Hand] = {}
         self._stop = ""
         self._looked = time.monotonic()
@@ -90,53 +87,53 @@ class PilotAgent:
         self._libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
     def work(self) -> int:
-        """Work on all members; the exit code of the job."""
+        """Work on all tasks; the exit code of the job."""
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         while True:
             if self._reap():
-                # Who ends an allocation tells one process after the other: our turn comes within the moment.
-                self._hear(signal.sigtimedwait((signal.SIGTERM,), _LOOK_S))
+                # Who ends an allocation signals one process after the other: ours follows within a moment.
+                self._note_signal(signal.sigtimedwait((signal.SIGTERM,), _LOOK_S))
             while self._left and not self._stop and len(self._hands) < self._workers:
                 with _surviving():
                     self._take(self._left.popleft())
             if not self._hands:
                 break
-            self._hear(signal.sigtimedwait(_SIGNALS, _LOOK_S))
+            self._note_signal(signal.sigtimedwait(_SIGNALS, _LOOK_S))
             self._look()
         return _KILLED + signal.SIGTERM if self._stop == "TERM" else 0
 
-    def _hear(self, told: signal.struct_siginfo | None) -> None:
-        if told is not None and told.si_signo != signal.SIGCHLD and self._stop != "TERM":
-            self._stop = signal.Signals(told.si_signo).name.removeprefix("SIG")
+    def _note_signal(self, received: signal.struct_siginfo | None) -> None:
+        if received is not None and received.si_signo != signal.SIGCHLD and self._stop != "TERM":
+            self._stop = signal.Signals(received.si_signo).name.removeprefix("SIG")
 
-    def _take(self, member: Attempt) -> None:
-        """Begin one member, unless it is over, or somebody else's."""
-        if member.is_closed or member.record("cancel") is not None or self._ended(member):
+    def _take(self, task: Attempt) -> None:
+        """Begin one task, unless it is over or belongs to another job."""
+        if task.is_closed or task.cancel_requested or self._has_ended(task):
             return
         with contextlib.suppress(FileExistsError):
-            member.path("claim").symlink_to(self._job)
-        if member.owner() != self._job or member.is_closed:
+            task.path("claim").symlink_to(self._job)
+        if task.owner() != self._job or task.is_closed:
             return
-        if member.record("cancel") is not None:
-            # The wish came before the claim, and found no job to tell: this is its answer.
-            self._write_end(member, code=_KILLED + signal.SIGTERM, told="TERM")
+        if task.record("cancel") is not None:
+            # It was cancelled before the claim was made, when there was no job to signal.
+            self._write_end(task, code=_KILLED + signal.SIGTERM, signal_name="TERM")
             return
-        intent = member.record("intent") or {}
+        intent = task.intent
         started = {"node": self._node, "restart": self._restart, "gpus": self._gpus}
-        self._write(member, "start", started)
-        command = [str(part).replace(ATTEMPT, member.there) for part in intent.get("command", ())]
+        self._write(task, "start", started)
+        command = [str(part).replace(ATTEMPT, task.there) for part in intent.get("command", ())]
         module = self._import(command)
         sys.stdout.flush()
         sys.stderr.flush()
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
-            self._be_member(member, command=command, module=module, intent=intent, parent=parent)
-        self._hands[pid] = _Hand(member, pid, time.monotonic())
+            self._become_task(task, command=command, module=module, intent=intent, parent=parent)
+        self._hands[pid] = _Hand(task, pid, time.monotonic())
 
-    def _ended(self, member: Attempt) -> bool:
-        """Whether a member ended by itself in an earlier life; what TERM ended then is done again."""
-        end = member.record("end")
+    def _has_ended(self, task: Attempt) -> bool:
+        """Whether a task ended by itself in an earlier life of the job; what TERM ended is done again."""
+        end = task.record("end")
         return end is not None and end.get("signal") != "TERM"
 
     def _import(self, command: Sequence[str]) -> ModuleType | None:
@@ -149,24 +146,24 @@ class PilotAgent:
                 module = self._modules[name] = importlib.import_module(name)
                 if hasattr(module, "prepare"):
                     module.prepare(arguments_of(command))
-            except Exception:  # noqa: BLE001 - each member meets the same and says so in its own log
+            except Exception:  # noqa: BLE001 - each task fails in the same way and has it in its own log
                 traceback.print_exc()
             gc.collect()
             gc.freeze()  # what all share stays shared
         return self._modules.get(name)
 
-    def _be_member(
-        self, member: Attempt, *, command: list[str], module: ModuleType | None, intent: dict[str, Any], parent: int
+    def _become_task(
+        self, task: Attempt, *, command: list[str], module: ModuleType | None, intent: dict[str, Any], parent: int
     ) -> NoReturn:
-        """Be the process of one member, just forked."""
+        """Be the process of one task, just forked."""
         code = _KILLED - 1
         try:
-            self._settle_in(member, parent=parent)
+            self._settle_in(task, parent=parent)
             if module is None:
                 _execute(command)
             code = _call(module, command)
             if code == 0 and intent.get("then") and hasattr(module, "follow"):
-                self._go_on(member, module=module, command=command, then=tuple(intent["then"]))
+                self._go_on(task, module=module, command=command, then=tuple(intent["then"]))
         except BaseException:  # noqa: BLE001 - a forked process must never return into the loop of its parent
             traceback.print_exc()
         finally:
@@ -175,33 +172,33 @@ class PilotAgent:
                 sys.stderr.flush()
             os._exit(code)
 
-    def _settle_in(self, member: Attempt, *, parent: int) -> None:
-        """Make the surroundings of a job: own log, no input, own folder and name, default signals."""
+    def _settle_in(self, task: Attempt, *, parent: int) -> None:
+        """Set up what a job of its own would have: log, no input, folder, name, default signals."""
         if self._libc is not None:
             self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(_KILLED + signal.SIGKILL)
-        empty, log = os.open(os.devnull, os.O_RDONLY), os.open(member.path("log.txt"), _APPEND, 0o666)
+        empty, log = os.open(os.devnull, os.O_RDONLY), os.open(task.path("log.txt"), _APPEND, 0o666)
         for source, target in ((empty, 0), (log, 1), (log, 2)):
             os.dup2(source, target)
-        os.chdir(member.folder)
-        os.environ["SLURM_JOB_NAME"] = member.token
+        os.chdir(task.folder)
+        os.environ["SLURM_JOB_NAME"] = task.token
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
-    def _go_on(self, member: Attempt, *, module: ModuleType, command: list[str], then: tuple[str, ...]) -> None:
-        """Begin what follows on a member that is done; what cannot be is left to whoever waits."""
-        if self._pack.record("cancel") is not None:
+    def _go_on(self, task: Attempt, *, module: ModuleType, command: list[str], then: tuple[str, ...]) -> None:
+        """Begin what follows on a task that is done; what cannot be begun is left to whoever waits."""
+        if self._pilot.cancel_requested:
             return
         try:
-            begin = partial(begin_follower, self._root, member)
-            module.follow(arguments_of(command), then, run_id=member.run_id or "", begin=begin)
-        except Exception:  # noqa: BLE001 - the member itself is done
+            begin = partial(begin_follower, self._root, task)
+            module.follow(arguments_of(command), then, run_id=task.run_id or "", begin=begin)
+        except Exception:  # noqa: BLE001 - the task itself is done
             traceback.print_exc()
 
     def _reap(self) -> bool:
-        """Take in the ends of members; tell whether one was ended by a TERM that was not ours.
+        """Take in the ends of tasks; whether one was ended by a TERM that was not ours.
 
-        A follower is a member before its forerunner has ended for anybody else.
+        A follower is a task before its forerunner has ended for anybody else.
         """
         ended = False
         for hand in list(self._hands.values()):
@@ -210,62 +207,62 @@ class PilotAgent:
                 continue
             del self._hands[hand.pid]
             code = os.waitstatus_to_exitcode(status)
-            ended = ended or (code in _OF_TERM and not hand.told)
+            ended = ended or (code in _OF_TERM and not hand.sent)
             with _surviving():
-                self._append_follower(hand.member)
+                self._append_follower(hand.task)
             with _surviving():
-                self._write_end(hand.member, code=code if code >= 0 else _KILLED - code, told=hand.told, used=used)
+                self._write_end(hand.task, code=code if code >= 0 else _KILLED - code, signal_name=hand.sent, used=used)
         return ended
 
-    def _append_follower(self, member: Attempt) -> None:
-        follower = find_follower(self._root, after=member)
+    def _append_follower(self, task: Attempt) -> None:
+        follower = find_follower(self._root, after=task)
         if follower is not None:
-            self._pack.add_member(follower)
+            self._pilot.add_task(follower)
             self._left.appendleft(follower)
 
     def _write_end(
-        self, member: Attempt, *, code: int, told: str = "", used: resource.struct_rusage | None = None
+        self, task: Attempt, *, code: int, signal_name: str = "", used: resource.struct_rusage | None = None
     ) -> None:
-        told = told or ("TERM" if code == _KILLED + signal.SIGTERM else "")
+        signal_name = signal_name or ("TERM" if code == _KILLED + signal.SIGTERM else "")
         cpu = "" if used is None else f"0m{used.ru_utime:.3f}s 0m{used.ru_stime:.3f}s"
-        values = {"rc": code, "signal": told, "node": self._node, "restart": self._restart, "cpu": cpu}
-        self._write(member, "end", values)
-        mark = member.inbox / member.token
+        values = {"rc": code, "signal": signal_name, "node": self._node, "restart": self._restart, "cpu": cpu}
+        self._write(task, "end", values)
+        mark = task.inbox / task.token
         mark.touch()
-        if member.is_closed:
-            mark.unlink(missing_ok=True)  # whoever read the end before the mark was there has looked for it already
+        if task.is_closed:
+            mark.unlink(missing_ok=True)  # whoever closed it looked for the mark before it was there
 
-    def _write(self, member: Attempt, name: str, values: dict[str, object]) -> None:
+    def _write(self, task: Attempt, name: str, values: dict[str, object]) -> None:
         """Write a record as a job's script does: whole, and not flushed, since a lost node loses the job as well."""
-        temporary = member.path(f".{name}.{self._restart}")
+        temporary = task.path(f".{name}.{self._restart}")
         temporary.write_text(json.dumps({"job": self._job, **values, "t": time.time()}) + "\n")
-        temporary.replace(member.path(f"{name}.json"))
+        temporary.replace(task.path(f"{name}.json"))
 
     def _look(self) -> None:
-        """Tell members what they have to be told: the allocation ends, somebody wants one no more, one is overdue."""
+        """Signal tasks when the allocation ends, when they are cancelled, and when their time is over."""
         now = time.monotonic()
         if not self._stop and now - self._looked < _LOOK_S:
             return
         self._looked = now
         for hand in self._hands.values():
             if self._stop:
-                self._tell(hand, self._stop)
-            elif hand.member.record("cancel") is not None:
-                self._tell(hand, "TERM")
+                self._send(hand, self._stop)
+            elif hand.task.cancel_requested:
+                self._send(hand, "TERM")
             elif self._limit_s and now - hand.began >= self._limit_s:
-                self._tell(hand, "USR1")
+                self._send(hand, "USR1")
                 if now - hand.began >= self._limit_s + self._overdue_s:
-                    os.kill(hand.pid, signal.SIGTERM)  # it is still the time that has ended it
+                    os.kill(hand.pid, signal.SIGTERM)  # its end record still names the time limit
 
-    def _tell(self, hand: _Hand, name: str) -> None:
-        if hand.told not in (name, "TERM"):
-            hand.told = name
+    def _send(self, hand: _Hand, name: str) -> None:
+        if hand.sent not in (name, "TERM"):
+            hand.sent = name
             os.kill(hand.pid, signal.Signals[f"SIG{name}"])
 
 
 @contextlib.contextmanager
 def _surviving() -> Iterator[None]:
-    """Let trouble with one member's folder, or for want of processes, be that member's and not that of all in hand."""
+    """Print trouble with one task's folder, or lack of processes, instead of ending all tasks at work."""
     try:
         yield
     except OSError:
@@ -312,13 +309,13 @@ def _call(module: ModuleType, command: Sequence[str]) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Work on one pack."""
+    """Work on one pilot job."""
     parser = argparse.ArgumentParser(prog="morphseq_dagster.cluster.pilot.agent", description=__doc__)
-    parser.add_argument("pack", type=Path)
+    parser.add_argument("pilot", type=Path)
     parser.add_argument("--workers", type=int, required=True)
-    parser.add_argument("--limit", type=int, default=0, help="seconds for each member; 0 for none")
+    parser.add_argument("--limit", type=int, default=0, help="seconds for each task; 0 for none")
     options = parser.parse_args(arguments)
-    return PilotAgent(options.pack, workers=options.workers, limit_s=options.limit).work()
+    return PilotAgent(options.pilot, workers=options.workers, limit_s=options.limit).work()
 
 
 if __name__ == "__main__":

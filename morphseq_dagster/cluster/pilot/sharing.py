@@ -1,7 +1,6 @@
-"""Packing: what goes as one job - a small step of many experiments, several steps of one, or both.
+"""Sharing: which requests go as one pilot job - a small step of many experiments, several steps of one, or both.
 
-Holds the choice. How requests share an allocation is `morphseq_dagster.cluster.pilot.job`, how a job goes on with what follows
-`succession`, who waits for them `campaign`.
+This is the choice alone. `job.py` submits a pilot job, and `bulk_run.py` asks for the choice and waits for the jobs.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from typing import Final
 
 from morphseq_dagster.cluster.connection import default_resources
 from morphseq_dagster.cluster.executor import SlurmExecutor
+from morphseq_dagster.engine.planner.run_times import RunTimes
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.settings.job_values import Resources
 from morphseq_dagster.settings.slurm import SlurmSettings
@@ -88,7 +88,7 @@ class SharingPlan:
 
 
 class Sharing:
-    """The choice of one campaign.
+    """The choices of one bulk run.
 
     Parameters
     ----------
@@ -126,21 +126,21 @@ class Sharing:
             if (one.steps[0], resources) in self._refused:
                 continue
             if one.place.settings.pack_above and self._is_small(one, one.steps[0], resources=resources):
-                # A long step would keep the others of the pack waiting.
+                # A long step would keep the other experiments waiting.
                 then = tuple(takewhile(partial(self._is_small, one), self._follow(one)))
                 groups.setdefault(((one.steps[0], resources), then), []).append(one)
             else:
                 alone.append(one)
         shares, awaiting = [], set()
-        for ((step, resources), then), members in groups.items():
-            settings = members[0].place.settings
-            names = tuple(one.experiment for one in members)
-            if len(members) > settings.pack_above:
+        for ((step, resources), then), tasks in groups.items():
+            settings = tasks[0].place.settings
+            names = tuple(one.experiment for one in tasks)
+            if len(tasks) > settings.pack_above:
                 shares.append(Share(step, resources, names, then, settings.pack_workers, settings))
-            elif len(members) + _expect(members, coming=coming, at_work=at_work) > settings.pack_above:
+            elif len(tasks) + _expect(tasks, coming=coming, at_work=at_work) > settings.pack_above:
                 awaiting |= set(names)
             else:
-                alone += members
+                alone += tasks
         for one in alone:
             then = self._follow(one)
             if then:
@@ -162,8 +162,6 @@ class Sharing:
     def expect_s(self, step: str) -> float | None:
         """Seconds that a step takes, judged by other experiments; None where it never ran."""
         if step not in self._expected:
-            from morphseq_dagster.engine.planner.run_times import RunTimes  # lineage knows places
-
             found = RunTimes(self._workspace).estimate(step, experiment="")
             self._expected[step] = None if found is None else found.seconds
         return self._expected[step]
@@ -174,7 +172,7 @@ class Sharing:
 
     def _is_small(self, one: Ready, step: str, *, resources: Resources | None = None) -> bool:
         own = one.place.settings.steps.get(step)
-        # GPUs are given to a job as a whole; several members would not know whose is which.
+        # GPUs are given to a job as a whole; several tasks would not know whose is which.
         if (resources or self._resources(one, step)).gpus is not None or (own is not None and own.small is False):
             return False
         if own is not None and own.small:
@@ -183,10 +181,10 @@ class Sharing:
         return expected is not None and expected <= SMALL_S
 
 
-def _expect(members: Sequence[Ready], *, coming: Mapping[str, int], at_work: Mapping[str, int]) -> int:
+def _expect(tasks: Sequence[Ready], *, coming: Mapping[str, int], at_work: Mapping[str, int]) -> int:
     """Experiments that may soon be ready for the same."""
-    step = members[0].steps[0]
-    return coming.get(step, 0) + (at_work.get(step, 0) if any(one.again for one in members) else 0)
+    step = tasks[0].steps[0]
+    return coming.get(step, 0) + (at_work.get(step, 0) if any(one.again for one in tasks) else 0)
 
 
 def sort_alike(resources: Sequence[Resources]) -> list[list[int]]:

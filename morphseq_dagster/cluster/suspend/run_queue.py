@@ -1,6 +1,6 @@
-"""Queue: Dagster's run queue, in which parked runs take no place.
+"""Run queue: Dagster's own, in which suspended runs take no place.
 
-Holds the limit alone: `max_concurrent_runs` counts runs that have a process.
+`max_concurrent_runs` counts the runs that have a process.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dagster._core.run_coordinator.queued_run_coordinator import QueuedRunCoordinator, RunQueueConfig
 
-from morphseq_dagster.cluster.suspend.state import RunNotes
+from morphseq_dagster.cluster.suspend.state import WorkerStates
 from morphseq_dagster.errors import PermanentError
 
 
@@ -27,12 +27,12 @@ class SuspendingRunCoordinator(QueuedRunCoordinator):
         if "max_concurrent_runs" in (self._instance.get_settings("concurrency").get("runs") or {}):
             raise PermanentError(
                 expected="the limit of runs in run_coordinator.config.max_concurrent_runs",
-                found="concurrency.runs.max_concurrent_runs, which counts parked runs and overrules it",
+                found="concurrency.runs.max_concurrent_runs, which counts suspended runs and overrules it",
                 where="dagster.yaml",
                 remedy="remove the section concurrency.runs",
             )
         config = super().get_run_queue_config()
         if config.max_concurrent_runs < 0:  # no limit
             return config
-        parked = len(RunNotes(Path(self._instance.root_directory)).parked())
+        parked = len(WorkerStates(Path(self._instance.root_directory)).suspended())
         return config._replace(max_concurrent_runs=config.max_concurrent_runs + parked)

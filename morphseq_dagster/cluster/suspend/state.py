@@ -1,8 +1,8 @@
-"""Notes: what is known of the processes of runs - alive or not, and where a parked run's job is.
+"""Worker states: per run whether it has a process, which job it waits for, and what its processes printed.
 
-Holds the folder that launcher and workers share, `{DAGSTER_HOME}/workers`: per run a lock that its process holds as
-long as it lives, a note and a log. The kernel gives the lock back however the process ends, and no number of a process
-is ever taken for proof. Whoever holds the lock may write the note. Needs a disk of this host, as Dagster's home does.
+The launcher (`launcher.py`) and the processes of runs (`worker.py`) share the folder `{DAGSTER_HOME}/workers`. Each run
+has a lock there that its process holds as long as it lives: the kernel releases it however the process ends, and no
+process number is taken for proof. Whoever holds the lock may write the state. The folder needs a disk of this host.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from morphseq_dagster.engine.storage.atomic_io import make_folder, write_durably
 from morphseq_dagster.settings.slurm import SUSPENSION_VARIABLE, SlurmSettings
@@ -26,7 +26,7 @@ from morphseq_dagster.settings.slurm import SUSPENSION_VARIABLE, SlurmSettings
 _LOG = logging.getLogger(__name__)
 _FOLDER: Final = "workers"
 _BUSY_S: Final = 1.0
-"""Time after which a lock that cannot be had is a process's: looking whether it is free takes it for a moment."""
+"""Time after which a lock that is not free belongs to a process: a look at it takes it for a moment."""
 _CLOSED: Final = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -40,7 +40,7 @@ class Site(BaseModel):
 
 
 class AwaitedJob(BaseModel):
-    """The job that a parked run waits for, and its attempt's place below the data root."""
+    """The job that a suspended run waits for, and its attempt's place below the data root."""
 
     model_config = _CLOSED
 
@@ -53,7 +53,7 @@ class AwaitedJob(BaseModel):
     since: float
 
 
-class RunNote(BaseModel):
+class WorkerState(BaseModel):
     """What is known of a run.
 
     Parameters
@@ -62,22 +62,22 @@ class RunNote(BaseModel):
         The run.
     site
         Where its jobs are; None until it has come to a step at a cluster.
-    parked
-        What it waits for; None while a process works on it, or should.
+    awaited
+        The job that it waits for without a process (`parked` in the file); None while a process works on it, or should.
     crashes
-        Processes that ended without a word since the run last parked.
+        Processes that died since the run was last suspended.
     """
 
-    model_config = _CLOSED
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
     run_id: str
     site: Site | None = None
-    parked: AwaitedJob | None = None
+    awaited: AwaitedJob | None = Field(default=None, alias="parked")
     crashes: int = 0
 
 
-class RunNotes:
-    """Notes and locks of all runs of a Dagster home.
+class WorkerStates:
+    """States and locks of all runs of a Dagster home.
 
     Parameters
     ----------
@@ -88,35 +88,35 @@ class RunNotes:
     def __init__(self, home: Path) -> None:
         self.folder = home / _FOLDER
 
-    def note(self, run_id: str) -> Path:
-        """Path of a run's note."""
+    def path_of(self, run_id: str) -> Path:
+        """Path of a run's state."""
         return self.folder / f"{run_id}.json"
 
     def log(self, run_id: str) -> Path:
         """Path of what a run's processes print."""
         return self.folder / f"{run_id}.log"
 
-    def read(self, run_id: str) -> RunNote | None:
-        """Read the note of a run; None when no process was ever started for it from here.
+    def read(self, run_id: str) -> WorkerState | None:
+        """Read the state of a run; None when no process was ever started for it from here.
 
-        A note that cannot be read, of another version perhaps, says that much: the run's next process finds its job.
+        One that cannot be read, of another version perhaps, is taken as empty: the run's next process finds its job.
         """
         try:
-            return RunNote.model_validate_json(self.note(run_id).read_bytes())
+            return WorkerState.model_validate_json(self.path_of(run_id).read_bytes())
         except FileNotFoundError:
             return None
         except ValidationError as error:
-            _LOG.warning("%s: %s", self.note(run_id), error)
-            return RunNote(run_id=run_id)
+            _LOG.warning("%s: %s", self.path_of(run_id), error)
+            return WorkerState(run_id=run_id)
 
-    def write(self, note: RunNote) -> None:
-        """Replace the note of a run; the caller holds its lock."""
-        write_durably(self.note(note.run_id), note.model_dump_json().encode())
+    def write(self, state: WorkerState) -> None:
+        """Replace the state of a run; the caller holds its lock."""
+        write_durably(self.path_of(state.run_id), state.model_dump_json(by_alias=True).encode())
 
-    def parked(self) -> list[RunNote]:
-        """Notes of all parked runs."""
-        notes = [self.read(path.stem) for path in sorted(self.folder.glob("*.json"))]
-        return [note for note in notes if note is not None and note.parked is not None]
+    def suspended(self) -> list[WorkerState]:
+        """States of all suspended runs."""
+        states = [self.read(path.stem) for path in sorted(self.folder.glob("*.json"))]
+        return [state for state in states if state is not None and state.awaited is not None]
 
     def at_work(self) -> int:
         """Count the runs that have a process."""
@@ -138,7 +138,7 @@ class RunNotes:
 
     @contextmanager
     def hold(self, run_id: str) -> Iterator[int | None]:
-        """Hold a run's lock; gives its descriptor, which a child process may inherit and keep, or None: it is held."""
+        """Hold a run's lock; its descriptor, which a child process may inherit and keep, or None when it is held."""
         make_folder(self.folder)
         descriptor = os.open(self._lock(run_id), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o664)
         try:
@@ -147,7 +147,7 @@ class RunNotes:
             os.close(descriptor)
 
     def wait_until_free(self, run_id: str, *, timeout_s: float) -> bool:
-        """Wait for the end of a run's process; tell whether it came."""
+        """Wait for the end of a run's process; whether it came."""
         deadline = time.monotonic() + timeout_s
         while self.is_held(run_id):
             if time.monotonic() > deadline:
@@ -156,7 +156,7 @@ class RunNotes:
         return True
 
     def interrupt(self, run_id: str) -> bool:
-        """Tell the process that holds a run's lock to stop; False when none is found."""
+        """Send TERM to the process that holds a run's lock; False when none is found."""
         text = self._lock(run_id).read_text().strip()
         if not text.isdigit() or not self._is_worker(int(text), run_id=run_id):
             return False
@@ -166,19 +166,19 @@ class RunNotes:
 
     def forget(self, run_id: str) -> None:
         """Remove what is there of a run that has ended."""
-        for path in (self.note(run_id), self.log(run_id), self._lock(run_id)):
+        for path in (self.path_of(run_id), self.log(run_id), self._lock(run_id)):
             path.unlink(missing_ok=True)
 
     def _lock(self, run_id: str) -> Path:
         return self.folder / f"{run_id}.lock"
 
     def _is_worker(self, pid: int, *, run_id: str) -> bool:
-        """Whether a number is a worker's of this run: the lock tells it, but numbers are used again."""
+        """Whether a process is a worker of this run: its number is in the lock, but numbers are used again."""
         try:
             variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         except OSError:
             return False
-        return f"{SUSPENSION_VARIABLE}={self.note(run_id)}".encode() in variables
+        return f"{SUSPENSION_VARIABLE}={self.path_of(run_id)}".encode() in variables
 
 
 def _take(descriptor: int) -> bool:

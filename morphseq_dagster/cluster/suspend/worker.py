@@ -1,6 +1,6 @@
-"""Worker: the process of a run under the parking launcher, seen from inside.
+"""Worker: the process of a run under the suspending launcher (`launcher.py`), seen from inside.
 
-Holds whether it may leave while a job works for it, and the leaving.
+It may leave while a job works for it, and this is how it leaves.
 """
 
 from __future__ import annotations
@@ -20,59 +20,59 @@ import dagster as dg
 
 from morphseq_dagster.cluster.connection import close_connections
 from morphseq_dagster.cluster.executor import SuspendedRun
-from morphseq_dagster.cluster.orphans import note_parking
-from morphseq_dagster.cluster.suspend.state import AwaitedJob, RunNote, RunNotes, Site
+from morphseq_dagster.cluster.orphans import note_suspension
+from morphseq_dagster.cluster.suspend.state import AwaitedJob, Site, WorkerState, WorkerStates
 from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.settings.slurm import SUSPENSION_VARIABLE, SlurmSettings
 
-PARKED_TAG: Final = "morphseq/parked"
+SUSPENDED_TAG: Final = "morphseq/parked"
 """Tag of a run: the job that it waits for without a process, and where; `no` when it has a process again."""
 AT_WORK: Final = "no"
 
 
 def may_suspend(run_id: str) -> bool:
-    """Whether this process is the worker of this run, started by the parking launcher."""
-    return SUSPENSION_VARIABLE in os.environ and _path_of_note().stem == run_id
+    """Whether this process was started for this run by the suspending launcher."""
+    return SUSPENSION_VARIABLE in os.environ and _path_of_state().stem == run_id
 
 
 def note_site(run_id: str, *, data_root: Path, slurm: SlurmSettings) -> None:
-    """Note where the jobs of this run will be, so that they can be cancelled when this process is gone."""
-    notes, note = _read(run_id)
+    """Record where the jobs of this run will be, so that they can be cancelled when this process is gone."""
+    states, state = _read(run_id)
     site = Site(data_root=data_root, slurm=slurm)
-    if note.site != site:
-        notes.write(note.model_copy(update={"site": site}))
+    if state.site != site:
+        states.write(state.model_copy(update={"site": site}))
 
 
-def leave(parked: SuspendedRun, *, instance: dg.DagsterInstance, run: dg.DagsterRun, step_key: str) -> NoReturn:
+def leave(left: SuspendedRun, *, instance: dg.DagsterInstance, run: dg.DagsterRun, step_key: str) -> NoReturn:
     """End this process; the launcher starts another one for the run when the job has ended.
 
-    Nothing is raised: Dagster would take it for a failure of the step. What a process gives back at its end is given
-    back here: claims were released on the way, slots of pools, the login and child processes follow.
+    Nothing is raised: Dagster would take it for a failure of the step. Locks were released on the way; slots of pools,
+    the login and child processes are released here.
     """
-    # A cancel that comes now finds a parked run in a moment.
+    # A cancel that comes now finds a suspended run a moment later.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    attempt, request = parked.live.attempt, parked.request
+    attempt, request = left.handle.attempt, left.request
     folder = Layout(Path(request.data_root)).relative(attempt.folder)
-    notes, note = _read(run.run_id)
-    told = AwaitedJob(
+    states, state = _read(run.run_id)
+    job = AwaitedJob(
         step=request.step,
         experiment=request.experiment,
         key=attempt.folder.parent.name,
         number=attempt.number,
-        job=parked.live.job,
+        job=left.handle.job,
         folder=folder,
         since=time.time(),
     )
     with _never_stopping():
-        note_parking(attempt)
-    notes.write(note.model_copy(update={"parked": told, "crashes": 0}))
-    # From here on the run is parked, whatever happens to this process.
+        note_suspension(attempt)
+    states.write(state.model_copy(update={"awaited": job, "crashes": 0}))
+    # From here on the run is suspended, whatever happens to this process.
     with _never_stopping():
-        instance.add_run_tags(run.run_id, {PARKED_TAG: f"job {told.job} in {folder}"})
+        instance.add_run_tags(run.run_id, {SUSPENDED_TAG: f"job {job.job} in {folder}"})
         instance.report_engine_event(
-            f"Parked: job {told.job} works on {told.step}; this process (pid: {os.getpid()}) ends, the run resumes when"
-            f" the job has ended. Its folder: {attempt.folder}",
+            f"Suspended: job {job.job} works on {job.step}. This process (pid: {os.getpid()}) ends; the run resumes "
+            f"when the job has ended. Its folder: {attempt.folder}",
             run,
             step_key=step_key,
         )
@@ -89,20 +89,20 @@ def leave(parked: SuspendedRun, *, instance: dg.DagsterInstance, run: dg.Dagster
 
 @contextlib.contextmanager
 def _never_stopping() -> Iterator[None]:
-    """Print what fails instead of raising it: the run is parked, and an error would be told as the step's."""
+    """Print what fails instead of raising it: the run is suspended, and an error would be reported as the step's."""
     try:
         yield
     except Exception:  # noqa: BLE001 - printed
         traceback.print_exc()
 
 
-def _path_of_note() -> Path:
+def _path_of_state() -> Path:
     return Path(os.environ.get(SUSPENSION_VARIABLE, ""))
 
 
-def _read(run_id: str) -> tuple[RunNotes, RunNote]:
-    notes = RunNotes(_path_of_note().parent.parent)
-    return notes, notes.read(run_id) or RunNote(run_id=run_id)
+def _read(run_id: str) -> tuple[WorkerStates, WorkerState]:
+    states = WorkerStates(_path_of_state().parent.parent)
+    return states, states.read(run_id) or WorkerState(run_id=run_id)
 
 
 def _end_children() -> None:

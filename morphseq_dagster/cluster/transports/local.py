@@ -1,22 +1,24 @@
 """Local transport: the scheduler's commands are programs of this very host (a submit host).
 
-Holds no connection; `put` and `get` are the file system.
+`run_program` starts the programs of all transports.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from morphseq_dagster.cluster.errors import UnreachableError
-from morphseq_dagster.cluster.records import write_whole
-from morphseq_dagster.cluster.run_program import as_answer, run_child
 from morphseq_dagster.cluster.transports.protocol import Answer
+from morphseq_dagster.engine.storage.atomic_io import write_whole
 from morphseq_dagster.errors import PermanentError
 
 _KEPT = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "KRB5CCNAME", "SLURM_CONF", "SLURM_CONF_SERVER")
-"""What the scheduler's commands see: nothing that steers them (SBATCH_*, SLURM_*), nothing that a job could inherit."""
+"""Variables of the scheduler's commands: none that steers them (SBATCH_*, SLURM_*), none that a job could inherit."""
 
 
 class LocalTransport:
@@ -28,7 +30,7 @@ class LocalTransport:
         """Run a command here, with few of this process's variables."""
         environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
         try:
-            done = run_child(argv, timeout_s=timeout_s, stdin=stdin, environment=environment | {"LC_ALL": "C.UTF-8"})
+            done = run_program(argv, timeout_s=timeout_s, stdin=stdin, environment=environment | {"LC_ALL": "C.UTF-8"})
         except FileNotFoundError as error:
             raise PermanentError(
                 expected=f"the command {argv[0]}",
@@ -54,4 +56,41 @@ class LocalTransport:
         return Path(path).read_bytes()
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing: there is no connection."""
+
+
+def run_program(
+    argv: Sequence[str], *, timeout_s: float, stdin: bytes, environment: Mapping[str, str] | None = None
+) -> tuple[int, bytes, bytes] | None:
+    """Run a program to its end; None when it had to be killed because the time was over.
+
+    It has a session of its own: Ctrl-C in a terminal reaches every process of its group, and the answer of an `sbatch`
+    that dies of it would be lost.
+
+    Raises
+    ------
+    OSError
+        When it cannot be started.
+    """
+    with subprocess.Popen(
+        list(argv),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=None if environment is None else dict(environment),
+        start_new_session=True,
+    ) as child:
+        try:
+            out, err = child.communicate(stdin, timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            # Not until its pipes end: a shared connection holds them for as long as the remote command runs.
+            return None
+        return child.returncode, out, err
+
+
+def as_answer(done: tuple[int, bytes, bytes]) -> Answer:
+    """Turn bytes into text; what is no UTF-8 stays visible as escapes."""
+    code, out, err = done
+    return Answer(code, out.decode("utf-8", "backslashreplace"), err.decode("utf-8", "backslashreplace"))

@@ -1,7 +1,7 @@
-"""Transports: the way to a host on which the scheduler's commands can be called.
+"""Transports: the way to a host where the scheduler's commands can be called.
 
-Holds the interface: run a command, put and get a file. A transport has no state of jobs, never repeats a command and
-decides no outcome; it answers or raises `UnreachableError`.
+A transport runs a command, and puts and gets a file. It knows no jobs, never repeats a command and judges nothing: it
+answers or raises `UnreachableError`. `local.py` is this very host, `ssh.py` a login node.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command said."""
+    """Code and output of a command."""
 
     code: int
     out: str
@@ -52,5 +52,5 @@ class Transport(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of the connection, if there is one."""
+        """Close the connection, if there is one."""
         ...

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from morphseq_dagster.cluster.errors import UnreachableError
-from morphseq_dagster.cluster.run_program import as_answer, run_child
+from morphseq_dagster.cluster.transports.local import as_answer, run_program
 from morphseq_dagster.cluster.transports.protocol import Answer
 from morphseq_dagster.cluster.transports.shell import NoShellError, NotSentError, Shell, ShellEndedError, is_one_line
 from morphseq_dagster.errors import PermanentError
@@ -171,7 +171,7 @@ class SshTransport:
     def _run_alone(self, argv: Sequence[str], *, name: str, timeout_s: float, stdin: bytes) -> tuple[int, bytes, bytes]:
         """Run a command on a channel of its own."""
         channel, login = self._connect()
-        done = run_child([*channel, shlex.join(argv)], timeout_s=timeout_s, stdin=stdin)
+        done = run_program([*channel, shlex.join(argv)], timeout_s=timeout_s, stdin=stdin)
         if done is None:
             self._drop(login)
             raise self._no_answer(f"{name} gave none within {timeout_s:g} s")

@@ -254,12 +254,18 @@ def _compare(spec: StepSpec, *, own: StepFacts, inputs: Mapping[str, InputRead],
 
 
 def compare_values(old: Mapping[str, Any], new: Mapping[str, Any], *, prefix: str = "") -> list[tuple[str, Any, Any]]:
-    """Name, old and new value of every parameter that differs, sections looked into."""
+    """Name, old and new value of every parameter that differs, sections looked into.
+
+    The table of a choice (of a backend) comes and goes with the choice, which is named; it is not listed beside it.
+    """
     found: list[tuple[str, Any, Any]] = []
     if old == new:
         return found
+    choices = {value for value in (*old.values(), *new.values()) if isinstance(value, str)}
     for name in sorted({*old, *new}):
         left, right = old.get(name), new.get(name)
+        if (name in old) != (name in new) and name in choices and isinstance(left or right, Mapping):
+            continue
         if isinstance(left, Mapping) and isinstance(right, Mapping):
             found += compare_values(left, right, prefix=f"{prefix}{name}.")
         elif left != right or (name in old) != (name in new):

@@ -92,12 +92,13 @@ def make_folder(folder: Path) -> None:
         sync_folder(path.parent)
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Write bytes to a path that no reader looks at yet, and flush them to the disk."""
+def write_file(path: Path, data: bytes, *, flush: bool = True) -> None:
+    """Write bytes to a path that no reader looks at yet, and flush them to the disk unless told otherwise."""
     with path.open("xb") as handle:
         handle.write(data)
         handle.flush()
-        os.fsync(handle.fileno())
+        if flush:
+            os.fsync(handle.fileno())
 
 
 def stage_file(target: Path, data: bytes) -> Path:
@@ -119,13 +120,26 @@ def replace_file(target: Path, *, temporary: Path) -> None:
 
 
 def write_durably(target: Path, data: bytes) -> None:
-    """Replace a file's content in one step that a crash cannot split."""
-    temporary = stage_file(target, data)
+    """Replace a file's content in one step that a crash cannot split; its folder is made if need be."""
+    make_folder(target.parent)
+    write_whole(target, data)
+
+
+def write_whole(target: Path, data: bytes, *, flush: bool = True, sync_entry: bool = True) -> None:
+    """Replace a file's content in one step, in a folder that is there.
+
+    Without `flush` the file survives the death of every process, but not that of the machine. Without `sync_entry` its
+    name survives that only once the folder is flushed: for files written before another one of the same folder.
+    """
+    temporary = temporary_beside(target)
     try:
-        replace_file(target, temporary=temporary)
+        write_file(temporary, data, flush=flush)
+        temporary.replace(target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    if flush and sync_entry:
+        sync_folder(target.parent)
 
 
 def sync_tree(folder: Path) -> None:

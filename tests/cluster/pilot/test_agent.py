@@ -1,4 +1,4 @@
-"""The foreman alone, as a job would start it: no scheduler, real processes."""
+"""The pilot agent alone, as a job would start it: no scheduler, real processes."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ sys.exit(PilotAgent({0}).work())
 
 
 class Site:
-    """A pack whose members are written, and its job."""
+    """A pilot job whose tasks are written, and its job."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.jobs = JobRoot(root / "jobs")
-        self.pack = self.jobs.attempt(("_packs",), key="b" * 32, number=1)
-        self.jobs.begin(self.pack)
+        self.pilot = self.jobs.attempt(("_packs",), key="b" * 32, number=1)
+        self.jobs.begin(self.pilot)
 
     def attempt(self, name: str) -> Attempt:
         return self.jobs.attempt(("step", name), key=key_of(name), number=1)
@@ -46,29 +46,29 @@ class Site:
         request = {"root": str(self.root), "name": name, "how": how}
         attempt.path("request.json").write_text(json.dumps(request))
         owner = {"host": "waiter", "pid": 4, "run_id": "run"}
-        more = {"pack": self.pack.token, "command": list(command), "resources": {"cpus": 2}, "then": list(then)}
+        more = {"pack": self.pilot.token, "command": list(command), "resources": {"cpus": 2}, "then": list(then)}
         attempt.write("intent", t=time.time(), token=attempt.token, **owner, **more)
         return attempt
 
     def start(
-        self, members: Sequence[Attempt], *, workers: int = 2, limit: float = 0, restart: int = 0, overdue: float = 60
+        self, tasks: Sequence[Attempt], *, workers: int = 2, limit: float = 0, restart: int = 0, overdue: float = 60
     ) -> subprocess.Popen[str]:
-        self.pack.write_members(members)
-        told = f"Path({str(self.pack.folder)!r}), workers={workers}, limit_s={limit}, overdue_s={overdue}"
+        self.pilot.write_tasks(tasks)
+        told = f"Path({str(self.pilot.folder)!r}), workers={workers}, limit_s={limit}, overdue_s={overdue}"
         variables = {
             "PATH": os.environ["PATH"],
             "SLURM_JOB_ID": "7",
-            "SLURM_JOB_NAME": self.pack.token,
+            "SLURM_JOB_NAME": self.pilot.token,
             "SLURMD_NODENAME": "n1",
             "SLURM_RESTART_COUNT": str(restart),
         }
         command = [sys.executable, "-u", "-c", HASTY.format(told)]
         return subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
-    def work(self, members: Sequence[Attempt], **more: int) -> int:
-        child = self.start(members, **more)
+    def work(self, tasks: Sequence[Attempt], **more: int) -> int:
+        child = self.start(tasks, **more)
         said, _ = child.communicate(timeout=180)
-        assert said == "", "a member speaks into its own log"
+        assert said == "", "a task speaks into its own log"
         return child.returncode
 
     def traces(self, name: str) -> list[list[str]]:
@@ -87,14 +87,14 @@ def end_of(attempt: Attempt) -> tuple[int, str] | None:
 
 
 def test_module_is_imported_once_and_every_member_has_a_process_of_its_own(site: Site) -> None:
-    members = [site.add(f"m{number}") for number in range(5)]
-    assert site.work(members, workers=2) == 0
+    tasks = [site.add(f"m{number}") for number in range(5)]
+    assert site.work(tasks, workers=2) == 0
     (prepared,) = (site.root / "prepared").read_text().split()
     seen = [site.traces(f"m{number}") for number in range(5)]
     assert [len(lines) for lines in seen] == [1] * 5
     assert len({line[0] for (line,) in seen}) == 5
     assert {line[1] for (line,) in seen} == {prepared}
-    for number, attempt in enumerate(members):
+    for number, attempt in enumerate(tasks):
         _, _, folder, name, heard = seen[number][0]
         assert (folder, name, heard) == (str(attempt.folder), attempt.token, "0")
         assert attempt.path("log.txt").read_text() == f"words of m{number}\n"
@@ -118,34 +118,34 @@ def test_module_is_imported_once_and_every_member_has_a_process_of_its_own(site:
 def test_end_of_a_member_is_what_its_own_process_would_have_ended_with(
     site: Site, how: str, code: int, told: str, words: str
 ) -> None:
-    member, other = site.add("m", how), site.add("other")
-    assert site.work([member, other], workers=1) == 0
-    assert end_of(member) == (code, told)
-    assert words in member.path("log.txt").read_text()
+    task, other = site.add("m", how), site.add("other")
+    assert site.work([task, other], workers=1) == 0
+    assert end_of(task) == (code, told)
+    assert words in task.path("log.txt").read_text()
     assert end_of(other) == (0, ""), "the others go on"
 
 
 def test_any_other_command_is_executed(site: Site) -> None:
     script = site.root / "script.sh"
     script.write_text(f"echo $PPID $SLURM_JOB_NAME >{site.root}/said; exit 5\n")
-    member = site.add("m", command=("bash", str(script)))
+    task = site.add("m", command=("bash", str(script)))
     gone = site.add("gone", command=("/nowhere/program",))
-    assert site.work([member, gone]) == 0
-    assert (end_of(member), end_of(gone)) == ((5, ""), (127, ""))
-    assert (site.root / "said").read_text().split()[1] == member.token
+    assert site.work([task, gone]) == 0
+    assert (end_of(task), end_of(gone)) == ((5, ""), (127, ""))
+    assert (site.root / "said").read_text().split()[1] == task.token
     assert "/nowhere/program" in gone.path("log.txt").read_text()
 
 
 def test_module_that_cannot_be_imported_fails_each_member_in_its_own_words(site: Site) -> None:
     command = (sys.executable, "-P", "-m", "morphseq_dagster.no_such_module")
-    members = [site.add(name, command=command) for name in ("a", "b")]
-    child = site.start(members)
+    tasks = [site.add(name, command=command) for name in ("a", "b")]
+    child = site.start(tasks)
     said, _ = child.communicate(timeout=180)
     assert child.returncode == 0
-    assert "no_such_module" in said, "and in the log of the pack"
-    for member in members:
-        assert end_of(member) == (1, "")
-        assert "no_such_module" in member.path("log.txt").read_text()
+    assert "no_such_module" in said, "and in the log of the pilot job"
+    for task in tasks:
+        assert end_of(task) == (1, "")
+        assert "no_such_module" in task.path("log.txt").read_text()
 
 
 @pytest.mark.parametrize(
@@ -170,29 +170,29 @@ def test_only_a_module_of_this_very_python_is_forked(
 
 
 def test_each_member_is_taken_once_and_what_an_earlier_life_left_again(site: Site) -> None:
-    members = [site.add(f"e{number}") for number in range(12)]
-    members[3].write("closed", kind="done")
-    members[4].write("cancel", t=0)
-    members[5].write("end", job="7", rc=1, signal="", restart=0, t=0)
-    members[6].write("end", job="7", rc=143, signal="TERM", restart=0, t=0)
-    members[7].path("claim").symlink_to("7")
-    members[8].path("claim").symlink_to("void")
-    members[9].path("claim").symlink_to("6")
-    assert site.work(members, workers=3, restart=1) == 0
+    tasks = [site.add(f"e{number}") for number in range(12)]
+    tasks[3].write("closed", kind="done")
+    tasks[4].write("cancel", t=0)
+    tasks[5].write("end", job="7", rc=1, signal="", restart=0, t=0)
+    tasks[6].write("end", job="7", rc=143, signal="TERM", restart=0, t=0)
+    tasks[7].path("claim").symlink_to("7")
+    tasks[8].path("claim").symlink_to("void")
+    tasks[9].path("claim").symlink_to("6")
+    assert site.work(tasks, workers=3, restart=1) == 0
     counts = [len(site.traces(f"e{number}")) for number in range(12)]
     assert counts == [1, 1, 1, 0, 0, 0, 1, 1, 0, 0, 1, 1]
-    told = members[6].record("end") or {}
+    told = tasks[6].record("end") or {}
     assert (told["rc"], told["signal"], told["restart"]) == (0, "", 1)
 
 
 def test_member_whose_folder_is_gone_or_cannot_be_written_takes_nobody_with_it(site: Site) -> None:
-    members = [site.add(name) for name in ("gone", "full", "fine")]
-    shutil.rmtree(members[0].folder)
-    members[1].path(".end.0").mkdir()
-    child = site.start(members, workers=1)
+    tasks = [site.add(name) for name in ("gone", "full", "fine")]
+    shutil.rmtree(tasks[0].folder)
+    tasks[1].path(".end.0").mkdir()
+    child = site.start(tasks, workers=1)
     said, _ = child.communicate(timeout=180)
     assert child.returncode == 0
-    assert [end_of(member) for member in members] == [None, None, (0, "")]
+    assert [end_of(task) for task in tasks] == [None, None, (0, "")]
     assert [len(site.traces(name)) for name in ("gone", "full", "fine")] == [0, 1, 1]
     assert said.count("Traceback") == 2
 
@@ -201,14 +201,14 @@ def test_member_whose_folder_is_gone_or_cannot_be_written_takes_nobody_with_it(s
 def test_signal_to_the_job_ends_what_is_in_hand_and_nothing_more_is_begun(
     site: Site, number: signal.Signals, code: int, told: str
 ) -> None:
-    members = [site.add(f"m{position}", "wait") for position in range(4)]
-    child = site.start(members, workers=2)
+    tasks = [site.add(f"m{position}", "wait") for position in range(4)]
+    child = site.start(tasks, workers=2)
     wait_for(lambda: all(site.traces(name) for name in ("m0", "m1")))
     child.send_signal(number)
     child.communicate(timeout=180)
     assert child.returncode == code
-    assert [end_of(member) for member in members] == [(128 + number, told)] * 2 + [None] * 2
-    assert [member.owner() for member in members] == ["7", "7", None, None]
+    assert [end_of(task) for task in tasks] == [(128 + number, told)] * 2 + [None] * 2
+    assert [task.owner() for task in tasks] == ["7", "7", None, None]
 
 
 @pytest.mark.parametrize("heeding", [False, True], ids=["ended by the signal", "ends by itself"])
@@ -218,12 +218,12 @@ def test_member_that_is_told_of_the_end_of_the_allocation_first_makes_no_room(si
     # Whether this process comes to the second signal within the moment is the machine's to say: then it is tried again.
     for number in range(10):
         command = ("bash", str(heed), f"m{number}") if heeding else FORKED
-        member, following = site.add(f"m{number}", "wait", command=command), f"next{number}"
-        child = site.start([member, site.add(following)], workers=1)
+        task, following = site.add(f"m{number}", "wait", command=command), f"next{number}"
+        child = site.start([task, site.add(following)], workers=1)
         wait_for(lambda: bool(site.traces(f"m{number}")))  # noqa: B023 - called at once
         began = time.monotonic()
         os.kill(int(site.traces(f"m{number}")[0][0]), signal.SIGTERM)
-        wait_for(lambda: end_of(member) is not None)  # noqa: B023
+        wait_for(lambda: end_of(task) is not None)  # noqa: B023
         child.send_signal(signal.SIGTERM)
         in_time = time.monotonic() - began < 0.9
         child.communicate(timeout=180)
@@ -234,8 +234,8 @@ def test_member_that_is_told_of_the_end_of_the_allocation_first_makes_no_room(si
 
 
 def test_of_two_signals_that_come_together_the_stronger_is_heeded(site: Site) -> None:
-    members = [site.add("m", "stubborn"), site.add("next")]
-    child = site.start(members, workers=1)
+    tasks = [site.add("m", "stubborn"), site.add("next")]
+    child = site.start(tasks, workers=1)
     wait_for(lambda: bool(site.traces("m")))
     child.send_signal(signal.SIGSTOP)
     child.send_signal(signal.SIGUSR1)
@@ -243,40 +243,40 @@ def test_of_two_signals_that_come_together_the_stronger_is_heeded(site: Site) ->
     child.send_signal(signal.SIGCONT)
     child.communicate(timeout=180)
     assert child.returncode == 143
-    assert (end_of(members[0]), end_of(members[1])) == ((143, "TERM"), None)
+    assert (end_of(tasks[0]), end_of(tasks[1])) == ((143, "TERM"), None)
 
 
 def test_wish_to_cancel_ends_one_and_is_answered_where_it_came_before_the_claim(site: Site) -> None:
-    members = [site.add("one", "wait"), site.add("two", "wait"), site.add("three")]
-    child = site.start(members, workers=2)
+    tasks = [site.add("one", "wait"), site.add("two", "wait"), site.add("three")]
+    child = site.start(tasks, workers=2)
     wait_for(lambda: all(site.traces(name) for name in ("one", "two")))
-    members[0].write("cancel", t=0)
-    wait_for(lambda: end_of(members[0]) is not None)
-    assert end_of(members[0]) == (143, "TERM")
-    wait_for(lambda: end_of(members[2]) is not None)
-    assert end_of(members[1]) is None, "the other one goes on"
+    tasks[0].write("cancel", t=0)
+    wait_for(lambda: end_of(tasks[0]) is not None)
+    assert end_of(tasks[0]) == (143, "TERM")
+    wait_for(lambda: end_of(tasks[2]) is not None)
+    assert end_of(tasks[1]) is None, "the other one goes on"
     (site.root / "open").touch()
     child.communicate(timeout=180)
-    assert (child.returncode, end_of(members[1])) == (0, (0, ""))
+    assert (child.returncode, end_of(tasks[1])) == (0, (0, ""))
 
 
 def test_member_over_its_time_is_warned_and_one_that_does_not_listen_is_ended(site: Site) -> None:
-    members = [site.add("warned", "wait"), site.add("deaf", "stubborn"), site.add("quick")]
-    assert site.work(members, workers=2, limit=3, overdue=1) == 0
-    assert end_of(members[0]) == (128 + signal.SIGUSR1, "USR1")
-    assert end_of(members[1]) == (143, "USR1"), "it is the time that has ended it"
-    assert end_of(members[2]) == (0, "")
+    tasks = [site.add("warned", "wait"), site.add("deaf", "stubborn"), site.add("quick")]
+    assert site.work(tasks, workers=2, limit=3, overdue=1) == 0
+    assert end_of(tasks[0]) == (128 + signal.SIGUSR1, "USR1")
+    assert end_of(tasks[1]) == (143, "USR1"), "it is the time that has ended it"
+    assert end_of(tasks[2]) == (0, "")
 
 
 def test_members_do_not_outlive_a_killed_foreman(site: Site) -> None:
-    members = [site.add("one", "wait"), site.add("two", "wait")]
-    child = site.start(members)
+    tasks = [site.add("one", "wait"), site.add("two", "wait")]
+    child = site.start(tasks)
     wait_for(lambda: all(site.traces(name) for name in ("one", "two")))
     child.kill()
     child.communicate()
     alive = [int(site.traces(name)[0][0]) for name in ("one", "two")]
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() and _state(pid) != "Z" for pid in alive))
-    assert [end_of(member) for member in members] == [None, None]
+    assert [end_of(task) for task in tasks] == [None, None]
 
 
 def _state(pid: int) -> str:
@@ -295,13 +295,13 @@ def test_what_follows_is_a_request_of_its_own_in_the_same_job(site: Site) -> Non
     assert site.work([first, other], workers=1) == 0
     second, third = site.attempt("second"), site.attempt("third")
     assert [end_of(attempt) for attempt in (first, second, third, other)] == [(0, "")] * 4
-    assert site.pack.members() == [first, other, second, third]
+    assert site.pilot.tasks() == [first, other, second, third]
     for attempt, rest in ((second, ["third"]), (third, [])):
         intent = attempt.record("intent") or {}
         assert (intent["run_id"], intent["host"], intent["pid"]) == ("later", "later", 5), "whose run it is now"
         assert json.loads(attempt.path("request.json").read_text())["run_id"] == "later"
-        assert (intent["pack"], intent["then"]) == (site.pack.token, rest)
-        assert (attempt.owner(), attempt.pack) == ("7", site.pack)
+        assert (intent["pack"], intent["then"]) == (site.pilot.token, rest)
+        assert (attempt.owner(), attempt.pilot) == ("7", site.pilot)
     begun = [(attempt.record("start") or {})["t"] for attempt in (first, second, third, other)]
     assert begun == sorted(begun), "a chain goes on before the next one begins"
     assert (first.record("end") or {})["t"] > (second.record("intent") or {})["t"], "known before its forerunner ended"
@@ -319,7 +319,7 @@ def test_nothing_follows_on_a_failure_a_cancelled_pack_or_where_somebody_is_at_i
     given_up = site.attempt("taken")
     assert ((given_up.record("closed") or {})["kind"], given_up.owner()) == ("void", "void")
     assert not elsewhere.is_closed
-    site.pack.write("cancel", t=0)
+    site.pilot.write("cancel", t=0)
     late = site.add("late", then=["d"])
     assert site.work([late], workers=1) == 0
     assert (end_of(late), site.traces("d")) == ((0, ""), [])
@@ -330,14 +330,14 @@ def test_chain_of_an_earlier_life_goes_on_where_it_was(site: Site) -> None:
     assert site.work([first]) == 0
     second = site.attempt("second")
     second.write("end", job="7", rc=143, signal="TERM", restart=0, t=0)
-    members = site.pack.members()
-    assert site.work(members, restart=1) == 0
+    tasks = site.pilot.tasks()
+    assert site.work(tasks, restart=1) == 0
     assert (len(site.traces("first")), len(site.traces("second"))) == (1, 2)
 
 
 def test_line_that_is_being_written_is_no_member_yet(site: Site) -> None:
-    member = site.add("m")
-    site.pack.write_members([member])
-    with site.pack.path("members").open("a") as handle:
+    task = site.add("m")
+    site.pilot.write_tasks([task])
+    with site.pilot.path("members").open("a") as handle:
         handle.write("ms.0123")
-    assert site.pack.members() == [member]
+    assert site.pilot.tasks() == [task]

@@ -1,4 +1,4 @@
-"""Packs on a real scheduler: one allocation for many requests, each with its own claim, records and verdict."""
+"""Pilot jobs on a real scheduler: one allocation for many requests, each with its own claim, records and verdict."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from morphseq_dagster.cluster.errors import RejectedError, UndecidedError, Unrea
 from morphseq_dagster.cluster.job import JobSpec
 from morphseq_dagster.cluster.job_handle import JobHandle, JobVerdict
 from morphseq_dagster.cluster.outcome import JobOutcome
-from morphseq_dagster.cluster.pilot.job import PilotTask, resources_of_pack, submit_pack
+from morphseq_dagster.cluster.pilot.job import PilotTask, resources_of_pilot, submit_pilot
 from morphseq_dagster.cluster.poller import Poller, Watch
 from morphseq_dagster.cluster.transports.local import LocalTransport
 from morphseq_dagster.settings.job_values import Resources
@@ -31,13 +31,13 @@ from tests.support.slurm_faults import Interrupted
 
 SMALL = Resources(memory="32M", time="5")
 
-# A process that packs the requests named on its command line, and is killed before or after sbatch.
+# A process that submits one pilot job for the requests named on its command line, and is killed before or after sbatch.
 CHILD = """
 import os, signal, sys
 from pathlib import Path
 from morphseq_dagster.settings.job_values import Resources
 from morphseq_dagster.cluster.transports.local import LocalTransport
-from morphseq_dagster.cluster.pilot.job import Member, submit_pack
+from morphseq_dagster.cluster.pilot.job import PilotTask, submit_pilot
 from morphseq_dagster.testing.sequel import SEQUEL, key_of
 from tests.support.slurm_bench import Bench
 from tests.support.slurm_cluster import LocalCluster
@@ -48,7 +48,7 @@ doomed = Interrupted(LocalTransport(), "sbatch", die, when=sys.argv[2])
 bench = Bench(cluster, root, cluster.client(root / "jobs", transport=doomed))
 resources = Resources(memory="32M", time="5")
 specs = [bench.spec(name, sys.argv[4], resources=resources) for name in sys.argv[3].split(",")]
-submit_pack(bench.client, [Member(spec, lambda _: None) for spec in specs], workers=4, python=sys.executable)
+submit_pilot(bench.client, [PilotTask(spec, lambda _: None) for spec in specs], workers=4, python=sys.executable)
 """
 
 
@@ -60,12 +60,12 @@ def local(cluster: LocalCluster, tmp_path: Path) -> Iterator[Bench]:
     wait_for(lambda: not found.queued())
 
 
-def members(specs: Sequence[JobSpec]) -> list[PilotTask]:
+def tasks(specs: Sequence[JobSpec]) -> list[PilotTask]:
     return [PilotTask(spec, lambda _: None) for spec in specs]
 
 
 def pack_of(bench: Bench, specs: Sequence[JobSpec], *, workers: int = 4, run_id: str = "run") -> list[JobHandle]:
-    lives = submit_pack(bench.client, members(specs), workers=workers, python=sys.executable, run_id=run_id)
+    lives = submit_pilot(bench.client, tasks(specs), workers=workers, python=sys.executable, run_id=run_id)
     assert all(live is not None for live in lives)
     return [live for live in lives if live is not None]
 
@@ -130,43 +130,43 @@ def executions(bench: Bench, specs: Sequence[JobSpec]) -> set[int]:
 
 def test_a_pack_asks_for_all_that_work_at_once_and_time_for_all_rounds() -> None:
     one = Resources(cpus=2, memory="3G", time="10", partition="cpu")
-    assert resources_of_pack(one, members=60, workers=8) == Resources(
+    assert resources_of_pilot(one, tasks=60, workers=8) == Resources(
         cpus=16, memory="24G", time="24", partition="cpu"
     ), "10 minutes for any one, and twice a minute for 7 more rounds"
-    assert resources_of_pack(one, members=8, workers=8).time == "10"
-    assert resources_of_pack(one, members=60, workers=8, time_limit="1:00:00").time == "1:00:00"
-    assert resources_of_pack(one, members=1, workers=1, links=3).time == "30", "each link of a chain has its whole time"
-    assert resources_of_pack(Resources(), members=60, workers=8) == Resources(cpus=8), "nobody set a limit"
+    assert resources_of_pilot(one, tasks=8, workers=8).time == "10"
+    assert resources_of_pilot(one, tasks=60, workers=8, time_limit="1:00:00").time == "1:00:00"
+    assert resources_of_pilot(one, tasks=1, workers=1, links=3).time == "30", "each link of a chain has its whole time"
+    assert resources_of_pilot(Resources(), tasks=60, workers=8) == Resources(cpus=8), "nobody set a limit"
 
 
 def test_members_know_their_pack_and_their_names_there(tmp_path: Path) -> None:
     root = JobRoot(tmp_path / "jobs", there="/cluster/jobs")
-    member = root.attempt(("step", "exp"), key="a" * 64, number=3)
-    pack = root.attempt(("_packs",), key="b" * 32, number=1)
-    for attempt in (member, pack):
+    task = root.attempt(("step", "exp"), key="a" * 64, number=3)
+    pilot = root.attempt(("_packs",), key="b" * 32, number=1)
+    for attempt in (task, pilot):
         assert root.begin(attempt)
-    assert (member.pack, member.name) == (None, member.token)
-    member.write("intent", t=0, pack=pack.token)
-    pack.write_members([member])
-    assert (member.pack, member.name, pack.members()) == (pack, pack.token, [member])
-    assert member.job is None
-    pack.write("job", job="17")
-    assert member.job == "17"
+    assert (task.pilot, task.name) == (None, task.token)
+    task.write("intent", t=0, pack=pilot.token)
+    pilot.write_tasks([task])
+    assert (task.pilot, task.name, pilot.tasks()) == (pilot, pilot.token, [task])
+    assert task.job is None
+    pilot.write("job", job="17")
+    assert task.job == "17"
 
 
 def test_the_verdict_on_the_last_member_closes_the_pack(tmp_path: Path) -> None:
     root = JobRoot(tmp_path / "jobs")
-    pack = root.attempt(("_packs",), key="b" * 32, number=1)
+    pilot = root.attempt(("_packs",), key="b" * 32, number=1)
     found = [root.attempt(("step", f"e{number}"), key="a" * 64, number=1) for number in range(2)]
-    for attempt in (pack, *found):
+    for attempt in (pilot, *found):
         root.begin(attempt)
-    pack.write_members(found)
+    pilot.write_tasks(found)
     for attempt in found:
-        attempt.write("intent", t=0, pack=pack.token)
+        attempt.write("intent", t=0, pack=pilot.token)
     found[1].close(kind="done")
-    assert not pack.is_closed
+    assert not pilot.is_closed
     found[0].close(kind="failed")
-    assert pack.is_closed
+    assert pilot.is_closed
 
 
 # at the cluster
@@ -179,12 +179,12 @@ def test_sixty_requests_are_one_submission_and_run_once_each(local: Bench) -> No
     assert set(kinds(finish(local, lives))) == {JobOutcome.DONE}
     assert executions(local, specs) == {1}
     assert local.client.scheduler.calls["sbatch"] == 1
-    (pack,) = packs_of(local)
-    assert pack.is_closed
+    (pilot,) = packs_of(local)
+    assert pilot.is_closed
     wait_for(lambda: not local.queued())
-    wait_for(lambda: local.rows_of(pack.token) == 1)  # the row trails the end
-    assert sum(local.rows_of(live.attempt.token) for live in lives[:3]) == 0, "members have no job of their own"
-    assert {live.attempt.job for live in lives} == {pack.job}
+    wait_for(lambda: local.rows_of(pilot.token) == 1)  # the row trails the end
+    assert sum(local.rows_of(live.attempt.token) for live in lives[:3]) == 0, "tasks have no job of their own"
+    assert {live.attempt.job for live in lives} == {pilot.job}
     assert list(local.client.root.open_attempts()) == []
 
 
@@ -210,7 +210,7 @@ def test_what_fails_or_is_killed_in_a_pack_is_known_while_the_others_go_on(local
 
 @pytest.mark.slurm
 def test_killed_job_of_a_pack_loses_what_was_in_hand_and_leaves_the_rest_to_be_tried_again(local: Bench) -> None:
-    """A member kills the process that all are forked of, as the kernel may for want of memory."""
+    """A task kills the process that all are forked of, as the kernel may for want of memory."""
     both = f"until [ -e {local.root}/m001.ran ] && [ -e {local.root}/m002.ran ]; do sleep 0.1; done"
     specs = [
         *small(local, 3, "sleep 280", first=f"{both}; kill -9 $PPID; sleep 280"),
@@ -228,7 +228,7 @@ def test_chain_is_one_job_whose_followers_are_found_like_any_other(local: Bench)
     request = json.dumps({"root": root, "name": "one", "how": "0"}).encode()
     command = (sys.executable, "-P", "-u", "-m", SEQUEL, "{attempt}/request.json")
     spec = JobSpec(group=("step", "one"), key=key_of("one"), command=command, request=request, resources=SMALL)
-    (first,) = submit_pack(
+    (first,) = submit_pilot(
         local.client,
         [PilotTask(spec, lambda _: None, then=("two", "three"))],
         workers=1,
@@ -315,7 +315,7 @@ def test_allocation_that_the_scheduler_starts_again_takes_up_what_it_had_in_hand
 def test_time_limit_of_the_allocation_is_that_of_what_it_had_in_hand(local: Bench) -> None:
     short = Resources(memory="32M", time="1")
     specs = [local.spec(f"t{number}", "trap '' USR1; sleep 300", resources=short) for number in range(4)]
-    lives = submit_pack(local.client, members(specs), workers=2, python=sys.executable, time_limit="1")
+    lives = submit_pilot(local.client, tasks(specs), workers=2, python=sys.executable, time_limit="1")
     found = [live for live in lives if live is not None]
     with watched(local, found) as watches:
         wait_for(lambda: all(watch.ended.is_set() for watch in watches), timeout_s=400)
@@ -324,10 +324,10 @@ def test_time_limit_of_the_allocation_is_that_of_what_it_had_in_hand(local: Benc
 
 @pytest.mark.slurm
 def test_cancelling_one_member_leaves_the_allocation_and_cancelling_all_ends_it(local: Bench) -> None:
-    foreman = local.root / "foreman"
-    specs = small(local, 6, f"echo $PPID > {foreman}.$$; mv {foreman}.$$ {foreman}; sleep 280")
+    agent = local.root / "foreman"
+    specs = small(local, 6, f"echo $PPID > {agent}.$$; mv {agent}.$$ {agent}; sleep 280")
     lives = pack_of(local, specs, workers=2)
-    wait_for(lambda: begun(local, specs) == 2 and foreman.exists())
+    wait_for(lambda: begun(local, specs) == 2 and agent.exists())
     one, waiting = lives[0].attempt, lives[5].attempt
     local.client.cancel([one, waiting])
     local.client.await_cancelled([one, waiting])
@@ -336,11 +336,11 @@ def test_cancelling_one_member_leaves_the_allocation_and_cancelling_all_ends_it(
     assert local.queued() == [lives[0].job]
     wait_for(lambda: local.executions("m002") == 1)
     left = [live.attempt for live in lives[1:5]]
-    # Who looks between two wishes may end one member and begin the next.
-    os.kill(int(foreman.read_text()), signal.SIGSTOP)
+    # Who looks between two wishes may end one task and begin the next.
+    os.kill(int(agent.read_text()), signal.SIGSTOP)
     local.client.cancel(left)
     with suppress(ProcessLookupError):
-        os.kill(int(foreman.read_text()), signal.SIGCONT)
+        os.kill(int(agent.read_text()), signal.SIGCONT)
     local.client.await_cancelled(left)
     assert local.client.scheduler.calls["scancel"] == 1
     assert local.queued() == []
@@ -361,7 +361,7 @@ def test_lost_answer_is_found_by_the_name_of_the_pack(local: Bench) -> None:
         assert isinstance(live, JobHandle)
         lives.append(live)
     assert deaf.client.scheduler.calls["sbatch"] == 1
-    assert deaf.client.scheduler.calls["squeue"] <= 1, "one answer is for all members"
+    assert deaf.client.scheduler.calls["squeue"] <= 1, "one answer is for all tasks"
     assert set(kinds(finish(deaf, lives))) == {JobOutcome.DONE}
     assert executions(local, specs) == {1}
 
@@ -380,17 +380,17 @@ def test_client_killed_around_sbatch_never_leads_to_a_second_execution(local: Be
     (local.root / "go").touch()
     assert set(kinds(finish(local, lives))) == {JobOutcome.DONE}
     assert executions(local, specs) == {1}
-    (pack,) = packs_of(local)
+    (pilot,) = packs_of(local)
     assert local.client.scheduler.calls["sbatch"] == (0 if when == "after" else len(names))
-    assert (pack.job is not None) == (when == "after")
-    assert pack.is_closed
+    assert (pilot.job is not None) == (when == "after")
+    assert pilot.is_closed
 
 
 @pytest.mark.slurm
 def test_doubtful_members_are_asked_for_together_and_given_up_after_their_grace(local: Bench) -> None:
     specs = small(local, 5)
     gone = local.with_transport(Interrupted(LocalTransport(), "sbatch", lambda: None, when="instead"))
-    gone.client.patience = UNHURRIED
+    gone.client.timeouts = UNHURRIED
     began = time.monotonic()
     with pytest.raises(UnreachableError):
         pack_of(gone, specs)
@@ -398,7 +398,7 @@ def test_doubtful_members_are_asked_for_together_and_given_up_after_their_grace(
         with pytest.raises(UndecidedError):
             gone.client.ensure(spec, done=lambda: False, run_id="run", wait=False)
     assert 1 <= gone.client.scheduler.calls["squeue"] <= 1 + (time.monotonic() - began) // 2, "an answer is for 2 s"
-    gone.client.patience = QUICK
+    gone.client.timeouts = QUICK
     verdicts = [gone.run(spec) for spec in specs]
     assert set(kinds(verdicts)) == {JobOutcome.DONE}
     for spec in specs:
@@ -414,6 +414,6 @@ def test_doubtful_members_are_asked_for_together_and_given_up_after_their_grace(
 def test_rejected_pack_leaves_nothing_open(local: Bench) -> None:
     specs = [local.spec(f"r{number}", resources=Resources(partition="nowhere", memory="32M")) for number in range(3)]
     with pytest.raises(RejectedError):
-        submit_pack(local.client, members(specs), workers=2, python=sys.executable)
+        submit_pilot(local.client, tasks(specs), workers=2, python=sys.executable)
     assert list(local.client.root.open_attempts()) == []
     assert (packs_of(local)[0].record("closed") or {})["kind"] == "rejected"

@@ -11,17 +11,16 @@ import pytest
 
 from morphseq_dagster.cluster.attempt_folder import JobRoot
 from morphseq_dagster.cluster.bulk_run import BulkRun
-from morphseq_dagster.cluster.events import Event, StepFailed, StepMade, StepUpToDate
 from morphseq_dagster.cluster.executor import SlurmExecutor
-from morphseq_dagster.cluster.pilot.chaining import Follower
-from morphseq_dagster.cluster.pilot.next_step import begin_next, can_follow
+from morphseq_dagster.cluster.experiment_progress import Event, StepFailed, StepMade, StepUpToDate
+from morphseq_dagster.cluster.pilot.chaining import Follower, begin_next, can_follow
 from morphseq_dagster.engine.executors.local import LocalExecutor
 from morphseq_dagster.engine.storage.step_locks import hold_lock
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 from morphseq_dagster.testing.relay import RELAY_PIPELINE
 from tests.cluster.pilot.test_sharing import facts_of, make_place, submissions, walk
-from tests.support.relay_campaigns import add_experiments, attempts_of, start_child, write_recipe
+from tests.support.relay_bulk import add_experiments, attempts_of, start_child, write_recipe
 from tests.support.slurm_bench import touching, wait_for
 from tests.support.slurm_cluster import LocalCluster
 
@@ -36,8 +35,8 @@ def chain_place(**more: object) -> SlurmExecutor:
 def walk_here(workspace: Workspace, name: str, *steps: str, run: str = "here") -> list[Event]:
     with BulkRun(
         workspace, chains={name: steps}, executor_of=lambda *_: LocalExecutor(RELAY_PIPELINE), run_id=run
-    ) as campaign:
-        return list(campaign.items())
+    ) as bulk:
+        return list(bulk.events())
 
 
 def outputs(workspace: Workspace, name: str) -> list[bytes]:
@@ -138,8 +137,8 @@ def test_one_job_makes_all_steps_and_each_is_told_as_if_alone(cluster: LocalClus
     assert submissions(relay, place) == 1
     attempts = [attempt for step in STEPS for attempt in attempts_of(relay, step)]
     assert [(attempt.record("closed") or {})["kind"] for attempt in attempts] == ["done"] * 3
-    assert attempts[0].pack is not None
-    assert attempts[0].pack.is_closed
+    assert attempts[0].pilot is not None
+    assert attempts[0].pilot.is_closed
     assert list((relay.layout.jobs / "_ended").iterdir()) == []
     assert list(relay.layout.lock("first", experiment=name).parent.glob("*.json")) == []
     elsewhere = Workspace(relay.data_root.with_name("other"), RELAY_PIPELINE)
@@ -181,7 +180,7 @@ def test_steps_that_stand_are_passed_over_and_other_needs_end_the_chain(
     assert len(attempts_of(relay, "second")) == 1, "the same words again: nothing to do"
     first, third = ([a for a in attempts_of(relay, step) if a.run_id == "again"] for step in ("first", "third"))
     assert len(first) == len(third) == 1
-    assert third[0].pack == first[0].pack is not None
+    assert third[0].pilot == first[0].pilot is not None
 
 
 @pytest.mark.slurm
@@ -212,12 +211,12 @@ def test_wait_that_ends_in_the_middle_of_a_chain(cluster: LocalCluster, relay: W
 
 @pytest.mark.slurm
 def test_cancel_reaches_a_step_of_which_the_waiting_run_has_not_heard(cluster: LocalCluster, relay: Workspace) -> None:
-    """The first step is handed on, and before its lane moves the run is interrupted; the job is at the second one."""
+    """The run is interrupted after the first step, before the experiment moves on; the job is at the second one."""
     (name,), place = add_experiments(relay, 1), chain_place()
     write_recipe(relay, "[second]\nslow_s = 280\n")
     chains = {name: STEPS}
-    with BulkRun(relay, chains=chains, executor_of=lambda *_: place, run_id="run") as campaign:
-        item = next(campaign.items())
+    with BulkRun(relay, chains=chains, executor_of=lambda *_: place, run_id="run") as bulk:
+        item = next(bulk.events())
         assert item.step == "first"
         wait_for(lambda: any(attempt.record("start") for attempt in attempts_of(relay, "second")))
     (second,) = attempts_of(relay, "second")

@@ -1,4 +1,4 @@
-"""Packing: experiments that are ready for a small step share an allocation; the choice, and campaigns on a cluster."""
+"""Packing: experiments that are ready for a small step share an allocation; the choice, and bulk runs on a cluster."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 from morphseq_dagster.cluster.bulk_run import BulkRun
 from morphseq_dagster.cluster.connection import connect
-from morphseq_dagster.cluster.events import Event, StepFailed, StepMade
 from morphseq_dagster.cluster.executor import SlurmExecutor
+from morphseq_dagster.cluster.experiment_progress import Event, StepFailed, StepMade
 from morphseq_dagster.cluster.pilot.sharing import Ready, Sharing
 from morphseq_dagster.engine.executors.local import LocalExecutor
 from morphseq_dagster.engine.executors.protocol import Committed
@@ -20,13 +20,13 @@ from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.settings.job_values import Resources
 from morphseq_dagster.settings.slurm import SlurmSettings
 from morphseq_dagster.testing.relay import RELAY, RELAY_PIPELINE
-from tests.support.relay_campaigns import (
+from tests.support.relay_bulk import (
     add_experiments,
     attempts_of,
-    claims_of,
     count_ends,
     count_records,
     hold,
+    locks_of,
     slow_down,
     start_child,
 )
@@ -51,8 +51,8 @@ def walk(
     run: str = "r",
 ) -> list[Event]:
     chains = dict.fromkeys(names, steps)
-    with BulkRun(workspace, chains=chains, executor_of=lambda *_: place, run_id=run) as campaign:
-        return list(campaign.items())
+    with BulkRun(workspace, chains=chains, executor_of=lambda *_: place, run_id=run) as bulk:
+        return list(bulk.events())
 
 
 def submissions(workspace: Workspace, place: SlurmExecutor) -> int:
@@ -68,11 +68,11 @@ def facts_of(made: StepMade) -> Mapping[str, str | int | float]:
 
 
 def choose(
-    packing: Sharing | Workspace, names: Iterable[str], place: SlurmExecutor, *, steps: tuple[str, ...] = ("first",)
+    sharing: Sharing | Workspace, names: Iterable[str], place: SlurmExecutor, *, steps: tuple[str, ...] = ("first",)
 ) -> list[tuple[list[str], tuple[str, ...], int]]:
     """Experiments, steps after the first, and experiments at once of each job that is chosen."""
-    packing = Sharing(packing) if isinstance(packing, Workspace) else packing
-    shares = packing.choose([Ready(name, steps, place) for name in names]).shares
+    sharing = Sharing(sharing) if isinstance(sharing, Workspace) else sharing
+    shares = sharing.choose([Ready(name, steps, place) for name in names]).shares
     assert {share.step for share in shares} <= {steps[0]}
     return [(list(share.experiments), share.then, share.workers) for share in shares]
 
@@ -115,8 +115,8 @@ def test_a_step_is_small_when_it_was_so_elsewhere_and_never_by_guess(relay: Work
     place = make_place(steps={})
     assert choose(relay, names[1:], place) == [], "it never ran"
     chains = {names[0]: ("first",)}
-    with BulkRun(relay, chains=chains, executor_of=lambda *_: LocalExecutor(RELAY_PIPELINE), run_id="r") as campaign:
-        assert [type(item) for item in campaign.items()] == [StepMade]
+    with BulkRun(relay, chains=chains, executor_of=lambda *_: LocalExecutor(RELAY_PIPELINE), run_id="r") as bulk:
+        assert [type(item) for item in bulk.events()] == [StepMade]
     assert choose(relay, names[1:], place) == [(names[1:], (), 8)]
 
 
@@ -137,11 +137,11 @@ def test_few_wait_for_others_while_enough_are_on_their_way(relay: Workspace) -> 
 
 
 def test_what_the_cluster_refused_is_not_chosen_again(relay: Workspace) -> None:
-    names, packing = add_experiments(relay, 5), Sharing(relay)
-    packing.refuse("first", resources=Resources(memory="60M", time="5"))
-    assert choose(packing, names, make_place()) == []
-    assert choose(packing, names, make_place(chain=True), steps=("first", "second")) == [], "each has a job of its own"
-    assert choose(packing, names, make_place(), steps=("second",)) == [(names, (), 8)]
+    names, sharing = add_experiments(relay, 5), Sharing(relay)
+    sharing.refuse("first", resources=Resources(memory="60M", time="5"))
+    assert choose(sharing, names, make_place()) == []
+    assert choose(sharing, names, make_place(chain=True), steps=("first", "second")) == [], "each has a job of its own"
+    assert choose(sharing, names, make_place(), steps=("second",)) == [(names, (), 8)]
 
 
 # at the cluster
@@ -163,8 +163,8 @@ def test_chain_of_two_small_steps_takes_an_allocation_each_and_fails_alone(
     # How many come to the second step together is the scheduler's to say. The first to come wait until they are enough
     # to share; those who come when too few are left to wait for have a job each: three at most, and later ones.
     second = attempts_of(relay, "second")
-    shared = [int(str(attempt.job)) for attempt in second if attempt.pack is not None]
-    single = [int(str(attempt.job)) for attempt in second if attempt.pack is None]
+    shared = [int(str(attempt.job)) for attempt in second if attempt.pilot is not None]
+    single = [int(str(attempt.job)) for attempt in second if attempt.pilot is None]
     assert len(shared) + len(single) == 8
     assert len(single) <= place.settings.pack_above
     assert min(shared) < min(single, default=min(shared) + 1), "the first to come waited"
@@ -172,7 +172,7 @@ def test_chain_of_two_small_steps_takes_an_allocation_each_and_fails_alone(
     assert submissions(relay, place) == 1 + len(set(shared)) + len(single)
     jobs = [facts_of(item) for item in items if isinstance(item, StepMade)]
     assert all("run_s" in job and job["node"] for job in jobs)
-    assert claims_of(relay) == []
+    assert locks_of(relay) == []
 
 
 @pytest.mark.slurm
@@ -210,7 +210,7 @@ def test_allocation_whose_program_cannot_start_is_not_tried_again(
 
 
 @pytest.mark.slurm
-def test_killed_campaign_is_taken_over_without_a_submission(cluster: LocalCluster, relay: Workspace) -> None:
+def test_killed_bulk_run_is_taken_over_without_a_submission(cluster: LocalCluster, relay: Workspace) -> None:
     names, place = add_experiments(relay, 6), make_place(pack_workers=6)
     go = hold(relay)
     child = start_child(relay, names, settings=place.settings)
@@ -227,7 +227,7 @@ def test_killed_campaign_is_taken_over_without_a_submission(cluster: LocalCluste
 
 
 @pytest.mark.slurm
-def test_interrupted_campaign_cancels_its_allocation_and_keeps_what_is_done(
+def test_interrupted_bulk_run_cancels_its_allocation_and_keeps_what_is_done(
     cluster: LocalCluster, relay: Workspace
 ) -> None:
     names, place = add_experiments(relay, 6), make_place(pack_workers=2)
@@ -243,7 +243,7 @@ def test_interrupted_campaign_cancels_its_allocation_and_keeps_what_is_done(
     assert child.returncode != 0
     assert count_ends(relay) == {"done": 1, "cancelled": 5}
     assert job not in cluster.ask("squeue", "-h", "-o", "%i").split()
-    assert claims_of(relay) == []
+    assert locks_of(relay) == []
 
 
 @pytest.mark.slurm
@@ -260,5 +260,5 @@ def test_what_an_allocation_did_not_come_to_gets_another_one(cluster: LocalClust
     assert child.returncode == 0, err
     assert sorted(out.split()) == names
     assert count_ends(relay) == {"timeout": 2, "void": 6, "done": 8}
-    packs = list((relay.layout.jobs / "_packs").glob("*"))
-    assert len(packs) == 2
+    pilots = list((relay.layout.jobs / "_packs").glob("*"))
+    assert len(pilots) == 2

@@ -1,4 +1,4 @@
-"""What the tests of parking share: a cluster whose jobs and answers can be held back, and a live installation."""
+"""What the tests of suspending share: a cluster whose jobs and answers can be held back, and a live installation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from morphseq_dagster.settings.machine import PlacesSettings
-from tests.support.installation import Installation, parking_settings
+from tests.support.installation import Installation, suspending_settings
 from tests.support.slurm_cluster import LocalCluster
 from tests.support.slurm_gate import Gate
 
@@ -29,7 +29,7 @@ def live(one_gate: Gate, tmp_path_factory: pytest.TempPathFactory) -> Iterator[I
     here = {"20200101": {"letters": "process"}}
     places = {"letters": "slurm", "experiments": here, "slurm": one_gate.settings()}
     folder = tmp_path_factory.mktemp("live") / "installation"
-    found = Installation(folder, parking_settings(), PlacesSettings.model_validate(places))
+    found = Installation(folder, suspending_settings(), PlacesSettings.model_validate(places))
     found.start()
     try:
         yield found

@@ -1,4 +1,4 @@
-"""Runs that park, as users meet them: real web server, daemon and code server, real scheduler."""
+"""Runs that suspend, as users meet them: real web server, daemon and code server, real scheduler."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from morphseq_dagster.cluster.attempt_folder import Attempt
 from morphseq_dagster.settings.machine import PlacesSettings
-from tests.support.installation import Installation, parking_settings
+from tests.support.installation import Installation, suspending_settings
 from tests.support.slurm_gate import Gate
 
 pytestmark = pytest.mark.slurm
@@ -29,7 +29,7 @@ def test_runs_park_and_end_as_their_jobs_do(live: Installation, gate: Gate) -> N
     gate.close()
     good = live.launch(live.add("20240101"))
     bad = live.launch(live.add("20240102", word="kill"))
-    live.await_parked(good, bad)
+    live.await_suspended(good, bad)
     jobs = sorted(gate.jobs())
     assert len(jobs) == 2
     assert live.tag(good, "morphseq/parked").split()[:2] == ["job", live.attempts("20240101")[0].job]
@@ -39,7 +39,7 @@ def test_runs_park_and_end_as_their_jobs_do(live: Installation, gate: Gate) -> N
     before = len(gate.asked())
 
     def for_both() -> list[bool]:
-        """Of each question, once one is for both; the one before may have been on its way when the second parked."""
+        """Of each question, once one is for both; the one before may have been on its way when the second suspended."""
         found = [set(jobs) <= set(re.findall(r"\d+", line.partition(" ")[2])) for line in gate.asked()[before:]]
         return found[found.index(True) :] if True in found[:2] else []
 
@@ -75,14 +75,14 @@ def test_runs_park_and_end_as_their_jobs_do(live: Installation, gate: Gate) -> N
     assert live.tag(good, "morphseq/parked") == "no"
 
 
-def test_parked_runs_are_cancelled_with_their_jobs(live: Installation, gate: Gate) -> None:
+def test_suspended_runs_are_cancelled_with_their_jobs(live: Installation, gate: Gate) -> None:
     asked = live.launch(live.add("20240103", slow_s=600))
-    live.await_parked(asked)
+    live.await_suspended(asked)
     (running,) = live.attempts("20240103")
     live.wait_for(lambda: running.record("start"), seconds=240, what="the job to begin")
     gate.close()
     forced = live.launch(live.add("20240104"))
-    live.await_parked(forced)
+    live.await_suspended(forced)
     assert len(gate.jobs()) == 2
     assert live.terminate(asked) == "TerminateRunSuccess"
     assert live.terminate(forced, force=True) == "TerminateRunSuccess"
@@ -116,10 +116,10 @@ def test_run_goes_on_after_its_process_was_killed_and_its_job_is_taken_over(live
     assert kind_of(attempt) == "done"
 
 
-def test_parked_runs_outlive_web_server_daemon_and_code_server(live: Installation, gate: Gate) -> None:
+def test_suspended_runs_outlive_web_server_daemon_and_code_server(live: Installation, gate: Gate) -> None:
     gate.close()
     runs = [live.launch(live.add(experiment)) for experiment in ("20240107", "20240108")]
-    live.await_parked(*runs)
+    live.await_suspended(*runs)
     live.stop(kill=True)
     assert live.servers == []
     gate.open()
@@ -132,7 +132,7 @@ def test_parked_runs_outlive_web_server_daemon_and_code_server(live: Installatio
 @pytest.mark.slow
 def test_forced_chain_at_the_cluster_parks_once_per_step_and_computes_nothing_twice(gate: Gate, tmp_path: Path) -> None:
     places = PlacesSettings.model_validate({"summary": "process", "slurm": gate.settings()})
-    live = Installation(tmp_path / "chain", parking_settings(), places, place="slurm")
+    live = Installation(tmp_path / "chain", suspending_settings(), places, place="slurm")
     live.start()
     try:
         experiment = live.add("20240101")
@@ -141,8 +141,10 @@ def test_forced_chain_at_the_cluster_parks_once_per_step_and_computes_nothing_tw
         forced = live.launch(experiment, tags={"morphseq/force": "all"})
         assert live.await_ends(forced, seconds=400) == ["SUCCESS"]
         for run in (first, forced):
-            parked = [event["stepKey"] for event in live.events(run) if event.get("message", "").startswith("Parked")]
-            assert sorted(set(parked)) == ["lengths", "letters"]
+            suspended = [
+                event["stepKey"] for event in live.events(run) if event.get("message", "").startswith("Suspended")
+            ]
+            assert sorted(set(suspended)) == ["lengths", "letters"]
             mine = [a for a in live.attempts(experiment) if (a.record("intent") or {})["run_id"] == run]
             assert [kind_of(attempt) for attempt in mine] == ["done", "done"]
     finally:
@@ -152,14 +154,14 @@ def test_forced_chain_at_the_cluster_parks_once_per_step_and_computes_nothing_tw
 @pytest.mark.slow
 def test_more_runs_than_processes_park_at_once_and_each_is_executed_once(gate: Gate, tmp_path: Path) -> None:
     places = PlacesSettings.model_validate({"letters": "slurm", "slurm": gate.settings()})
-    live = Installation(tmp_path / "many", parking_settings(max_workers=2, max_concurrent_runs=2), places)
+    live = Installation(tmp_path / "many", suspending_settings(max_workers=2, max_concurrent_runs=2), places)
     live.start()
     before = len(gate.calls("sbatch"))
     try:
         gate.close()
         names = [f"2024010{number}" for number in range(1, 7)]
         runs = [live.launch(live.add(name)) for name in names]
-        live.await_parked(*runs, seconds=240)
+        live.await_suspended(*runs, seconds=240)
         jobs = set(gate.jobs())
         assert jobs == {attempt.job for name in names for attempt in live.attempts(name)}
         asked = len(gate.asked())
@@ -172,7 +174,7 @@ def test_more_runs_than_processes_park_at_once_and_each_is_executed_once(gate: G
         attempts = [attempt for name in names for attempt in live.attempts(name)]
         assert [kind_of(attempt) for attempt in attempts] == ["done"] * 6
         for run in runs:
-            parked = [event for event in live.events(run) if event.get("message", "").startswith("Parked")]
-            assert len({event["message"] for event in parked}) == 1
+            suspended = [event for event in live.events(run) if event.get("message", "").startswith("Suspended")]
+            assert len({event["message"] for event in suspended}) == 1
     finally:
         live.stop(kill=True)

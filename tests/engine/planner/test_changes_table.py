@@ -162,9 +162,14 @@ def _(scene: Scene) -> None:
     scene.write_recipe("[gdino_detections]\nconfidence_threshold = 0.9\n", name="default")
 
 
-@makes("prompt")
+@makes("detector")
 def _(scene: Scene) -> None:
-    scene.write_recipe('[gdino_raw]\nprompt = "fish"\n')
+    scene.write_recipe("[gdino_raw.classical]\nrim_mad = 10.5\n")
+
+
+@makes("detector_not_chosen")
+def _(scene: Scene) -> None:
+    scene.write_recipe('[gdino_raw]\nprompt = "fish"\n[gdino_raw.groundingdino]\nbox_threshold = 0.3\n')
 
 
 @makes("snip_quality")

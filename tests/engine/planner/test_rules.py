@@ -10,7 +10,7 @@ import pytest
 from morphseq_dagster.engine.contract.step import StepRequest, make_key
 from morphseq_dagster.engine.planner.facts import ExperimentFacts, read_facts
 from morphseq_dagster.engine.planner.plan import plan_experiments
-from morphseq_dagster.engine.planner.rules import BRAKE, ExperimentPlan, encode_plan, plan_experiment
+from morphseq_dagster.engine.planner.rules import BRAKE, ExperimentPlan, compare_values, encode_plan, plan_experiment
 from morphseq_dagster.engine.planner.scans import Scans
 from morphseq_dagster.engine.storage.atomic_io import write_durably
 from morphseq_dagster.engine.storage.hashing import canonical_json, hash_json
@@ -280,3 +280,10 @@ def test_a_publication_that_was_cut_off_may_be_all_there_is_to_do(workspace: Wor
     found = plan(workspace)
     assert kinds(found, "letters") == ["interrupted", "missing"]
     assert [verdict.certain for verdict in found.pending] == [False, True, True]
+
+
+def test_table_of_a_choice_is_not_listed_beside_the_choice() -> None:
+    old = {"backend": "a", "a": {"size": 1}, "share": 0.5}
+    assert compare_values(old, {"backend": "b", "b": {"size": 1}, "share": 0.5}) == [("backend", "a", "b")]
+    assert compare_values(old, {**old, "a": {"size": 2}}) == [("a.size", 1, 2)]
+    assert compare_values(old, {**old, "more": {"size": 2}}) == [("more", None, {"size": 2})]

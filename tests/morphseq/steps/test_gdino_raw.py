@@ -105,8 +105,6 @@ class ToyDetector:
 
     settings: ToyParameters
     weights: Path
-    name: str = "toy"
-    version: int = 1
 
     def detect(self, image: NDArray[np.uint8], *, um_per_px: float | None) -> tuple[Detection, ...]:
         assert image.ndim == 2

@@ -1,4 +1,4 @@
-"""A parked run on the web page: it is shown as started, and the button ends it together with its job."""
+"""A suspended run on the web page: it is shown as started, and the button ends it together with its job."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
 
 from morphseq_dagster.settings.machine import PlacesSettings
-from tests.support.installation import Installation, parking_settings
+from tests.support.installation import Installation, suspending_settings
 from tests.support.slurm_cluster import LocalCluster
 from tests.support.slurm_gate import Gate
 
@@ -31,7 +31,7 @@ def gate(cluster: LocalCluster, tmp_path: Path) -> Gate:
 @pytest.fixture
 def live(gate: Gate, tmp_path: Path) -> Iterator[Installation]:
     places = PlacesSettings.model_validate({"letters": "slurm", "slurm": gate.settings()})
-    found = Installation(tmp_path / "installation", parking_settings(), places)
+    found = Installation(tmp_path / "installation", suspending_settings(), places)
     found.start()
     try:
         yield found
@@ -59,18 +59,18 @@ def press(browser: WebDriver, words: str) -> bool:
     return False
 
 
-def test_parked_run_is_terminated_on_its_page_and_its_job_leaves_the_queue(
+def test_suspended_run_is_terminated_on_its_page_and_its_job_leaves_the_queue(
     live: Installation, gate: Gate, browser: WebDriver
 ) -> None:
     run = live.launch(live.add("20240101", slow_s=600))
-    live.await_parked(run)
+    live.await_suspended(run)
     (attempt,) = live.attempts("20240101")
     live.wait_for(lambda: attempt.record("start"), seconds=240, what="the job to begin")
     assert gate.jobs() == [attempt.job]
 
     browser.get(f"{live.url}/runs/{run}")
-    told = f"Parked: job {attempt.job} works on letters"
-    live.wait_for(lambda: told in page_text(browser), seconds=240, what="the words on the page")
+    words = f"Suspended: job {attempt.job} works on letters"
+    live.wait_for(lambda: words in page_text(browser), seconds=240, what="the words on the page")
     assert "Started" in page_text(browser)
     live.wait_for(lambda: press(browser, "Terminate"), seconds=240, what="the button")
     live.wait_for(lambda: press(browser, "Terminate 1 run"), seconds=240, what="the dialog")

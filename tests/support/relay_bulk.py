@@ -1,4 +1,4 @@
-"""Relay campaigns: experiments of the relay pipeline at a cluster, and what their jobs leave behind.
+"""Relay bulk runs: experiments of the relay pipeline at a cluster, and what their jobs leave behind.
 
 For tests and benchmarks of many experiments at once. The pipeline is `relay`, the cluster `slurm_cluster`.
 """
@@ -27,8 +27,8 @@ from morphseq_dagster.testing.relay import RELAY, RELAY_PIPELINE
 place = SlurmExecutor(SlurmSettings.model_validate_json(sys.argv[2]), pipeline=RELAY)
 chains = {name: tuple(sys.argv[4].split(",")) for name in sys.argv[3].split(",")}
 workspace = Workspace(Path(sys.argv[1]), RELAY_PIPELINE)
-with termination_raises(), BulkRun(workspace, chains=chains, executor_of=lambda *_: place, run_id="child") as campaign:
-    for item in campaign.items():
+with termination_raises(), BulkRun(workspace, chains=chains, executor_of=lambda *_: place, run_id="child") as bulk:
+    for item in bulk.events():
         print(item.experiment, flush=True)
 """
 
@@ -80,7 +80,7 @@ def count_ends(workspace: Workspace, *, step: str = "first") -> Counter[str]:
     return Counter((attempt.record("closed") or {"kind": "open"})["kind"] for attempt in attempts_of(workspace, step))
 
 
-def claims_of(workspace: Workspace) -> list[Path]:
+def locks_of(workspace: Workspace) -> list[Path]:
     """Claims that are held."""
     return sorted(workspace.layout.lock("first", experiment="any").parent.glob("*.json"))
 
@@ -88,7 +88,7 @@ def claims_of(workspace: Workspace) -> list[Path]:
 def start_child(
     workspace: Workspace, names: Iterable[str], *, settings: SlurmSettings, steps: tuple[str, ...] = ("first",)
 ) -> subprocess.Popen[str]:
-    """Start a process that is at a campaign, and says the name of an experiment for each step that is over."""
+    """Start a process that is at a bulk run, and says the name of an experiment for each step that is over."""
     told = [str(workspace.data_root), settings.model_dump_json(), ",".join(names), ",".join(steps)]
     return subprocess.Popen(
         [sys.executable, "-c", _CHILD, *told], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
