@@ -106,6 +106,8 @@ def make_bulk_job(core: dg.Definitions, *, tags: Mapping[str, str]) -> dg.JobDef
         description="One run over many experiments: each walks its own chain of steps; on a cluster all wait in one "
         "process. What failed is named at the end, the others are done.",
         executor_def=dg.in_process_executor,
+        # Given here, Dagster need not copy the sensors that launch this job, at which it warns of a beta parameter.
+        resource_defs=dict(core.resources or {}),
         tags=dict(tags),
     )
     def bulk() -> None:
