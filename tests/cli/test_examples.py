@@ -14,7 +14,7 @@ import morphseq_dagster
 from morphseq_dagster.cli import main
 from morphseq_dagster.cli.app import VERBS
 from morphseq_dagster.morphseq.paths import SENTINELS, raw_folder
-from morphseq_dagster.testing.experiments import FRAMES_EXPERIMENT, open_data_root
+from tests.support.experiments import FRAMES_EXPERIMENT, open_data_root
 
 TEMPLATE = Path(morphseq_dagster.__file__).parent / "templates" / "dagster.yaml"
 FINISHED = "20250529_ctrl: nothing to do"
