@@ -19,7 +19,6 @@ _STAGED: Final = ("qc_staged", *_END)
 _EMBRYOS: Final = ("embryo_metadata", *_STAGED)
 _PLATE: Final = ("plate_metadata", "built_metadata", "experiment_metadata", "sam2_metadata", *_EMBRYOS)
 _UNTOUCHED: Final = ("plate_metadata", "gdino_detections", "exported_masks", "sam2_metadata")
-_MASKS: Final = ("sam2_tracks", "sam2_segmentations", "exported_masks", "sam2_metadata", "embryo_metadata")
 
 
 @dataclass(frozen=True)
@@ -151,8 +150,8 @@ CHANGES: Final = (
     Change(
         "older_file_adopted",
         "an older program's detections are adopted in the place of an output",
-        _MASKS,
-        "never computed themselves; the masks name their prompt, the outlines come out equal",
+        ("sam2_tracks",),
+        "never computed themselves; the tracks read them and come out equal",
     ),
     Change("experiment_added", "another experiment's raw folder appears", (), "a member once its final table is there"),
     Change("experiment_added_and_run", "another experiment is run to its end", (COHORT_STEP,)),

@@ -1,7 +1,8 @@
 """Reconcile actions: what a person decides about a finding - to keep an edit, discard it, or refresh a record.
 
-Each is done under the lock of the step; the findings come from `reconcile.py`. A kept edit is published anew through the ordinary commit, so that exactly the
-bytes that were checked are the ones recorded; a discarded one is marked, and the recompute replaces the file.
+Each is done under the lock of the step; the findings come from `reconcile.py`. A kept edit is published anew through
+the ordinary commit, so that exactly the bytes that were checked are the ones recorded; a discarded one is marked, and
+the recompute replaces the file.
 """
 
 from __future__ import annotations
