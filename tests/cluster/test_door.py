@@ -1,4 +1,4 @@
-"""The cluster behind its door: a local run, from the definitions to the last status, imports no module of the cluster."""
+"""The cluster behind its door: a local run, up to the last status, imports no module of the cluster."""
 
 from __future__ import annotations
 
