@@ -256,7 +256,8 @@ def test_life_that_the_node_never_began_is_not_told_by_what_the_life_before_left
         "its start may be slow to come into sight"
     )
     found = classify(Evidence(**{**unbegun.__dict__, "unclear_s": 30}))
-    assert found is not None
+    refused = row("FAILED", "JobLaunchFailure", 0, 53)
+    lost = classify(Evidence(**{**unbegun.__dict__, "unclear_s": 30, "queue": refused}))
     assert found.outcome is JobOutcome.NODE
     lost = classify(
         Evidence(**{**unbegun.__dict__, "unclear_s": 30, "queue": row("FAILED", "JobLaunchFailure", 0, 53)})
