@@ -19,10 +19,11 @@ from morphseq_dagster.settings.job_values import Resources
 def collect_facts(attempt: Attempt, *, verdict: JobVerdict) -> dict[str, str | int | float]:
     """Collect what is known of an attempt, for people.
 
-    Names are `job`, `cluster`, `node`, `attempt` (its number), `restarts` by the scheduler, `state` (the scheduler's),
-    `outcome` (ours), `queue_s` and `run_s` (from submission to start to end), `cpu_s`, `cpu_efficiency` (processor time
-    as a share of what was allocated, 0 to 1), `max_rss_mb` and `memory_mb` (peak and requested memory in MiB), `gpus` as
-    the node names them, `log` (its path), and the hashes `environment` and `preamble` where the command reports them.
+    Names are `job`, `cluster`, `node`, `attempt` (its number), `restarts` by the scheduler, `state` (the
+    scheduler's), `outcome` (ours), `queue_s` and `run_s` (from submission to start to end), `cpu_s`, `cpu_efficiency`
+    (its share of the processor time allocated, 0 to 1), `max_rss_mb` and `memory_mb` (peak and requested memory in
+    MiB), `gpus` as the node names them, `log` (its path), and the hashes `environment` and `preamble` where the
+    command reports them.
     """
     job = (attempt.pilot or attempt).record("job") or {}
     start, end, usage = attempt.record("start") or {}, attempt.record("end") or {}, attempt.record("usage") or {}
