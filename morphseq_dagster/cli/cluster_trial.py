@@ -129,8 +129,9 @@ def _tell(
         yield CheckResult("problem", text, _ADVICE.get(verdict.outcome, "read the words of the log above"))
         return
     facts = collect_facts(trial.live.attempt, verdict=verdict)
-    waited = "an unknown time" if facts.queue_s is None else f"{facts.queue_s:.1f} s"
-    yield CheckResult("ok", f"{name}: job {facts.job} waited {waited} and ran on {facts.node or 'an unnamed node'}")
+    waited = f"{facts['queue_s']:.1f} s" if "queue_s" in facts else "an unknown time"
+    node = facts.get("node", "an unnamed node")
+    yield CheckResult("ok", f"{name}: job {facts['job']} waited {waited} and ran on {node}")
     try:
         probe = Probe.model_validate_json(trial.live.attempt.path(_ANSWER).read_bytes())
     except ValidationError:

@@ -152,7 +152,7 @@ class RequestJob:
         """
         record = self._find_record()
         if record is not None:
-            return Committed(self.request, record, facts=collect_facts(handle.attempt, verdict=verdict).as_dict())
+            return Committed(self.request, record, facts=collect_facts(handle.attempt, verdict=verdict))
         again = self._plan_retry(handle, verdict)
         if again is None:
             raise self._error(handle, verdict)

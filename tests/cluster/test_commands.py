@@ -10,7 +10,7 @@ import pytest
 
 from morphseq_dagster.cluster.attempt_folder import VOID, JobRoot
 from morphseq_dagster.cluster.client import Client
-from morphseq_dagster.cluster.commands import Row, Scheduler, Sighting, parse_clock_s, parse_size_mb
+from morphseq_dagster.cluster.commands import Row, Scheduler, Sighting, parse_clock_s
 from morphseq_dagster.cluster.errors import RejectedError, UnreachableError
 from morphseq_dagster.cluster.job import JobSpec
 from morphseq_dagster.cluster.job_handle import AlreadyDone, JobHandle, Timeouts
@@ -21,7 +21,7 @@ from morphseq_dagster.errors import PermanentError
 KEY = "ab" * 32
 DOWN = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
 DBD_DOWN = "sacct: error: failed to open persistent connection to host:localhost:6819: Connection refused"
-FIELDS = "JobIDRaw JobName State ExitCode NodeList MaxRSS TotalCPU ElapsedRaw"
+FIELDS = "JobIDRaw JobName State ExitCode NodeList MaxRSS"
 
 
 class Cluster:
@@ -175,13 +175,11 @@ def test_all_jobs_are_asked_for_in_one_call(fake: Cluster, scheduler: Scheduler)
 def test_unknown_field_of_accounting_is_not_asked_for_and_fields_are_asked_once(
     fake: Cluster, scheduler: Scheduler
 ) -> None:
-    fake.accounts("7|x|COMPLETED|0:0|n1|||3\n7.batch|batch|COMPLETED|0:0|n1|2048K|00:01.500|3\n")
+    fake.accounts("7|x|COMPLETED|0:0|n1\n7.batch|batch|COMPLETED|0:0|n1\n")
     for _ in range(3):
         reply = scheduler.account(jobs=["7"])
         assert reply is not None
-        assert reply.of_job("7", name="x") == Row(
-            "7", "x", "COMPLETED", None, "n1", 0, 0, None, max_rss_mb=2.0, cpu_s=1.5
-        )
+        assert reply.of_job("7", name="x") == Row("7", "x", "COMPLETED", None, "n1", 0, 0, None)
     asked = fake.calls("sacct")
     assert sum("-e" in call.split() for call in asked) == 1
     assert not any("Restarts" in call for call in asked)
@@ -206,7 +204,7 @@ def test_database_away_is_no_answer_and_no_accounting_is_none(fake: Cluster, sch
 
 
 def test_state_with_a_word_behind_it_is_read(fake: Cluster, scheduler: Scheduler) -> None:
-    fake.accounts("7|x|CANCELLED by 0|0:0|n1|||3\n")
+    fake.accounts("7|x|CANCELLED by 0|0:0|n1\n")
     reply = scheduler.account(jobs=["7"])
     assert reply is not None
     row = reply.of_job("7", name="x")
@@ -230,11 +228,6 @@ def test_variables_that_steer_the_commands_do_not_reach_them(
 def test_question_with_an_unsafe_name_is_refused(scheduler: Scheduler, job: str) -> None:
     with pytest.raises(PermanentError):
         scheduler.cancel([job])
-
-
-@pytest.mark.parametrize(("text", "mb"), [("2048K", 2.0), ("1.5G", 1536.0), ("", None), ("x", None), ("0", 0.0)])
-def test_sizes(text: str, mb: float | None) -> None:
-    assert parse_size_mb(text) == mb
 
 
 @pytest.mark.parametrize(
