@@ -1,6 +1,6 @@
 """What a microscope's raw folder offers: frames, problems, and one focused picture per frame.
 
-Every reader implements this interface; they are entered in `microscopes.py`. A problem of one frame or well is data (`RawProblem`) and leaves the others
+The readers are entered in `microscopes.py`. A problem of one frame or well is data (`RawProblem`) and leaves the others
 usable; a problem of the whole folder is a `PermanentError`.
 """
 

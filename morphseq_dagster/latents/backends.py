@@ -1,17 +1,44 @@
-"""The embedders, one entry each, and the guard of their names; `backends.py` of the package says what an entry is."""
+"""What an embedder is, the embedders, one entry each, and the guard of their names.
+
+What an entry is stands in `morphseq_dagster/backends.py`; the embedder without weights is `dct.py`.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from morphseq_dagster.backends import Backend, BackendIdentity, Backends
 from morphseq_dagster.errors import PermanentError
 
 if TYPE_CHECKING:
-    from morphseq_dagster.latents.model import Embedder
+    import numpy as np
+    from numpy.typing import NDArray
 
 LAB_MODEL: Final = "20241107_ds_sweep01_optimum"
 """The lab's trained encoder (spec, science 7); its weights are not public."""
+
+
+class Embedder(Protocol):
+    """A model that turns snips into vectors."""
+
+    @property
+    def latent_dim(self) -> int:
+        """Length of a vector."""
+        ...
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """Names of the vector's entries, in order."""
+        ...
+
+    def embed(self, snips: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Turn snips `(N, rows, cols)` uint8 into `(N, latent_dim)` float32, each independent of its batch."""
+        ...
+
+    def identity(self) -> BackendIdentity:
+        """What made the numbers."""
+        ...
+
 
 EMBEDDERS: Final[Backends[Embedder]] = Backends(
     "latents.model",

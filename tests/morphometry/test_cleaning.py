@@ -79,3 +79,12 @@ def test_a_mask_at_the_border_keeps_its_border_pixels_and_the_input_is_not_touch
     assert cleaned.mask[42, 15]
     assert cleaned.mask.shape == mask.shape
     assert np.array_equal(mask, before)
+
+
+def test_radius_of_the_opening_follows_the_closed_outline() -> None:
+    mask = np.zeros((120, 120), bool)
+    mask[10:110, 10:40] = True
+    mask[80:110, 10:110] = True
+    # Outline of the L through pixel centres: 99 + 99 + 29 + 70 + 70 + 29 = 396, less a cut corner; open it lacks 29.
+    settings = CleaningSettings(opening_below_solidity=0.7, opening_radius_min_px=1, opening_perimeter_divisor=38.0)
+    assert clean_mask(mask, settings=settings).actions == ("opened with radius 10 px",)
