@@ -1,4 +1,4 @@
-"""What happens to the outputs of a data root behind the pipeline's back: rules of the state machine in `data_root_machine.py`."""
+"""The data root of `data_root_machine.py` whose outputs are edited, lost, replaced, adopted and kept."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ import shutil
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    Bundle,
-    rule,
-)
+from hypothesis.stateful import rule
 
 from morphseq_dagster.adopt.importer import Import
 from morphseq_dagster.engine.planner.reconcile_actions import discard, keep
@@ -17,34 +14,17 @@ from morphseq_dagster.engine.storage.atomic_io import write_durably
 from morphseq_dagster.engine.storage.records import encode, read_record
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.testing.chain import run_chain
-from tests.support.diamond_root import DiamondRoot
+from tests.support.data_root_machine import EXPERIMENTS, STEPS, WORDS, OwnedRoot
 from tests.support.ledger import INPUTS, ORDER
 
-WORDS = st.dictionaries(
-    # Words of one length, so that what follows may come out equal.
-    st.sampled_from(["A01", "A02", "B01"]),
-    st.sampled_from(["fish", "roes", "egg"]),
-    min_size=1,
-    max_size=3,
-).map(lambda words: tuple(words.items()))
-STEPS = st.sampled_from(ORDER)
 TABLES_AND_DOCUMENTS = st.sampled_from(["lengths", "summary"])
-PARTS = st.sampled_from(
-    [("letters",), ("letters", "lengths"), ("letters", "mirrors"), ("letters", "lengths", "summary")]
-)
 SETS = st.sampled_from(["letters", "mirrors"])
 HARMS = st.sampled_from(["append", "same size", "replace", "truncate", "delete"])
 HARMS_OF_SETS = HARMS | st.sampled_from(["add", "lose folder"])
-AGES_S = 1e12
 
 
-EXPERIMENTS: Bundle[str] = Bundle("experiments")
-
-
-class HarmedRoot(DiamondRoot):
-    """A data root whose files are edited, lost, replaced, adopted and kept."""
-
-    # what happens to outputs
+class DataRoot(OwnedRoot):
+    """A data root, and what a person, a disk and a release do to it."""
 
     @rule(experiment=EXPERIMENTS, step=STEPS, harm=HARMS)
     def harm_output(self, experiment: str, step: str, harm: str) -> None:

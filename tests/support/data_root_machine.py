@@ -1,4 +1,4 @@
-"""A data root of small experiments as a state machine; `data_root_harm.py` has what happens to its outputs."""
+"""A data root of small experiments as a state machine; `data_root_harm.py` adds what happens to its outputs."""
 
 from __future__ import annotations
 
@@ -33,9 +33,8 @@ from morphseq_dagster.engine.storage.sweep import sweep
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.testing.chain import run_chain, write_words
 from tests.support.clock import JumpingClock
-from tests.support.data_root_harm import STEPS, WORDS, HarmedRoot
 from tests.support.diamond import weights_file
-from tests.support.diamond_root import die_at, leave_claim
+from tests.support.diamond_root import DiamondRoot, die_at, leave_claim
 from tests.support.ledger import INPUTS, ORDER, Lab, Ledger, Made
 
 WORDS = st.dictionaries(
@@ -46,20 +45,18 @@ WORDS = st.dictionaries(
     max_size=3,
 ).map(lambda words: tuple(words.items()))
 STEPS = st.sampled_from(ORDER)
-TABLES_AND_DOCUMENTS = st.sampled_from(["lengths", "summary"])
 PARTS = st.sampled_from(
     [("letters",), ("letters", "lengths"), ("letters", "mirrors"), ("letters", "lengths", "summary")]
 )
-SETS = st.sampled_from(["letters", "mirrors"])
-HARMS = st.sampled_from(["append", "same size", "replace", "truncate", "delete"])
-HARMS_OF_SETS = HARMS | st.sampled_from(["add", "lose folder"])
 AGES_S = 1e12
 
+EXPERIMENTS: Bundle[str] = Bundle("experiments")
 
-class DataRoot(HarmedRoot, RuleBasedStateMachine):
-    """A data root of small experiments, and what a person, a disk and a release do to it."""
 
-    experiments: Bundle[str] = Bundle("experiments")
+class OwnedRoot(DiamondRoot, RuleBasedStateMachine):
+    """A data root of small experiments, and what people, runs and releases do to it."""
+
+    experiments = EXPERIMENTS
     departed: Bundle[str] = Bundle("departed")
 
     @initialize(target=experiments, words=WORDS)
@@ -79,6 +76,7 @@ class DataRoot(HarmedRoot, RuleBasedStateMachine):
         self.clock.install(self.patch.setattr)
         self.patch.setitem(PER_EXPERIMENT, "lengths", (("older", "older/{exp}_lengths.csv"),))
         experiment = self.add_experiment(words)
+        assert isinstance(experiment, str)
         self.launch(experiment)
         return experiment
 

@@ -13,7 +13,7 @@ from hypothesis.stateful import (
 )
 
 from morphseq_dagster.errors import MorphseqError
-from tests.support.data_root_machine import DataRoot
+from tests.support.data_root_harm import DataRoot
 from tests.support.faults import FAULTS
 
 
