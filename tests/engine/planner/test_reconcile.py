@@ -258,6 +258,7 @@ def test_pictures_of_a_set_are_named_one_by_one(fish: Workspace) -> None:
     (third.parent / "extra.jpg").write_bytes(third.read_bytes())
     finding = only(fish)
     assert (finding.kind, finding.actions) == (Kind.PICTURES, ("discard",))
+    assert finding.detail == "1 truncated, 1 deleted, 1 added"
     changes = {Path(p.path).name: p.change for p in finding.pictures}
     assert changes == {first.name: FileChange.DELETED, second.name: FileChange.TRUNCATED, "extra.jpg": FileChange.ADDED}
 
