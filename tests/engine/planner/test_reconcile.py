@@ -338,6 +338,18 @@ def test_a_live_holder_is_not_disturbed(toy: Workspace, monkeypatch: pytest.Monk
         discard(toy, path)
 
 
+def test_a_publication_that_was_cut_off_is_left_to_the_next_run(toy: Workspace) -> None:
+    path = toy.output("lengths", experiment=TOY)
+    path.write_bytes(b"edited\n")
+    assert [finding.step for finding in reconcile(toy).findings] == ["lengths"]
+    journal = toy.layout.journal("lengths", experiment=TOY)
+    journal.parent.mkdir(exist_ok=True)
+    journal.write_text("{}")
+    found = reconcile(toy)
+    assert (found.findings, found.checked) == ((), 2)
+    assert found.busy == ((toy.layout.relative(path), "its publication was cut off; the next run finishes it"),)
+
+
 def test_departed_experiments_are_counted(toy: Workspace) -> None:
     raw_folder(toy.layout, "Frames", experiment=TOY).mkdir(parents=True)
     assert find_departed(toy) == {}
