@@ -236,7 +236,7 @@ def discard_unpublished(layout: Layout, *, outcome: Executed | Committed) -> Non
 
 
 def finish(layout: Layout, *, outcome: Executed | Committed) -> Record:
-    """Commit what ran here; verify what another place committed."""
+    """Commit what ran here; verify what another process committed."""
     if isinstance(outcome, Executed):
         return publish(layout, executed=outcome)
     return verify(layout, committed=outcome)

@@ -68,7 +68,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--pipeline", required=True, help="module:attribute of the pipeline")
     parser.add_argument("--outcome", type=Path, help="file for the record or the error")
     parser.add_argument("--usage", type=Path, help="file for peak memory and processor time")
-    parser.add_argument("--place", default="subprocess", help="name of the place, for the record")
+    parser.add_argument("--place", default="subprocess", help="name of the executor, for the record")
     parser.add_argument("--environment", type=Path, help="description of the environment that this one must be")
     parser.add_argument("--preamble", type=Path, help="shell file that was read before; its hash stands in the usage")
     parser.add_argument(

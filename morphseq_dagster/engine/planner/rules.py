@@ -75,7 +75,7 @@ def _judge(spec: StepSpec, *, facts: ExperimentFacts, before: Mapping[str, StepP
     record = own.record
     seconds = record.seconds if record is not None and record.origin != "adopted" else None
     if facts.recipe_problem:
-        cause = Cause("unreadable", "recipe", detail=facts.recipe_problem)
+        cause = Cause("unreadable", "recipe", detail=facts.recipe_problem, computes=False)
         return StepPlan(spec.name, (cause,), "stale", runs=True, held=cause.describe(), seconds=seconds)
     ahead = [name for name in spec.inputs if before[name].runs]
     inputs, absent = _inputs(spec, facts=facts)
