@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -180,7 +181,10 @@ def select_steps(call: Call, selection: str) -> tuple[str, ...]:
     problem = ""
     try:
         for part in selection.split(","):
-            keys = dg.AssetSelection.from_string(part.strip()).resolve(graph)
+            with warnings.catch_warnings():
+                # Dagster's own reading of "*" sets a parameter that it calls beta.
+                warnings.filterwarnings("ignore", "Parameter `include_sources`", dg.BetaWarning)
+                keys = dg.AssetSelection.from_string(part.strip()).resolve(graph)
             found |= {key.path[-1] for key in keys}
             problem = problem or ("" if keys else f"nothing is called {part.strip()!r}")
     except dg.DagsterError as error:

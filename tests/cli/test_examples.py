@@ -13,6 +13,8 @@ import pytest
 import morphseq_dagster
 from morphseq_dagster.cli import main
 from morphseq_dagster.cli.app import VERBS
+from morphseq_dagster.engine.layout import COHORT
+from morphseq_dagster.engine.storage.records import read_record
 from morphseq_dagster.morphseq.paths import SENTINELS, raw_folder
 from tests.support.experiments import FRAMES_EXPERIMENT, open_data_root
 
@@ -79,3 +81,17 @@ def test_example_of_the_demo(home: Path, monkeypatch: pytest.MonkeyPatch, capfd:
     said = "".join(capfd.readouterr())
     assert code == 0, said
     assert SAID["demo"] in said
+
+
+def test_cohort_is_made_in_a_process_of_its_own(
+    home: Path, frames_root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MORPHSEQ_PLACE", "subprocess")
+    workspace = open_data_root(frames_root)
+    code = main(["cohort", "--data-root", str(frames_root)])
+    said = "".join(capfd.readouterr())
+    assert code == 0, said
+    record = read_record(workspace.layout, primary=workspace.output("cohort_final", experiment=COHORT))
+    assert record is not None
+    assert record.place == "subprocess"
+    assert [entry.name for entry in record.inputs] == [FRAMES_EXPERIMENT]
