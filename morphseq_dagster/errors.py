@@ -1,7 +1,6 @@
 """Errors of the project: what was expected, what was found, where, and what mends it.
 
-Holds the exception classes and their JSON form, by which an error crosses a process border.
-Does not hold handling: retries are decided by whoever runs a step.
+`report` and `restore` carry an error across a process border; retries are decided by whoever runs a step.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Identifiers: the only place that mints, checks or parses an id (spec, orchestration 2).
 
-Holds the grammar of experiment, well, video, image, embryo and snip ids. Parsing always says which kind is expected,
-because the forms overlap (a snip id also reads as an image id). Does not hold paths (`layout`).
+Parsing always says which kind is expected, because the forms overlap (a snip id also reads as an image id).
 """
 
 from __future__ import annotations

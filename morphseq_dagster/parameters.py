@@ -1,7 +1,4 @@
-"""Recipe slices: typed parameters of one step, frozen, each documented with its unit and source.
-
-Holds the base class only, so that science and steps can import it without anything heavy.
-"""
+"""Recipe slices: the base class of the parameters of one step; each room documents its own with unit and source."""
 
 from __future__ import annotations
 

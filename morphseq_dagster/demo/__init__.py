@@ -1,5 +1,1 @@
-"""Maker of a synthetic plate whose truth is known.
-
-Holds the drawing of embryos and wells, the microscope that takes Keyence-like pictures of them, the workbook and
-the truth. Does not hold anything that reads pictures back: the demo must not know how it is judged.
-"""
+"""Maker of a synthetic plate whose truth is known; it reads no pictures, for it must not know how it is judged."""

@@ -30,14 +30,8 @@ class DrawnWell:
         Number of the well in the plan.
     turn
         Number of the well in the order of imaging.
-    planes
-        Number of focal planes.
-    shape
-        (rows, columns) of the scene.
     field
         First row, first column, last row, last column, px, in which the embryo has to lie.
-    level, seed
-        Difficulty and seed of the plate.
 
     Raises
     ------
@@ -105,12 +99,6 @@ class DrawnWell:
 
         Parameters
         ----------
-        folder
-            Truth folder.
-        index
-            Number of the frame, from 0.
-        picture
-            The rendered embryo; None in an empty well.
         places
             (row, column) of every tile's first pixel in the scene.
         tile_shape

@@ -1,11 +1,8 @@
 """Shape of one synthetic zebrafish embryo: yolk, body axis, head, tail, chorion, and how they grow.
 
-Holds the design (what is drawn once per embryo), the pose at a time, and the geometry that follows: midline,
-half-widths, extents. Does not hold optics (`optics`), the well around the embryo (`scene`) or the camera.
-
-Lengths follow Kimmel et al. 1995 (stages of zebrafish development at 28.5 C): chorion about 1.2 mm across, yolk
-0.6 to 0.7 mm, body length 1.9 mm at 24 hpf, 2.5 mm at 30 hpf, 3.1 mm at 48 hpf. The drawing is a side view, and
-it is meant for 12 to 48 hpf; ages outside 10 to 48 hpf are refused.
+Lengths follow Kimmel et al. 1995 (stages of zebrafish development at 28.5 C): chorion about 1.2 mm across, yolk 0.6 to
+0.7 mm, body length 1.9 mm at 24 hpf, 2.5 mm at 30 hpf, 3.1 mm at 48 hpf. The drawing is a side view, and it is meant
+for 12 to 48 hpf; ages outside 10 to 48 hpf are refused.
 """
 
 from __future__ import annotations
@@ -40,18 +37,10 @@ class EmbryoDesign:
 
     Attributes
     ----------
-    seed, name
-        Random stream of its textures.
-    has_chorion
-        Whether it lies in its chorion; without one the tail stretches.
     mirrored
         Whether the body runs anticlockwise in the picture.
     girth
         Factor on the body's half-width, near 1.
-    chorion_um
-        Radius of the chorion.
-    tail_bend_per_um
-        Curvature of the free tail's end.
     head_plane, trunk_plane, tail_plane
         Focal plane at which each part is sharpest, in plane steps from the first plane; yolk and trunk share one.
     """
@@ -80,10 +69,6 @@ class Midline:
         `(N,)` arc length at each point.
     dorsal_um, ventral_um
         `(N,)` half-widths away from and towards the yolk.
-    yolk_um
-        Yolk radius.
-    age_hpf
-        Age that the shape belongs to.
     """
 
     points_um: Floats
@@ -102,14 +87,10 @@ class Midline:
 
 @dataclass(frozen=True)
 class Pose:
-    """Where the embryo lies at one time.
+    """Where the embryo lies at one time: its yolk's centre in the scene and its rotation about that.
 
     Attributes
     ----------
-    row_px, column_px
-        Yolk centre in the scene.
-    rotation_rad
-        Rotation about the yolk's centre.
     age_hpf
         Developmental age; it stops at death.
     opacity
@@ -124,17 +105,7 @@ class Pose:
 
 
 def design_embryo(seed: int, *, name: str, has_chorion: bool, planes: int) -> EmbryoDesign:
-    """Draw an embryo.
-
-    Parameters
-    ----------
-    seed, name
-        Random stream; equal values give the equal embryo.
-    has_chorion
-        Whether it lies in its chorion.
-    planes
-        Number of focal planes; head, trunk and tail are sharpest one plane apart, all within the stack.
-    """
+    """Draw an embryo; head, trunk and tail are sharpest one focal plane apart, all within the stack."""
     random = open_stream(seed, name=f"{name}/design")
     middle = (planes - 1) / 2 + (int(random.integers(-1, 2)) if planes >= 5 else 0)
     slope = float(random.choice([-1.0, 1.0]))

@@ -36,12 +36,6 @@ class Level:
 
     Attributes
     ----------
-    look
-        Strength of the embryo.
-    background_grey
-        Grey value of the empty field, 0 to 255.
-    noise_sd
-        Standard deviation of the camera noise, grey values.
     pattern_sd
         Standard deviation of the fixed fine pattern of the plate's bottom, grey values.
     unevenness

@@ -1,8 +1,5 @@
 """The synthetic Keyence microscope: stage, focal planes, camera, and its TIFF files.
 
-Holds how a scene becomes tiles and planes on disk. Does not hold what is in the scene (`scene`, `optics`), the
-folders of an experiment (`plate`) or any reader.
-
 The file form is that of spec 3.2: an uncompressed grey TIFF whose bytes hold a text block between `<Data>` and
 `</Data>` with tags written like `<ShootingDateTime Type="System.Int64">`. `Width` and `Height` occur three times:
 camera, picture in pixels, picture in nanometres.
@@ -40,10 +37,6 @@ class Stage:
 
     Attributes
     ----------
-    tile_shape
-        (rows, columns) of a tile.
-    tiles
-        Tiles per well.
     pitch_px
         Nominal step from tile to tile; 70 % of the tile along the row, as measured on real plates (spec 3.2).
     along
@@ -124,18 +117,7 @@ def expose(
 ) -> Pixels:
     """Turn light into grey values: shading, camera noise, rounding and saturation.
 
-    Parameters
-    ----------
-    light
-        `(H, W)` float32 in grey values of 8 bit.
-    shading
-        `(H, W)` factor, or None.
-    noise_sd
-        Standard deviation of the noise, grey values of 8 bit.
-    random
-        Stream of the noise.
-    bit_depth
-        8 gives uint8; 16 gives uint16 on 257 times the scale.
+    Light and noise are in grey values of 8 bit; a depth of 16 gives uint16 on 257 times the scale.
     """
     seen = random.standard_normal(light.shape, np.float32)
     seen *= np.float32(noise_sd)
@@ -148,18 +130,9 @@ def expose(
 
 
 def write_keyence_tiff(path: Path, *, pixels: Pixels, um_per_px: float, time_s: float) -> None:
-    """Write one plane of one tile.
+    """Write one plane of one tile, taken some seconds after the experiment's first picture.
 
-    Parameters
-    ----------
-    path
-        File to write.
-    pixels
-        `(H, W)` uint8 or uint16.
-    um_per_px
-        Pixel size; stored as the field's width and height in whole nanometres.
-    time_s
-        Seconds since the experiment's first picture.
+    The pixel size is stored as the field's width and height in whole nanometres.
     """
     block = _metadata_block(pixels.shape[0], pixels.shape[1], um_per_px=um_per_px, time_s=time_s)
     tifffile.imwrite(path, pixels, byteorder="<", photometric="minisblack", metadata=None, software=False)

@@ -1,8 +1,7 @@
 """Picture of one embryo in transmitted light: absorbance, silhouette and height of every pixel.
 
-Holds the rendering of yolk, body, eye, somites and chorion, alive and dead. Does not hold shapes (`embryo`), the
-background (`scene`), defocus or camera noise (`microscope`). The light that reaches the camera is the background
-times `exp(-absorbance)`, so parts that overlap darken each other as they do under the microscope.
+The light that reaches the camera is the background (`scene`) times `exp(-absorbance)`, so parts that overlap darken
+each other as they do under the microscope. Defocus and noise are made in `microscope`.
 """
 
 from __future__ import annotations
@@ -60,8 +59,6 @@ class EmbryoPicture:
 
     Attributes
     ----------
-    row_px, column_px
-        Scene position of the cut-out's first pixel.
     absorbance
         float32, natural logarithm of background over transmitted light, >= 0 but for thin bright lines.
     mask
@@ -116,21 +113,7 @@ def render_embryo(
     um_per_px: float,
     scene_shape: tuple[int, int],
 ) -> EmbryoPicture:
-    """Draw one embryo at one time.
-
-    Parameters
-    ----------
-    design, pose
-        The embryo and where it lies.
-    chorion
-        Its chorion in the scene, or None.
-    look
-        Strength of absorbance and texture.
-    um_per_px
-        Pixel size of the scene.
-    scene_shape
-        (rows, columns) of the scene; the cut-out stays inside.
-    """
+    """Draw one embryo at one time as a cut-out of the scene of `scene_shape` (rows, columns)."""
     midline = shape_midline(design, age_hpf=pose.age_hpf)
     top, left, bottom, right = _cut_out(midline, pose=pose, chorion=chorion, um_per_px=um_per_px)
     top, left = max(top, 0), max(left, 0)

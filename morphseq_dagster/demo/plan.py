@@ -1,7 +1,4 @@
-"""Plans of demo plates: which wells, how many times, tiles and planes, how large.
-
-Holds the plan types and the ready-made plans. Does not hold drawing or writing.
-"""
+"""Plans of demo plates: which wells, how many times, tiles and planes, how large."""
 
 from __future__ import annotations
 
@@ -18,18 +15,10 @@ class WellPlan:
 
     Attributes
     ----------
-    well
-        `A01`..`H12`.
     kind
         `embryo`, `dying` or `empty`.
-    has_chorion
-        Whether the embryo lies in its chorion.
     start_age_hpf
         Age at the first frame, 10 to 48 hpf all through; in a chorion better below 32, later the tail covers the head.
-    genotype, chem_perturbation, medium, pair
-        Workbook cells.
-    temperature
-        degC.
     """
 
     well: str
@@ -57,12 +46,8 @@ class PlatePlan:
         Index of the frame, from 0, in which dying embryos turn opaque.
     tiles, tile_shape_px, overlap
         Tiles per well, (rows, columns) of each, overlapping share.
-    planes
-        Focal planes.
     um_per_px
         Pixel size. The default is three times that of the real plates (spec 3.2), 1.887209 um.
-    bit_depth
-        8 or 16.
     edge_every
         Every n-th well shows the well's dark edge; 0 shows none.
     """

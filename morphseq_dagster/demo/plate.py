@@ -1,8 +1,4 @@
-"""Maker of the demo plate: raw files of a Keyence microscope, workbook and truth.
-
-Holds `make_plate`. Does not hold drawing (`scene`, `optics`), the camera (`microscope`) or single pictures
-(`frames`). Equal arguments give equal bytes.
-"""
+"""Maker of the demo plate: raw files of a Keyence microscope, workbook and truth; equal arguments give equal bytes."""
 
 from __future__ import annotations
 
@@ -53,18 +49,8 @@ def make_plate(
 
     Parameters
     ----------
-    data_root
-        Folder of the data; made when absent.
     truth_folder
         Folder for the truth, made here; not among the data root's inputs.
-    experiment
-        Experiment id.
-    difficulty
-        `easy`, `middle` or `hard`, see `levels`.
-    plan
-        Wells, times, tiles, planes, sizes.
-    seed
-        Seed of everything drawn.
     on_progress
         Called with (frames done, frames in all) after every well and time.
 

@@ -1,7 +1,6 @@
 """Publication of a demo plate: whole or not at all.
 
-Holds the temporary places, the renaming, and the clearing of what a killed maker left. Does not hold what is
-written. It is apart from the project's storage on purpose: a demo plate is input, made before any step runs.
+It is apart from the project's storage on purpose: a demo plate is input, made before any step runs.
 """
 
 from __future__ import annotations
@@ -43,15 +42,6 @@ def publish_plate(places: PlatePlaces, *, experiment: str, workbook: bytes) -> I
     The raw folder comes last, so an experiment appears complete or not at all. Truth and workbook without a raw
     folder are what a maker left that was killed between two renames: they are taken over when they belong to this
     plate and refused when they are somebody's own.
-
-    Parameters
-    ----------
-    places
-        Final places.
-    experiment
-        Experiment id that a truth folder already there has to carry.
-    workbook
-        Bytes of the workbook.
 
     Raises
     ------

@@ -1,8 +1,4 @@
-"""Named random streams of the demo plate.
-
-Holds the one function that turns a seed and a name into a random generator, so that what is drawn for one
-well never depends on how much was drawn for another. Does not hold any drawing.
-"""
+"""Named random streams of the demo plate: what is drawn for one well never depends on another well."""
 
 from __future__ import annotations
 
@@ -12,14 +8,6 @@ import numpy as np
 
 
 def open_stream(seed: int, *, name: str) -> np.random.Generator:
-    """Open the random stream of `name` under `seed`.
-
-    Parameters
-    ----------
-    seed
-        Seed of the whole plate.
-    name
-        What is drawn, for example `A01/debris`; equal names give equal numbers.
-    """
+    """Open the random stream of what is drawn, for example `A01/debris`; equal names give equal numbers."""
     digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=16).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little")))

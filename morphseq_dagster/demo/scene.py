@@ -1,7 +1,4 @@
-"""A well without its embryo: light, well edge, dirt on the plate's bottom, debris, threads and bubbles.
-
-Holds the drawing of the sharp background. Does not hold embryos (`embryo`, `optics`) or the camera (`microscope`).
-"""
+"""A well without its embryo: light, well edge, dirt on the plate's bottom, debris, threads and bubbles."""
 
 from __future__ import annotations
 
@@ -25,28 +22,15 @@ def draw_background(
     keep_clear: tuple[float, float, float] | None,
     edge: bool,
 ) -> Image:
-    """Draw the sharp background of a well.
+    """Draw the sharp background of a well: `(H, W)` float32 grey values of the light that the well lets through.
 
     Parameters
     ----------
-    seed, name
-        Random stream.
-    shape
-        (rows, columns) of the scene.
-    um_per_px
-        Pixel size.
-    level
-        Difficulty.
     keep_clear
         (row, column, radius) in px of the embryo, on which no debris falls (on `hard` it may touch); None for an
         empty well, which gets twice as much.
     edge
         Whether the well's dark edge reaches into the scene.
-
-    Returns
-    -------
-    numpy.ndarray
-        `(H, W)` float32, grey values of the light that the well lets through.
     """
     random = open_stream(seed, name=f"{name}/background")
     light = level.background_grey * _draw_light(random, shape=shape, depth=level.unevenness)

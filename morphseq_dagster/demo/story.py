@@ -1,7 +1,4 @@
-"""What happens in one well over time: where its embryo lies, how it grows, moves and dies.
-
-Holds the choice of place and the poses. Does not hold pictures (`optics`, `scene`) or files (`plate`).
-"""
+"""What happens in one well over time: where its embryo lies, how it grows, moves and dies."""
 
 from __future__ import annotations
 
@@ -26,12 +23,6 @@ class WellStory:
 
     Attributes
     ----------
-    design
-        The embryo.
-    chorion
-        Its chorion in the scene, or None.
-    poses
-        One per time.
     keep_clear
         (row, column, radius), px, around everything the embryo covers.
     """
@@ -59,18 +50,8 @@ def tell_story(
 
     Parameters
     ----------
-    seed
-        Seed of the plate.
-    well
-        Plan of the well.
-    times_s
-        Seconds of every frame since the first.
     death_index
         Frame in which a dying embryo turns opaque, at least 1.
-    planes
-        Number of focal planes.
-    um_per_px
-        Pixel size.
     field
         First row, first column, last row, last column, px, in which the embryo has to lie.
 

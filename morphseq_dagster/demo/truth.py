@@ -1,7 +1,5 @@
 """What is true about a demo plate: masks, identity, tile offsets, sharpest planes, deaths.
 
-Holds the typed records and their JSON and PNG form. Does not hold any judgement of a result: tests compare.
-
 Coordinates
 -----------
 All are (row, column), pixels, before inversion (which moves nothing).
@@ -56,10 +54,6 @@ class FrameTruth:
         Developmental age; it stops at death. None in an empty well.
     opacity
         0 alive, 1 dead and opaque; between them at the frame of death. None in an empty well.
-    mosaic_origin_px, mosaic_shape_px
-        See the module's coordinates.
-    tile_offsets_px
-        Position of each tile in the tile frame.
     body_area_px
         Pixels of the mask; 0 in an empty well.
     body_box_px, chorion_box_px
@@ -85,22 +79,16 @@ class WellTruth:
 
     Attributes
     ----------
-    well
-        `A01`..`H12`.
     series
         Raw folder, such as `XY01`; empty for `Frames`.
     kind
         `embryo`, `dying` or `empty`.
     embryo_id
         Identity in every frame; None in an empty well.
-    has_chorion
-        Whether the embryo lies in its chorion.
     death_time_int, death_time_s
         First frame in which the embryo is opaque; None when it lives.
     head_plane, trunk_plane, tail_plane
         Heights in plane steps, 0 = first plane; None in an empty well. Yolk and trunk share one.
-    frames
-        One per time, in order.
     """
 
     well: str
@@ -124,18 +112,10 @@ class PlateTruth:
     ----------
     experiment, source
         Experiment id and `Keyence` or `Frames`.
-    difficulty, seed
-        As given to the maker.
-    um_per_px
-        Pixel size of tiles and masks.
     orientation
         Direction of the row of tiles; `none` for `Frames`.
     tile_shape_px
         (rows, columns) of a tile as acquired.
-    planes
-        Number of focal planes.
-    wells
-        In order of their names.
     """
 
     experiment: str

@@ -1,7 +1,4 @@
-"""The plate workbook of the demo: one 8 x 12 sheet per variable (spec, science 2).
-
-Holds its cells and the making of the file's bytes. Does not hold any reading of workbooks.
-"""
+"""The plate workbook of the demo: one 8 x 12 sheet per variable (spec, science 2)."""
 
 from __future__ import annotations
 
@@ -24,12 +21,8 @@ _MODIFIED = re.compile(rb"(<dcterms:modified[^>]*>)[^<]*(</dcterms:modified>)")
 def make_workbook(sheets: Mapping[str, Mapping[str, Cell]]) -> bytes:
     """Make a plate workbook (xlsx) whose bytes depend on its cells alone.
 
-    Row 1 holds a blank and 1..12, column A the letters A..H; a well without a value stays blank.
-
-    Parameters
-    ----------
-    sheets
-        Sheet name -> well (`A01`) -> value.
+    Row 1 holds a blank and 1..12, column A the letters A..H; a well without a value stays blank. Values are given
+    by sheet and well (`A01`).
     """
     book = Workbook()
     if book.active is not None:

@@ -22,8 +22,6 @@ def level_water(
 
     Parameters
     ----------
-    picture
-        (h, w) float32.
     lit
         (h, w) bool, what is neither well wall nor explained already.
     close_px

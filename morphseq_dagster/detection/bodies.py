@@ -1,6 +1,6 @@
 """Embryos without a chorion: closed outlines of plausible area in a work picture.
 
-Holds the search by edges and darkness. Does not hold chorions (`chorions`) nor exact outlines (segmentation room).
+Chorions are found in `chorions`, exact outlines in the segmentation room.
 """
 
 from __future__ import annotations

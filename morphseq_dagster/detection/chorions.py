@@ -1,7 +1,6 @@
 """Embryos in their chorions: circles with a supported rim, refined to ellipses.
 
-Holds the search for chorions in a work picture (Hough transform, rim support, ellipse refinement, suppression of
-overlaps). Does not hold embryos without a chorion (`bodies`) nor the embryo inside (segmentation room).
+Embryos without a chorion are found in `bodies`, the embryo inside in the segmentation room.
 """
 
 from __future__ import annotations
@@ -256,17 +255,7 @@ def propose_radii(
 def find_chorions(
     picture: WorkPicture, *, radius_min: float, radius_max: float, settings: ClassicalDetectorSettings
 ) -> tuple[Chorion, ...]:
-    """Chorions of a work picture, best supported first.
-
-    Parameters
-    ----------
-    picture
-        The prepared frame.
-    radius_min, radius_max
-        Radius range in work pixels.
-    settings
-        Thresholds.
-    """
+    """Chorions of a work picture with a radius in the given range (work pixels), best supported first."""
     candidates: list[Chorion] = []
     circles = propose_circles(picture, radius_min=radius_min, radius_max=radius_max, settings=settings)
     tried = [

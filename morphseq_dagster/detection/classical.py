@@ -1,6 +1,6 @@
 """The embedded detector: chorions by circles, otherwise bodies by closed outlines; no weights, no GPU.
 
-Holds the choice of the route and the confidence. The routes themselves are in `chorions` and `bodies`.
+The two routes are in `chorions` and `bodies`; here are the choice between them and the confidence.
 """
 
 from __future__ import annotations
@@ -141,14 +141,7 @@ class ClassicalDetector:
         return tuple(chorions), tuple(bodies)
 
     def detect(self, image: NDArray[np.uint8], *, um_per_px: float | None) -> tuple[Detection, ...]:
-        """Embryos of one frame, the most confident first; unfiltered (see `filtering`).
-
-        Parameters
-        ----------
-        image
-            (H, W) uint8, bright background.
-        um_per_px
-            Pixel size; None takes the fallback of `derive_size_range`.
+        """Embryos of one frame, the most confident first, unfiltered; see `Detector.detect`.
 
         Raises
         ------

@@ -1,7 +1,4 @@
-"""Quality filter of detections (spec 3.1): confidence limit, then greedy suppression of overlaps.
-
-Holds the filter and the intersection over union of boxes.
-"""
+"""Quality filter of detections (spec 3.1): confidence limit, then greedy suppression of overlaps."""
 
 from __future__ import annotations
 
@@ -48,21 +45,10 @@ def order_detections(detections: Iterable[Detection]) -> tuple[Detection, ...]:
 def filter_detections(
     detections: Iterable[Detection], *, confidence_min: float = CONFIDENCE_MIN, iou_max: float = IOU_MAX
 ) -> tuple[Detection, ...]:
-    """Keep confident detections that do not overlap a more confident one (spec 3.1).
+    """Keep confident detections that do not overlap a more confident one (spec 3.1); by confidence, descending.
 
-    Parameters
-    ----------
-    detections
-        Detections of one frame and one prompt, in any order.
-    confidence_min
-        A detection is kept when its confidence is at least this.
-    iou_max
-        A detection is dropped when its box overlaps a kept one by at least this.
-
-    Returns
-    -------
-    tuple of Detection
-        By confidence, descending.
+    A detection of a frame is kept when its confidence is at least `confidence_min`, and dropped when its box overlaps a
+    kept one by at least `iou_max`.
     """
     kept: list[Detection] = []
     for candidate in order_detections(detections):

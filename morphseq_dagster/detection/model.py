@@ -1,7 +1,4 @@
-"""What a detector is and what it returns.
-
-Holds the result and the protocol. Does not hold an implementation or the choice between them (`backends`).
-"""
+"""What a detector is and what it returns; `backends` lists the implementations."""
 
 from __future__ import annotations
 
@@ -40,14 +37,9 @@ class Detector(Protocol):
     """Finds embryos in one picture."""
 
     def detect(self, image: NDArray[np.uint8], *, um_per_px: float | None) -> tuple[Detection, ...]:
-        """Embryos of one frame, the most confident first.
+        """Embryos of one frame `(H, W)` uint8 with a bright background, the most confident first.
 
-        Parameters
-        ----------
-        image
-            (H, W) uint8, bright background.
-        um_per_px
-            Pixel size, None when unknown.
+        The pixel size is None when it is unknown.
         """
         ...
 

@@ -1,7 +1,4 @@
-"""Operations on masks that detection and segmentation share: hysteresis, filling, components, morphology.
-
-Holds what OpenCV and SciPy do not offer in one call. Does not hold any threshold.
-"""
+"""Operations on masks that detection and later rooms share; no threshold stands here."""
 
 from __future__ import annotations
 
@@ -27,19 +24,10 @@ def fill_outlines(mask: Mask, *, plain: Mask | None = None, large_px: float = np
 
     Parameters
     ----------
-    mask
-        (h, w) bool.
     plain
         (h, w) bool, pixels as bright and smooth as the background. A hole stays open when nine tenths of it are
         plain, a large one already when half of it is: a yolk's clear middle is somewhat textured, and no yolk
-        is larger than `large_px`. Without it all holes are filled.
-    large_px
-        Area in pixels from which a hole counts as large.
-
-    Returns
-    -------
-    numpy.ndarray
-        (h, w) bool.
+        is larger than `large_px` pixels. Without it all holes are filled; (h, w) bool.
     """
     holes = cv2.copyMakeBorder((~mask).astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
     # The margin joins all outside regions into one component, which holds the first pixel.

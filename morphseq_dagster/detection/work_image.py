@@ -1,8 +1,4 @@
-"""The work picture: one frame at a fixed physical resolution, with its light evened out.
-
-Holds the reduction of a frame to about 12 um per pixel, the flat field, the gradient with its noise scale and
-the lit part of the field. Does not hold any decision on what an embryo is.
-"""
+"""The work picture: one frame at about 12 um per pixel, with its light evened out and its noise known."""
 
 from __future__ import annotations
 
@@ -73,13 +69,7 @@ class WorkPicture:
 
 
 def require_grey(image: GreyImage, *, where: str = "frame") -> None:
-    """Raise unless `image` is a non-empty (H, W) uint8 array.
-
-    Raises
-    ------
-    PermanentError
-        Otherwise, telling the shape and dtype that were found.
-    """
+    """Refuse anything but a non-empty (H, W) uint8 array."""
     if image.ndim != 2 or image.dtype != np.uint8 or image.size == 0:
         raise PermanentError(
             expected="a non-empty (H, W) uint8 grey picture on a bright background",
@@ -118,18 +108,9 @@ def estimate_background(
 ) -> FloatImage:
     """Slowly varying light: closing (removes what is darker than its surroundings) of a small copy, then blur.
 
-    A dark wall would pull the light down beside it, so its pixels take the value of the nearest lit ones.
-
-    Parameters
-    ----------
-    picture
-        (h, w) float32.
-    lit
-        (h, w) bool, where the light is to be believed.
-    thumbnail_px
-        Longest side of the small copy.
-    closing_px, sigma_px
-        Diameter of the elliptic closing and the Gaussian's sigma, in thumbnail pixels.
+    A dark wall would pull the light down beside it, so pixels that are not `lit` take the value of the nearest lit
+    ones. `thumbnail_px` is the longest side of the small copy; the diameter of the elliptic closing and the sigma of
+    the Gaussian are in pixels of it.
     """
     height, width = picture.shape
     factor = min(1.0, thumbnail_px / max(height, width))

@@ -1,8 +1,4 @@
-"""Grey values: deterministic percentile stretch to 8 bits and explicit inversion.
-
-Holds the step from raw counts to `(H, W)` uint8 (spec, findings 3 and 4: no random sample, no overflow). Does not hold
-local contrast of cut-outs.
-"""
+"""Grey values: deterministic stretch of raw counts to 8 bits, and explicit inversion (spec, findings 3 and 4)."""
 
 from __future__ import annotations
 
@@ -34,19 +30,9 @@ def count_grey_levels(pixels: GreyPixels) -> NDArray[np.int64]:
 def find_limits(
     histogram: NDArray[np.int64], *, low_percentile: float = 0.1, high_percentile: float = 99.9
 ) -> StretchLimits:
-    """Grey values at two percentiles of all counted pixels.
+    """Grey values at two percentiles of all counted pixels, by default those of spec 3.2 step 2.
 
-    Parameters
-    ----------
-    histogram
-        `(65536,)` counts, at least one pixel.
-    low_percentile, high_percentile
-        0 to 100. The defaults are those of spec 3.2 step 2, taken over all pixels instead of a random sample.
-
-    Returns
-    -------
-    StretchLimits
-        Smallest value with at least that share of pixels at or below it (the inverted distribution function).
+    Each is the smallest value with at least that share of pixels at or below it (the inverted distribution function).
     """
     cumulative = np.cumsum(histogram)
     total = int(cumulative[-1])
@@ -63,12 +49,7 @@ def find_limits(
 def stretch(pixels: GreyPixels, *, limits: StretchLimits) -> NDArray[np.uint8]:
     """Map grey values linearly so that `limits.low` becomes 0 and `limits.high` 255, clipped and rounded.
 
-    Parameters
-    ----------
-    pixels
-        uint8 or uint16 of any shape.
-    limits
-        From `find_limits`. When both are equal the picture is flat: that value becomes 128, lower 0, higher 255.
+    When both are equal the picture is flat: that value becomes 128, lower 0, higher 255.
     """
     values = np.arange(GREY_LEVELS, dtype=np.float64)
     if limits.high > limits.low:

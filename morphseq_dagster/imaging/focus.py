@@ -1,7 +1,6 @@
 """Focus stacking: one sharp picture from a stack of planes, and which plane each pixel came from.
 
-Holds the focus measure and the streaming choice of planes. Does not hold contrast (choosing planes and stretching grey
-values commute) nor tiles.
+Choosing planes and stretching grey values (`contrast`) commute.
 """
 
 from __future__ import annotations
@@ -39,14 +38,9 @@ class FocusStack:
 
 
 def filter_size(um_per_px: float | None, *, feature_um: float = 3.0) -> int:
-    """Side of the focus filter in pixels: 2 r + 1, r = max(1, round(feature / pixel size)).
+    """Side of the focus filter in pixels: 2 r + 1, r = max(1, round(feature / pixel size)); 3 without a pixel size.
 
-    Parameters
-    ----------
-    um_per_px
-        Pixel size in um; None (unknown) gives the smallest filter, 3.
-    feature_um
-        Size of the detail that tells focus, in um; 3.0 is spec 3.2 step 3 (5 px at 1.887 um/px, 3 px at 5.66 um/px).
+    A detail of 3 um tells focus by spec 3.2 step 3 (5 px at 1.887 um/px, 3 px at 5.66 um/px).
     """
     if um_per_px is None:
         return 3
@@ -58,17 +52,12 @@ def measure_focus(plane: GreyPixels, *, size: int, score_sigma_px: float) -> NDA
 
     Parameters
     ----------
-    plane
-        `(H, W)` uint8 or uint16.
     size
         Odd side of the Gaussian and of the Laplacian in pixels (spec 3.4).
     score_sigma_px
         Sigma in pixels of the Gaussian that averages the squared response (spec 11.3); 0 switches it off.
-
-    Notes
-    -----
-    Borders are reflected: zero padding would make a bright rim in the score (spec 3.4).
     """
+    # Borders are reflected: zero padding would make a bright rim in the score (spec 3.4).
     smooth = cv2.GaussianBlur(plane.astype(np.float32), (size, size), 0, borderType=_BORDER)
     score = cv2.Laplacian(smooth, cv2.CV_32F, ksize=size, borderType=_BORDER)
     cv2.multiply(score, score, dst=score)
@@ -78,13 +67,7 @@ def measure_focus(plane: GreyPixels, *, size: int, score_sigma_px: float) -> NDA
 
 
 class FocusStacker:
-    """Streaming stack: feed planes one by one, two planes' worth of memory is held.
-
-    Parameters
-    ----------
-    size, score_sigma_px
-        See `measure_focus`.
-    """
+    """Streaming stack: feed planes one by one, two planes' worth of memory is held; see `measure_focus`."""
 
     def __init__(self, *, size: int, score_sigma_px: float) -> None:
         self._size, self._sigma = size, score_sigma_px

@@ -1,7 +1,6 @@
 """The `Frames` source: a folder of focused pictures and a table that says what they are.
 
-Holds the reader of `frames.csv` and its pictures. Does not hold any focusing: pictures of 8 bits pass untouched, of 16
-bits are stretched per frame; none is inverted.
+Pictures of 8 bits pass untouched, of 16 bits are stretched per frame; none is inverted.
 """
 
 from __future__ import annotations
@@ -48,13 +47,7 @@ class _Row:
 
 
 class FramesFolderSource:
-    """Raw folder of an experiment of already focused pictures.
-
-    Parameters
-    ----------
-    folder
-        `raw_image_data/Frames/{exp}`.
-    """
+    """Raw folder `raw_image_data/Frames/{exp}` of an experiment of already focused pictures."""
 
     def __init__(self, folder: Path, *, settings: FocusSettings | None = None) -> None:
         del settings  # its scan depends on none
@@ -66,12 +59,7 @@ class FramesFolderSource:
         return "as_acquired"
 
     def scan(self) -> RawScan:
-        """Read the table and the headers of the pictures.
-
-        Returns
-        -------
-        RawScan
-            A row with a problem is named with its line number (the heading is line 1) and left out.
+        """Read the table and the headers of the pictures; a row with a problem is named with its line and left out.
 
         Raises
         ------
@@ -163,14 +151,9 @@ class FramesFolderSource:
 
 
 def refuse_path(path: str, *, root: Path) -> str | None:
-    """Say why a path of the table must not be followed; None when it stays inside the folder.
+    """Say why a path of the table must not be followed; None when it stays inside the folder `root` (resolved).
 
-    Parameters
-    ----------
-    path
-        As written in the table.
-    root
-        The resolved experiment folder; symbolic links that lead out of it are refused, too.
+    Symbolic links that lead out of the folder are refused, too.
     """
     if not path or "\x00" in path:
         return "a blank path" if not path else f"a path with a null character {path!r}"

@@ -1,7 +1,6 @@
 """Keyence experiments: folders of tiles and planes to one focused, stitched, inverted picture per well and time.
 
-Holds the way from one raw frame to its picture. Does not hold the layout of folders (`keyence_layout`) nor the
-metadata block (`keyence_header`).
+See `keyence_layout` for the folders and `keyence_header` for the metadata block.
 """
 
 from __future__ import annotations
@@ -42,15 +41,7 @@ from morphseq_dagster.imaging.stitching import (
 
 
 class KeyenceSource:
-    """Raw folder of a Keyence experiment.
-
-    Parameters
-    ----------
-    folder
-        `raw_image_data/Keyence/{exp}`; its name is the experiment.
-    settings
-        Used by `scan` (channel, tiles per well).
-    """
+    """Raw folder `raw_image_data/Keyence/{exp}` of a Keyence experiment; `scan` uses its channel and tiles per well."""
 
     def __init__(self, folder: Path, *, settings: FocusSettings) -> None:
         self._folder = folder

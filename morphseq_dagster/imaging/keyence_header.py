@@ -1,7 +1,4 @@
-"""The metadata block that Keyence microscopes write into their TIFF files.
-
-Holds the reader of that block. Does not hold pixels or folders.
-"""
+"""The metadata block that Keyence microscopes write into their TIFF files."""
 
 from __future__ import annotations
 
@@ -20,20 +17,12 @@ _LARGEST_ANISOTROPY = 0.005
 
 @dataclass(frozen=True)
 class KeyenceHeader:
-    """Metadata of one Keyence plane.
+    """Metadata of one Keyence plane: size of picture and field, lens and observation type (None when not given).
 
     Attributes
     ----------
     time_s
         Shooting time in seconds on the microscope's clock, may be negative; only differences mean something.
-    width_px, height_px
-        Size of the picture.
-    width_um, height_um
-        Size of the field in um.
-    objective
-        Name of the lens, None when not given.
-    channel_name
-        Observation type, None when not given.
     """
 
     time_s: float
@@ -52,13 +41,6 @@ class KeyenceHeader:
 
 def parse_keyence_header(data: bytes, *, where: str) -> KeyenceHeader:
     """Read the metadata block from the bytes of a Keyence TIFF.
-
-    Parameters
-    ----------
-    data
-        The whole file; the block stands between `<Data>` and `</Data>`.
-    where
-        Name of the file for errors.
 
     Raises
     ------

@@ -1,8 +1,4 @@
-"""Folder and file names of Keyence experiments (spec 3.2; orchestration 1.2).
-
-Holds the scan of `XY##` and `W0##` folders into frames and problems; names only, no file is opened. Does not hold
-pixels.
-"""
+"""Folder and file names of Keyence experiments (spec 3.2; orchestration 1.2); no file is opened here."""
 
 from __future__ import annotations
 
@@ -43,17 +39,10 @@ def scan_keyence_folder(folder: Path, *, channel: str | None, tiles_per_well: in
 
     Parameters
     ----------
-    folder
-        `raw_image_data/Keyence/{exp}`.
     channel
         Channel token to use; None when every well has only one.
     tiles_per_well
         Expected tiles; None takes the most frequent count.
-
-    Returns
-    -------
-    RawScan
-        Frames with their tiles and planes in order; all structural problems.
 
     Raises
     ------

@@ -69,16 +69,9 @@ READERS: Final = {
 
 
 def open_source(folder: Path, *, microscope: str, settings: FocusSettings | None = None) -> RawSource:
-    """Open the raw folder of one experiment; nothing is read yet.
+    """Open the raw folder `raw_image_data/{microscope}/{exp}` of one experiment; nothing is read yet.
 
-    Parameters
-    ----------
-    folder
-        `raw_image_data/{microscope}/{exp}`; its name is the experiment.
-    microscope
-        Name of an entry.
-    settings
-        Used by scans that depend on them (channel, tiles per well); None takes the defaults.
+    The settings are used by scans that depend on them (channel, tiles per well).
     """
     source: RawSource = import_named(READERS[microscope].source)(folder, settings=settings or FocusSettings())
     return source

@@ -1,7 +1,4 @@
-"""Parameters of the way from raw planes to one picture: focus, tiles, canvas.
-
-Holds numbers only, with unit, default and source; the room `imaging` imports them from here.
-"""
+"""Parameters of the way from raw planes to one picture: focus, tiles, canvas."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Bytes of picture files: what they say about themselves and proof that they are whole.
 
-Holds headers and structure of PNG, JPEG and TIFF, which decoders check too little: some fill the rest of a half JPEG
-with grey. Does not hold pixels.
+Decoders check too little: some fill the rest of a half JPEG with grey.
 """
 
 from __future__ import annotations
@@ -40,10 +39,6 @@ class PictureHeader:
     ----------
     source_format
         Format by content, not by suffix.
-    height_px, width_px
-        Size of the picture.
-    bits
-        Bits per sample as stored.
     samples
         Samples per pixel as stored; 1 is plain grey. A palette counts as 3.
     """

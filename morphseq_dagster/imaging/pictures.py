@@ -1,7 +1,6 @@
 """Single grey pictures: decode PNG, JPEG and TIFF that are proven whole, encode JPEG and PNG.
 
-Holds the way between bytes and `(H, W)` arrays. Does not hold the proof (`picture_bytes`), contrast, experiments or
-layouts of folders.
+The proof that a file is whole is in `picture_bytes`.
 """
 
 from __future__ import annotations
@@ -42,8 +41,6 @@ class GreyPicture:
         `(H, W)` uint8 or uint16, brighter is more light; not writeable.
     sha256
         Hash of the very bytes that were decoded.
-    source_format
-        Format by content.
     plain_grey_jpeg
         True when the bytes are an 8-bit JPEG of one component, which can be kept as they are.
     """
@@ -72,15 +69,7 @@ def read_grey(path: Path) -> GreyPicture:
 
 
 def decode_grey(data: bytes, *, where: str) -> GreyPicture:
-    """Decode one grey picture from the bytes of a file; see `read_grey`.
-
-    Parameters
-    ----------
-    data
-        The whole file.
-    where
-        Name of the file, used in errors only.
-    """
+    """Decode one grey picture from the bytes of a whole file, which `where` names in errors; see `read_grey`."""
     header = parse_header(data, where=where)
     if header.source_format == "tiff":
         pixels = _decode_tiff(data, where=where)
@@ -98,33 +87,12 @@ def decode_grey(data: bytes, *, where: str) -> GreyPicture:
 
 
 def encode_jpeg(pixels: NDArray[np.uint8], *, quality: int) -> bytes:
-    """Encode a grey picture as JPEG.
-
-    Parameters
-    ----------
-    pixels
-        `(H, W)` uint8.
-    quality
-        0 to 100.
-
-    Returns
-    -------
-    bytes
-        Equal for equal pixels; no time stamp or other metadata inside.
-    """
+    """Encode a grey picture `(H, W)` as JPEG, quality 0 to 100; equal pixels give equal bytes, without metadata."""
     return _encode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
 
 
 def encode_png(pixels: GreyPixels, *, compression: int) -> bytes:
-    """Encode a grey picture or label mask as PNG.
-
-    Parameters
-    ----------
-    pixels
-        `(H, W)` uint8 or uint16.
-    compression
-        zlib level 0 to 9; 6 suits masks, 1 suits pictures.
-    """
+    """Encode a grey picture or label mask `(H, W)` as PNG, zlib level 0 to 9; 6 suits masks, 1 suits pictures."""
     return _encode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, compression])
 
 

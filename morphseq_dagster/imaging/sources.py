@@ -28,8 +28,6 @@ class RawFrame:
 
     Attributes
     ----------
-    well
-        `A01`..`H12`.
     time_int
         Frame number, 0 to 9999.
     channel
@@ -82,12 +80,10 @@ class RawProblem:
 
 @dataclass(frozen=True)
 class RawScan:
-    """Everything that a raw folder holds.
+    """Everything that a raw folder holds; its usable frames are sorted by well, channel and time_int.
 
     Attributes
     ----------
-    frames
-        Usable frames, sorted by well, channel and time_int.
     problems
         What is not usable, in the order met; a frame named here is not among `frames`.
     """
@@ -117,8 +113,6 @@ class FocusedFrame:
     ----------
     pixels
         `(H, W)` uint8 in the polarity of its source.
-    um_per_px
-        Pixel size in um, None when unknown.
     time_s
         Seconds on the source's own clock; only differences mean something.
     objective, channel_name
@@ -129,8 +123,6 @@ class FocusedFrame:
         (relative path, SHA-256) of every file read, in the frame's order.
     plane_index
         `(H, W)` uint8, 0-based plane of each pixel; `NO_PLANE` on padding; None where there was no stack.
-    tile_offsets
-        Places of the tiles in the raw mosaic (before it is transposed and cut to the canvas).
     encoded
         The source's own bytes when it is an 8-bit grey JPEG that was not changed; None otherwise.
     """
@@ -173,8 +165,6 @@ class RawSource(Protocol):
 
         Parameters
         ----------
-        frame
-            From `scan`.
         settings
             Parameters; equal files and settings give equal pixels.
         plate_steps

@@ -1,7 +1,6 @@
 """Tiles of one well to one picture: measured offsets, linear seams, a fixed canvas.
 
-Holds the geometry of a single row or column of overlapping tiles. Does not hold focus or contrast: tiles come in as
-focused pictures. All offsets are (row, column) in whole pixels.
+Tiles of a single row or column come in as focused pictures. All offsets are (row, column) in whole pixels.
 """
 
 from __future__ import annotations
@@ -44,8 +43,6 @@ class TileOffset:
 
     Attributes
     ----------
-    row_px, column_px
-        Position of the tile's first pixel.
     source
         Where the step from the previous tile came from: "measured" on this frame, "plate" where the plate's median
         stands in for it, "prior" where the nominal overlap does; "reference" for the first tile.
@@ -73,15 +70,7 @@ def choose_orientation(rule: OrientationRule, *, year: int) -> Orientation:
 def nominal_steps(
     tile_shape: tuple[int, int], *, count: int, overlap: float, orientation: Orientation
 ) -> tuple[TileStep, ...]:
-    """Steps between `count` tiles of equal overlap.
-
-    Parameters
-    ----------
-    tile_shape
-        (rows, columns) in px.
-    overlap
-        Share of a tile that the next one shows again; 0.30 in the real Keyence geometry (spec 3.2).
-    """
+    """Steps between `count` tiles of (rows, columns) px that overlap by a share, really 0.30 (spec 3.2)."""
     if orientation == "vertical":
         step = TileStep(round(tile_shape[0] * (1.0 - overlap)), 0)
     else:
@@ -109,15 +98,8 @@ def measure_offsets(
         Pictures of equal shape `(H, W)`, in order along the row or column.
     prior
         Expected step between neighbours, one fewer than tiles.
-    settings
-        See `MatchSettings`.
     plate
         Steps of the plate, from `estimate_plate_steps`. What is measured does not depend on them.
-
-    Returns
-    -------
-    tuple of TileOffset
-        One per tile, the first at (0, 0).
     """
     if len(prior) != len(tiles) - 1:
         raise ValueError(f"{len(tiles)} tiles need {len(tiles) - 1} steps, {len(prior)} were given")
@@ -141,15 +123,7 @@ def measure_offsets(
 def estimate_plate_steps(frames: Iterable[Sequence[TileOffset]]) -> tuple[TileStep | None, ...]:
     """Find the usual steps of a plate: for each, the median over the frames that measured it (spec 3.5).
 
-    Parameters
-    ----------
-    frames
-        Offsets of all wells and times.
-
-    Returns
-    -------
-    tuple of TileStep or None
-        None for a step that no frame measured.
+    `frames` are the offsets of all wells and times; a step that no frame measured is None.
     """
     measured: list[list[tuple[int, int]]] = []
     for frame in frames:
@@ -162,20 +136,7 @@ def estimate_plate_steps(frames: Iterable[Sequence[TileOffset]]) -> tuple[TileSt
 
 
 def stitch(tiles: Sequence[NDArray[np.uint8]], *, offsets: Sequence[TileOffset]) -> NDArray[np.uint8]:
-    """Blend tiles into one mosaic with linear seams.
-
-    Parameters
-    ----------
-    tiles
-        `(H, W)` uint8 of equal shape.
-    offsets
-        Place of each tile.
-
-    Returns
-    -------
-    ndarray
-        uint8, the bounding box of all tiles; pixels that no tile covers are 0.
-    """
+    """Blend tiles `(H, W)` uint8 of equal shape into one mosaic with linear seams; 0 where no tile lies."""
     places, shape = _places(tiles[0].shape, offsets)
     weighted = np.zeros(shape, np.float32)
     total = np.zeros(shape, np.float32)
@@ -205,14 +166,8 @@ def canvas_shape(
 
     Parameters
     ----------
-    tile_shape
-        (rows, columns) of a raw tile in px.
-    count
-        Tiles per well.
     orientation
         How tiles adjoin in the raw pictures; horizontal mosaics are transposed before they meet the canvas.
-    overlap
-        Nominal overlap, for "mosaic".
     rule
         "well": the lab's sizes, which cut a mosaic of 4:3 tiles to the well (spec 3.5), for one to three tiles.
         "mosaic": the whole nominal mosaic; also used for more than three tiles.

@@ -1,7 +1,4 @@
-"""Nikon YX1 experiments: one .nd2 file per raw folder.
-
-Holds the check of the folder. Does not yet hold the reading of ND2 pixels: that is refused with the way round.
-"""
+"""Nikon YX1 experiments: one .nd2 file per raw folder, whose pixels are not read yet."""
 
 from __future__ import annotations
 
@@ -15,13 +12,7 @@ from morphseq_dagster.imaging.stitching import TileStep
 
 
 class Yx1Source:
-    """Raw folder of a Nikon YX1 experiment.
-
-    Parameters
-    ----------
-    folder
-        `raw_image_data/YX1/{exp}`.
-    """
+    """Raw folder `raw_image_data/YX1/{exp}` of a Nikon YX1 experiment."""
 
     def __init__(self, folder: Path, *, settings: FocusSettings | None = None) -> None:
         del settings  # its scan depends on none

@@ -60,13 +60,6 @@ EMBEDDERS: Final[Backends[Embedder]] = Backends(
 def check_output_name(name: str, *, identity: BackendIdentity) -> None:
     """Refuse to file numbers under the name of a model that did not make them.
 
-    Parameters
-    ----------
-    name
-        Model name of the output.
-    identity
-        What made the numbers.
-
     Raises
     ------
     PermanentError

@@ -1,13 +1,13 @@
-"""`dct_100`: the 100 lowest-frequency coefficients of a snip's two-dimensional cosine transform.
+"""`dct_100`: the 100 lowest-frequency coefficients of a snip's two-dimensional cosine transform, without weights.
 
-Holds the weight-free default embedder. Does not imitate the lab's model: there is no split into nuisance and
-biological dimensions and no spread, so columns are called `z_mu_00` to `z_mu_99` and `z_sigma_*` do not exist.
+There is no split into nuisance and biological dimensions as in the lab's model and no spread, so columns are called
+`z_mu_00` to `z_mu_99` and `z_sigma_*` do not exist.
 
-Coefficients are ordered by physical frequency. Entry (u, v) of an orthonormal DCT-II of H x W pixels oscillates
-with u/(2H) and v/(2W) cycles per pixel, and snips have square pixels, so (u/H)^2 + (v/W)^2 ranks entries by
-cycles per micrometre in any direction. A zig-zag by u + v would let a snip that is 2.25 times as high as wide
-keep 2.25 times finer detail across than along the body. Ranks are compared as whole numbers, u^2 W^2 + v^2 H^2;
-equal ones are ordered by u, then v.
+Coefficients are ordered by physical frequency. Entry (u, v) of an orthonormal DCT-II of H x W pixels oscillates with
+u/(2H) and v/(2W) cycles per pixel, and snips have square pixels, so (u/H)^2 + (v/W)^2 ranks entries by cycles per
+micrometre in any direction. A zig-zag by u + v would let a snip that is 2.25 times as high as wide keep 2.25 times
+finer detail across than along the body. Ranks are compared as whole numbers, u^2 W^2 + v^2 H^2; equal ones are ordered
+by u, then v.
 """
 
 from __future__ import annotations
@@ -24,19 +24,9 @@ SNIP_SHAPE = (576, 256)
 
 
 def lowest_frequencies(count: int, *, shape: tuple[int, int]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows and columns of the `count` lowest frequencies of a transform of `shape`, lowest first.
+    """Rows and columns, each (count,), of the lowest frequencies of a transform of `shape` `(H, W)`, lowest first.
 
-    Parameters
-    ----------
-    count
-        Number of coefficients, at most the number of pixels.
-    shape
-        `(H, W)`.
-
-    Returns
-    -------
-    u, v
-        `(count,)` indices along rows and columns; the first is (0, 0), the mean grey.
+    The first is (0, 0), the mean grey.
     """
     height, width = shape
     if not 1 <= count <= height * width:
@@ -55,13 +45,7 @@ def lowest_frequencies(count: int, *, shape: tuple[int, int]) -> tuple[NDArray[n
 
 
 class DctEmbedder:
-    """Cosine embedder of aligned snips.
-
-    Parameters
-    ----------
-    latent_dim
-        Number of coefficients; the name is `dct_{latent_dim}`.
-    """
+    """Cosine embedder of aligned snips; its name is `dct_{latent_dim}`."""
 
     def __init__(self, *, latent_dim: int = 100) -> None:
         self._dim = latent_dim

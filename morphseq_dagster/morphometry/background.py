@@ -1,8 +1,4 @@
-"""Grey level of the empty background, and the seeded noise that replaces it around a snip.
-
-Holds the choice of sample frames, the statistics over their background pixels, and the noise. Does not read
-frames; the caller streams them.
-"""
+"""Grey level of the empty background, and the seeded noise that replaces it around a snip."""
 
 from __future__ import annotations
 
@@ -54,20 +50,10 @@ def as_dark_background(image: NDArray[np.uint8], *, polarity: Polarity) -> NDArr
 
 
 def sample_frames(image_ids: Sequence[str], *, count: int = 100, seed: int = 309) -> tuple[str, ...]:
-    """Choose frames for the background statistics, independent of the order in which they are listed.
+    """Choose at most `count` frames for the background statistics, sorted; the order of the listing does not count.
 
-    Parameters
-    ----------
-    image_ids
-        All frames of the experiment.
-    count, seed
-        Number of frames and seed; 100 and 309 are upstream's (spec 5.5 step 10). The order is that of a hash
-        of seed and id, so a frame added later displaces at most one other.
-
-    Returns
-    -------
-    tuple of str
-        At most `count` ids, sorted.
+    100 and 309 are upstream's (spec 5.5 step 10). The choice is by a hash of seed and id, so a frame added later
+    displaces at most one other.
     """
     keyed = sorted(set(image_ids), key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
     return tuple(sorted(keyed[:count]))
@@ -76,20 +62,13 @@ def sample_frames(image_ids: Sequence[str], *, count: int = 100, seed: int = 309
 def background_statistics(
     frames: Iterable[tuple[NDArray[np.uint8], NDArray[np.bool_]]], *, polarity: Polarity
 ) -> BackgroundStatistics:
-    """Mean and spread of the pixels outside all embryos.
+    """Mean and spread of the pixels outside all embryos, from exact counts, hence independent of order.
 
     Parameters
     ----------
     frames
         Pairs of picture `(H, W)` uint8 and foreground `(H, W)` bool (all embryos, and dead tissue where
         known); consumed one at a time.
-    polarity
-        Of the pictures as given; statistics are those of the dark-background picture.
-
-    Returns
-    -------
-    BackgroundStatistics
-        From exact 256-bin counts, hence independent of order.
 
     Raises
     ------
@@ -117,21 +96,10 @@ def background_statistics(
 
 
 def background_noise(shape: tuple[int, int], *, statistics: BackgroundStatistics, snip_id: str) -> NDArray[np.float32]:
-    """Draw background noise for one snip: the same id gives the same noise.
+    """Draw background noise for one snip, float32 grey levels: the same id gives the same noise.
 
-    Parameters
-    ----------
-    shape
-        `(rows, columns)`.
-    statistics
-        Centre and spread; truncated to [0, mean + 4 sd] (spec 5.5 step 10).
-    snip_id
-        Its SHA-256 seeds the generator; upstream's noise is unseeded.
-
-    Returns
-    -------
-    ndarray
-        `shape` float32 grey levels.
+    It is truncated to [0, mean + 4 sd] (spec 5.5 step 10). The id's SHA-256 seeds the generator; upstream's noise is
+    unseeded.
     """
     generator = np.random.default_rng(int.from_bytes(hashlib.sha256(snip_id.encode()).digest()[:8], "big"))
     mean, sd = statistics.mean, statistics.sd

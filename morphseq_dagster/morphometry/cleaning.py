@@ -1,7 +1,6 @@
 """Five-step cleaning of an embryo mask before snips and body axes (spec 5.6).
 
-Holds the cleaning and the report on what it did. Does not change masks that areas and flags are measured
-on: upstream measures those on the mask as segmented, and so do we.
+Areas and flags are measured on the mask as segmented, as upstream does.
 """
 
 from __future__ import annotations
@@ -49,20 +48,7 @@ class CleanedMask:
 
 
 def clean_mask(mask: NDArray[np.bool_], *, settings: CleaningSettings = DEFAULT_CLEANING) -> CleanedMask:
-    """Reduce a segmented mask to one solid component.
-
-    Parameters
-    ----------
-    mask
-        `(H, W)` bool. Work is done on its occupied box only.
-    settings
-        Radii and limits in pixels of the mask.
-
-    Returns
-    -------
-    CleanedMask
-        With `problem` set, never silently unchanged, when cleaning fails.
-    """
+    """Reduce a segmented mask `(H, W)` bool to one solid component; what prevents that is its `problem`."""
     require_mask(mask, where="mask cleaning")
     box = occupied_box(mask)
     if box is None:

@@ -1,8 +1,4 @@
-"""Binary morphology with exact Euclidean disks on the occupied box of a mask.
-
-Holds cropping, dilation, erosion, opening, closing, hole filling and component selection. Does not hold
-any rule about embryos (see `cleaning`).
-"""
+"""Binary morphology with exact Euclidean disks on the occupied box of a mask; rules about embryos are in `cleaning`."""
 
 from __future__ import annotations
 

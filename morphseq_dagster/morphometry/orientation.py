@@ -1,8 +1,7 @@
-"""Which way an embryo lies: the rotation that puts its long axis upright with the head side on top.
+"""Which way an embryo lies: the rotation that puts its long axis upright with the head side on top (spec 5.5 step 6).
 
-Holds the orientation rule of spec 5.5 step 6. Does not hold the resampling (see `snips`). Embryos are only
-rotated, never mirrored: upstream transposes landscape pictures, which mirrors them (spec 5.5 step 4), so
-that left and right of an embryo would depend on the camera.
+Embryos are only rotated, never mirrored: upstream transposes landscape pictures, which mirrors them (spec 5.5 step 4),
+so that left and right of an embryo would depend on the camera.
 """
 
 from __future__ import annotations
@@ -28,14 +27,10 @@ class Orientation:
     A picture point `(row, col)` has the upright coordinates
     `down = (row - row0) cos(a) + (col - col0) sin(a)` and
     `right = (col - col0) cos(a) - (row - row0) sin(a)`, in pixels of the picture, with
-    `(row0, col0)` the mask's centroid and `a = angle_rad`.
+    `(row0, col0)` the mask's centroid and `a = angle_rad` in (-pi, pi].
 
     Attributes
     ----------
-    angle_rad
-        In (-pi, pi].
-    row0, col0
-        Centroid of the mask, px.
     head_rule
         "yolk": the side of the yolk is up; "mass": no usable yolk mask, the side nearer to the
         centroid is up.
@@ -63,19 +58,8 @@ def pick_yolk(
 ) -> NDArray[np.bool_] | None:
     """Choose the yolk piece that belongs to an embryo (spec 5.5 step 3).
 
-    Parameters
-    ----------
-    yolk
-        `(H, W)` bool of all yolks in the picture, or None.
-    mask
-        `(H, W)` bool of the embryo.
-    contact_min_px
-        Fewer shared pixels mean that this yolk is not the embryo's.
-
-    Returns
-    -------
-    ndarray or None
-        The 8-connected piece that shares most pixels with the embryo; None when there is none.
+    Of all yolks `(H, W)` bool in the picture it is the 8-connected piece that shares most pixels with the embryo's
+    mask; None when fewer than `contact_min_px` are shared.
     """
     if yolk is None:
         return None
@@ -90,18 +74,8 @@ def pick_yolk(
 def orient(mask: NDArray[np.bool_], *, yolk: NDArray[np.bool_] | None = None) -> Orientation:
     """Find the rotation that makes the long axis vertical and puts the head side on top.
 
-    Parameters
-    ----------
-    mask
-        `(H, W)` bool, not empty.
-    yolk
-        `(H, W)` bool of this embryo's yolk (see `pick_yolk`), or None.
-
-    Returns
-    -------
-    Orientation
-        With a yolk: turned by 180 degrees when the embryo's centroid lies above the yolk's. Without: turned
-        when fewer than half of the occupied rows lie below the centroid (spec 5.5 step 6).
+    With a yolk (see `pick_yolk`): turned by 180 degrees when the embryo's centroid lies above the yolk's. Without:
+    turned when fewer than half of the occupied rows lie below the centroid (spec 5.5 step 6).
 
     Raises
     ------

@@ -1,7 +1,4 @@
-"""Parameters of mask cleaning, snips and viability.
-
-Holds numbers only, with unit, default and source; the rooms of the science import them from here.
-"""
+"""Parameters of mask cleaning, snips and viability."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""Size, outline and extent of one embryo mask.
+"""Size, outline and extent of one embryo mask, in pixels and, where the pixel size is known, in micrometres.
 
-Holds area, perimeter, centroid, principal-axis extents and solidity in pixels and, where the pixel size is
-known, in micrometres. Does not round (the table contract does, spec 5.3: pixels to 2, micrometres to 4
-decimals) and does not judge.
+Nothing is rounded here: the table contract does it (spec 5.3: pixels to 2, micrometres to 4 decimals).
 """
 
 from __future__ import annotations
@@ -24,8 +22,6 @@ class EmbryoShape:
 
     Attributes
     ----------
-    area_px
-        Pixels of the mask.
     perimeter_px
         Closed arc length of the outer contour that encloses most area (spec 5.2), px.
     centroid_x_px, centroid_y_px
@@ -36,10 +32,6 @@ class EmbryoShape:
         Share of the convex hull covered, (0, 1].
     um_per_px
         Pixel size used; None = unknown, then every `_um` value is None.
-    area_um2, perimeter_um, length_um, width_um, centroid_x_um, centroid_y_um
-        The same in micrometres.
-    problem
-        "empty mask" or None.
     """
 
     area_px: int
@@ -60,19 +52,9 @@ class EmbryoShape:
 
 
 def measure_shape(mask: NDArray[np.bool_], *, um_per_px: float | None) -> EmbryoShape:
-    """Measure one embryo mask on its occupied box.
+    """Measure one embryo mask `(H, W)` bool on its occupied box; unrounded.
 
-    Parameters
-    ----------
-    mask
-        `(H, W)` bool.
-    um_per_px
-        Pixel size, square pixels; None when unknown.
-
-    Returns
-    -------
-    EmbryoShape
-        Unrounded.
+    The pixels are square; their size is None when it is unknown.
 
     Raises
     ------
@@ -152,16 +134,8 @@ def check_pixel_size(um_per_px: float | None) -> None:
 def principal_angle(rows: NDArray[np.int64], cols: NDArray[np.int64]) -> float | None:
     """Angle of the axis of largest spread against the row axis, towards columns, radians in (-pi/2, pi/2].
 
-    Parameters
-    ----------
-    rows, cols
-        `(N,)` pixel coordinates.
-
-    Returns
-    -------
-    float or None
-        None when the spread is equal in all directions (a disk, a square, a single pixel), where any answer
-        would be rounding noise.
+    None when the spread is equal in all directions (a disk, a square, a single pixel), where any answer would be
+    rounding noise.
     """
     # Whole numbers keep the sums exact, whatever library or thread count adds them up.
     count, r, c = rows.size, int(rows.sum()), int(cols.sum())

@@ -1,10 +1,7 @@
-"""Aligned small pictures of single embryos ("snips"), the input of the latent model.
+"""Aligned small pictures of single embryos ("snips"), the input of the latent model: spec 5.5 as one affine warp.
 
-Holds the snip recipe of spec 5.5 as one affine warp per embryo. Does not hold files, nor the choice of the
-background grey level (see `background`).
-
-Where this departs from upstream, on purpose: the full frame is sampled once instead of scaled, rotated and
-cropped in turn; shrinking averages areas; landscape pictures are not mirrored; noise is seeded.
+Where this departs from upstream, on purpose: the full frame is sampled once instead of scaled, rotated and cropped in
+turn; shrinking averages areas; landscape pictures are not mirrored; noise is seeded.
 """
 
 from __future__ import annotations
@@ -52,20 +49,8 @@ class Snip:
         `(rows, cols)` uint8: the same without blending.
     mask
         `(rows, cols)` uint8, 0 or 255.
-    yolk
-        The same for the yolk, or None without one.
     out_of_frame
         Whether less than `kept_share_min` of the mask lies inside the snip.
-    kept_share
-        That share, 0..1.
-    angle_rad
-        Rotation, see `Orientation`.
-    head_rule
-        Which rule decided what is up.
-    scale_um_per_px
-        Pixel size of the snip.
-    cleaning
-        What mask cleaning changed.
     problem
         What went wrong without preventing the snip (cleaning that failed), or None.
     """
@@ -128,13 +113,6 @@ def extract_snip(
         Seeds the noise.
     yolk
         `(H, W)` bool of all yolks, or None.
-    settings
-        The recipe.
-
-    Returns
-    -------
-    Snip or NoSnip
-        A refusal carries its reason.
 
     Raises
     ------

@@ -1,12 +1,9 @@
 """Classical viability measure: how opaque and textureless a body has become, from picture and mask alone.
 
-Holds the measurement of one frame (pixels) and the inference over an embryo's series (table). Does not
-decide when an embryo died: see `morphseq_dagster.quality.death`.
-
-A dying zebrafish embryo turns opaque: in transmitted light its body becomes dark and loses the fine texture
-of yolk, cells and tissue within minutes. Both are compared with the same embryo's own earlier frames, so
-that stage, pigment, pose and lamp do not matter; only an embryo that is black and flat from its first frame on
-is judged by absolute limits.
+A dying zebrafish embryo turns opaque: in transmitted light its body becomes dark and loses the fine texture of yolk,
+cells and tissue within minutes. Both are compared with the same embryo's own earlier frames, so that stage, pigment,
+pose and lamp do not matter; only an embryo that is black and flat from its first frame on is judged by absolute limits.
+When an embryo died is decided in `morphseq_dagster.quality.death`.
 """
 
 from __future__ import annotations
@@ -36,10 +33,6 @@ class BodyOptics:
         Median grey of the body over the grey of the lit background beside it, 0..about 1; None when unknown.
     texture
         Median local standard deviation inside the body, as a share of the background grey; None when unknown.
-    background
-        Grey level of the background, 0..255.
-    problem
-        Why there are no values, or None.
     """
 
     transmission: float | None
@@ -55,7 +48,7 @@ def measure_optics(
     um_per_px: float | None,
     settings: ViabilitySettings = DEFAULT_VIABILITY,
 ) -> BodyOptics:
-    """Measure darkness and texture of one body.
+    """Measure darkness and texture of one body, on three body boxes around it.
 
     Parameters
     ----------
@@ -65,13 +58,6 @@ def measure_optics(
         `(H, W)` bool of the body.
     um_per_px
         Pixel size; when None the texture window scales with the body.
-    settings
-        Windows and percentile.
-
-    Returns
-    -------
-    BodyOptics
-        Work is done on three body boxes around the body.
 
     Raises
     ------
@@ -129,8 +115,6 @@ def infer_viability(table: pd.DataFrame, *, settings: ViabilitySettings = DEFAUL
     table
         Columns `embryo_id` (str), `time_s` (s), `transmission`, `texture` (see `BodyOptics`), any order, any
         index; missing numbers are allowed.
-    settings
-        Limits.
 
     Returns
     -------

@@ -1,7 +1,6 @@
 """Single cells of a workbook: text, numbers, blanks and error values.
 
-Holds the conversions. Does not hold sheets or wells. Each conversion returns the value and, when the cell cannot be
-used, what was found in it.
+Each conversion returns the value and, when the cell cannot be used, what was found in it.
 """
 
 from __future__ import annotations
@@ -24,8 +23,6 @@ class Cell:
     ----------
     value
         As the workbook stores it; None is blank.
-    address
-        Such as "B2".
     fault
         Why the stored value must not be used (an error value, a formula without a result); None when it may.
     """
@@ -43,10 +40,6 @@ class CellProblem:
     ----------
     sheet, cell
         Place; `cell` is None when the whole sheet is meant.
-    found
-        What stands there.
-    remedy
-        What mends it.
     """
 
     sheet: str

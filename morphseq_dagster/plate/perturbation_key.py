@@ -1,7 +1,6 @@
 """The perturbation key: what a lab means by the names in its plate workbooks.
 
-Holds the reading of the key and its join to a table of wells, in memory. Does not write the key: names it lacks are
-listed, not added (spec 6.5).
+The key is never written: names it lacks are listed, not added (spec 6.5).
 """
 
 from __future__ import annotations
@@ -26,17 +25,7 @@ _BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
 
 @dataclass(frozen=True)
 class KeyEntry:
-    """One perturbation; None is blank in the key.
-
-    Attributes
-    ----------
-    master_perturbation
-        Unique name.
-    short_pert_name, phenotype, pert_type, background
-        Text.
-    control_flag
-        Whether such embryos are controls.
-    """
+    """One perturbation by its unique name; None is blank in the key."""
 
     master_perturbation: str
     short_pert_name: str | None
@@ -54,8 +43,6 @@ class PerturbationJoin:
     ----------
     table
         The given rows in their order, with `master_perturbation` and `KEY_COLUMNS`; null where nothing is known.
-    unmatched
-        Masters that the key lacks, sorted.
     conflicts
         Values of the table that differ from the key's and were kept, as "row label column: value, key says value".
     """
@@ -125,8 +112,6 @@ def join_perturbations(
     wells
         Table with `genotype` and `chem_perturbation`; not modified. Values it already holds in the key's columns
         are kept, only nulls are filled.
-    key
-        From `read_perturbation_key`; None (no key) leaves its columns null and lists every master as unmatched.
     naming
         "exact": masters are looked up as they are. "phenotype_background": a master that is not in the key is also
         looked up as `{genotype}_{background}` when the table has a `background`, then as `wt_{genotype}` (a bare

@@ -1,7 +1,4 @@
-"""Sheets of a workbook: grids of 8 rows and 12 columns, located by their headings.
-
-Holds the opening of .xlsx files and the reading of grids. Does not hold what a sheet means.
-"""
+"""Sheets of a workbook: grids of 8 rows and 12 columns, located by their headings."""
 
 from __future__ import annotations
 
@@ -24,11 +21,6 @@ Grid = dict[str, Cell]
 
 def read_sheets(path: Path) -> tuple[dict[str, Grid], tuple[CellProblem, ...], tuple[str, ...]]:
     """Read every grid of a workbook.
-
-    Parameters
-    ----------
-    path
-        An .xlsx file.
 
     Returns
     -------

@@ -1,8 +1,6 @@
 """The plate workbook: one 8 x 12 sheet per variable to one row per well.
 
-Holds the table type and its reader. Does not hold where the workbook lies
-(`workbook_search`), nor the perturbation key. Cells that cannot be used become null and a named problem; nothing is
-guessed.
+Cells that cannot be used become null and a named problem; nothing is guessed.
 """
 
 from __future__ import annotations
@@ -28,22 +26,14 @@ _RESERVED = frozenset({"well", "start_age_label", "temperature_source"})
 
 @dataclass(frozen=True)
 class PlateWell:
-    """What the workbook says about one well; None is blank or unusable.
+    """What the workbook says about one well, temperatures in degrees Celsius; None is blank or unusable.
 
     Attributes
     ----------
-    well
-        `A01`..`H12`.
-    medium, genotype, chem_perturbation, pair
-        Text as written.
     start_age_hpf
         Age at the first frame in hours post fertilisation.
     start_age_label
         Text of the age cell when it is no number (some labs write an identifier).
-    embryos_per_well
-        Count.
-    temperature
-        Rearing temperature in degrees Celsius.
     temperature_source
         "workbook", "default" (the experiment's configured temperature) or None.
     extra
@@ -65,18 +55,14 @@ class PlateWell:
 
 @dataclass(frozen=True)
 class PlateTable:
-    """One plate.
+    """One plate: a row for each of 96 wells, A01, A02, ... H12, and the cells and sheets that could not be used.
 
     Attributes
     ----------
-    rows
-        96 wells, A01, A02, ... H12.
     missing_sheets
         Known sheets that the workbook lacks; their columns are null.
     ignored_sheets
         Sheets that are no 8 x 12 grid of wells.
-    problems
-        Cells and sheets that could not be used.
     """
 
     rows: tuple[PlateWell, ...]

@@ -1,7 +1,4 @@
-"""Where the workbook of an experiment lies.
-
-Holds the search order of spec 2. Does not hold reading.
-"""
+"""Where the workbook of an experiment lies (spec 2)."""
 
 from __future__ import annotations
 
@@ -18,8 +15,6 @@ class WorkbookMatch:
 
     Attributes
     ----------
-    path
-        The file.
     warning
         Why the choice deserves a look; None for the exact name.
     """
@@ -29,20 +24,13 @@ class WorkbookMatch:
 
 
 def find_workbook(folders: Sequence[Path], *, experiment: str) -> WorkbookMatch:
-    """Find `{experiment}_well_metadata.xlsx`.
+    """Find `{experiment}_well_metadata.xlsx`, or the only file of a similar name, with a warning.
 
     Parameters
     ----------
     folders
         Folders in order of preference: `metadata/well_metadata`, then `metadata/plate_metadata`. One that does not
         exist counts as empty.
-    experiment
-        Experiment id.
-
-    Returns
-    -------
-    WorkbookMatch
-        The first exact name; else the only file `{experiment}_well_metadata*.xlsx` of all folders, with a warning.
 
     Raises
     ------

@@ -1,5 +1,4 @@
 """Verdicts on masks and embryos: tri-state flags with reasons, death, outliers, staging, usability.
 
-Holds rules and their named parameters. Does not hold measurements of pixels beyond distances between
-masks; those are made in `morphseq_dagster.morphometry`.
+Pixels are measured in `morphseq_dagster.morphometry`, but for distances between masks.
 """

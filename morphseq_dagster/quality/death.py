@@ -1,10 +1,8 @@
 """Death over time: `dead_flag2` and `dead_inflection_time_int` of each embryo (spec 6.2, 11.6).
 
-Holds two rules behind one table function. Does not hold the viability measure (`morphometry.viability`).
-
-"isotonic" is the default: it works in hours, so that its limits mean the same at any frame interval, and takes
-missing, repeated and unsorted frames as they come. It answers the golden cases of spec 6.2 as the reference
-rule does. "savgol" is upstream's rule, kept to compare with older tables; its limits count frames.
+"isotonic" is the default: it works in hours, so that its limits mean the same at any frame interval, and takes missing,
+repeated and unsorted frames as they come. It answers the golden cases of spec 6.2 as the reference rule does. "savgol"
+is upstream's rule, kept to compare with older tables; its limits count frames.
 """
 
 from __future__ import annotations
@@ -35,8 +33,6 @@ def infer_death(table: pd.DataFrame, *, settings: DeathSettings = DEFAULT_DEATH)
     table
         Columns `embryo_id` (str), `time_int` (frame number), `time_s` (s), `fraction_alive` (0..1, missing =
         unknown); for "savgol" also `predicted_stage_hpf` (h). Any order, any index.
-    settings
-        Rule and limits.
 
     Returns
     -------
@@ -149,17 +145,7 @@ def find_decline_savgol(
     """Last frame before the decline by upstream's rule (spec 6.2), made safe for repeats and missing values.
 
     Smooth, take the earliest interval that falls faster than the limit, accept its start when enough of the
-    later original frames are dead; otherwise forget all up to it and start again.
-
-    Parameters
-    ----------
-    time_int, fraction_alive
-        `(N,)` frame numbers and 0..1; missing ones are left out, repeated frames averaged.
-
-    Returns
-    -------
-    int or None
-        `time_int` at the start of the decline; None when the embryo lived.
+    later original frames are dead; otherwise forget all up to it and start again. None when the embryo lived.
     """
     known = np.isfinite(time_int) & np.isfinite(fraction_alive)
     frames, inverse = np.unique(time_int[known], return_inverse=True)

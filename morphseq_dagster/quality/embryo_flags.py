@@ -1,7 +1,6 @@
 """Flags of one embryo in one frame: frame, no-yolk, focus, bubble, dead (spec 5.2).
 
-Holds the five rules. Does not hold death over time (`death`) nor the making of auxiliary masks. Distances are
-Euclidean, on the part of the frame within reach of the embryo.
+Distances are Euclidean, on the part of the frame within reach of the embryo; for death over time see `death`.
 """
 
 from __future__ import annotations
@@ -23,13 +22,7 @@ DEFAULT_EMBRYO_FLAGS = EmbryoFlagSettings()
 
 @dataclass(frozen=True, eq=False)
 class AuxiliaryMasks:
-    """Masks of the whole frame from the QC models; None = not available, which is not the same as empty.
-
-    Attributes
-    ----------
-    yolk, focus, bubble
-        `(H, W)` bool at the size of the frame.
-    """
+    """Masks `(H, W)` bool of the frame from the QC models; None = not available, which is not the same as empty."""
 
     yolk: NDArray[np.bool_] | None = None
     focus: NDArray[np.bool_] | None = None
@@ -68,10 +61,6 @@ def flag_embryo(
         Pixel size; None makes every distance, hence three flags, unknown (upstream assumes 1 um).
     fraction_alive
         0..1; None or NaN = unknown.
-    auxiliary
-        Masks of the frame.
-    settings
-        Limits.
 
     Raises
     ------

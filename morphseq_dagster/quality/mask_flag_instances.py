@@ -1,7 +1,6 @@
 """Typed instances of the mask flags, with the fields that upstream's QC section has (spec 3.4).
 
-Holds one frozen model per flag and the order of their names. Author and time stamp are not part of an
-instance: equal masks give equal bytes.
+Author and time stamp are not part of an instance: equal masks give equal bytes.
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
 """Quality flags of segmentation masks, recomputed from scratch for a whole experiment (spec 3.4).
 
-Holds the nine rules and the text of `sam2_qc_flags`. Does not look at pixels: it judges
-the numbers of `mask_measures`.
-
-Departures from upstream, which spec 3.4 lists as defects: LARGE_MASK uses the frame's real size and so can
-fire; nothing is appended to earlier runs; EMPTY_MASK and MISSING_FRAME exist. An empty mask carries EMPTY_MASK
-alone and does not count as a neighbour for the variance of others, which it would flag for its own fault.
+The nine rules judge the numbers of `mask_measures`. Departures from upstream, which spec 3.4 lists as defects:
+LARGE_MASK uses the frame's real size and so can fire; nothing is appended to earlier runs; EMPTY_MASK and MISSING_FRAME
+exist. An empty mask carries EMPTY_MASK alone and does not count as a neighbour for the variance of others, which it
+would flag for its own fault.
 """
 
 from __future__ import annotations
@@ -73,13 +71,9 @@ def flag_masks(
 
     Parameters
     ----------
-    frames
-        Measured frames in any order.
     expected
         Frames of the acquisition: video id to frame number to image id. Those without an entry in `frames`
         become MISSING_FRAME.
-    settings
-        Limits.
 
     Raises
     ------

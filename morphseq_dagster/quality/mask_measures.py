@@ -1,7 +1,6 @@
 """What the mask flags need to know of one frame, in a few numbers per mask.
 
-Holds the measurement of a frame's masks (pixels). Does not hold the rules (`mask_flags`), so that a well can
-be measured once, kept as JSON, and judged together with its neighbours later.
+The rules are in `mask_flags`, so that a well can be measured once, kept as JSON, and judged with its neighbours later.
 """
 
 from __future__ import annotations
@@ -28,10 +27,6 @@ class MaskMeasure(_Frozen):
 
     Attributes
     ----------
-    embryo_id
-        Whose mask.
-    area_px
-        Pixels.
     box_px
         Half-open `(row0, col0, row1, col1)`; None for an empty mask.
     component_areas_px
@@ -58,12 +53,6 @@ class FrameMasks(_Frozen):
 
     Attributes
     ----------
-    video_id, image_id
-        Well and frame.
-    time_int
-        Frame number.
-    image_shape
-        `(H, W)`.
     masks
         Sorted by embryo id.
     overlaps
@@ -92,10 +81,6 @@ def measure_frame_masks(
     ----------
     masks
         Embryo id to `(H, W)` bool, or to a function that decodes it.
-    video_id, image_id, time_int
-        Which frame.
-    image_shape
-        `(H, W)` of the frame.
 
     Raises
     ------

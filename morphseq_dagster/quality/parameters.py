@@ -1,7 +1,4 @@
-"""Limits of flags, death, surface area, stage and the choice of rows.
-
-Holds numbers only, with unit, default and source; the rooms of the science import them from here.
-"""
+"""Limits of flags, death, surface area, stage and the choice of rows."""
 
 from __future__ import annotations
 

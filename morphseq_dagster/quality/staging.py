@@ -1,7 +1,6 @@
 """Developmental stage from the clock and, labelled as an extra, from the surface area (spec 5.2, 6.6).
 
-Holds `predicted_stage_hpf` and `inferred_stage_hpf`. Does not hold reference curves themselves. The public
-stage reference is no biology: a Hill curve fitted to one embryo reproduces it (spec, finding 1). It is
+The public stage reference is no biology: a Hill curve fitted to one embryo reproduces it (spec, finding 1). It is
 recognised here, and stages are not inferred from it unless asked for by name.
 """
 
@@ -103,17 +102,7 @@ def _number(value: object) -> float | None:
 
 @dataclass(frozen=True)
 class HillCurve:
-    """Area over stage as a Hill curve: `offset + sa_max t^n / (k^n + t^n)`.
-
-    Attributes
-    ----------
-    offset_um2, sa_max_um2
-        Area at 0 h and its growth to infinity.
-    exponent
-        n.
-    half_hpf
-        k, the stage of half growth.
-    """
+    """Area over stage as a Hill curve, `offset + sa_max t^n / (k^n + t^n)`; n is the exponent, growth is half at k."""
 
     offset_um2: float
     sa_max_um2: float
@@ -139,16 +128,12 @@ TOY_HILL = HillCurve(399860.5736062246, 999787.7465189137, 1.7877121771655091, 3
 
 @dataclass(frozen=True, eq=False)
 class StageReference:
-    """Area over stage, from a table.
+    """Area over stage, both `(N,)` strictly rising, from a table.
 
     Attributes
     ----------
     reference_id
         "toy-" or "lab-" and the start of a hash of the numbers; goes beside every inferred stage.
-    stage_hpf, area_um2
-        `(N,)` strictly rising both.
-    is_toy
-        Whether this is the public one-embryo curve.
     """
 
     reference_id: str

@@ -1,7 +1,6 @@
 """Surface-area outliers against a reference curve of area over stage (spec 6.3a).
 
-Holds the two-sided rule. Does not hold the fallback and the global rule of older versions (spec 6.3b, c): a
-missing reference makes the flag unknown instead.
+A missing reference makes the flag unknown; the fallbacks of older versions (spec 6.3b, c) are left out.
 """
 
 from __future__ import annotations
@@ -24,15 +23,7 @@ CURVE_COLUMNS = ("stage_hpf", "p5", "p95")
 
 @dataclass(frozen=True, eq=False)
 class SurfaceAreaCurve:
-    """Percentiles of the area of reference embryos over stage.
-
-    Attributes
-    ----------
-    stage_hpf
-        `(N,)` rising, h.
-    p5_um2, p95_um2
-        `(N,)` um2.
-    """
+    """Percentiles `(N,)` of the area of reference embryos in um2 over rising stages in h."""
 
     stage_hpf: NDArray[np.float64]
     p5_um2: NDArray[np.float64]
@@ -87,8 +78,6 @@ def flag_surface_area(
         or "chorion", missing = unknown).
     curve
         Reference, or None. Stages beyond it are compared with its ends (spec 6.3a).
-    settings
-        Multiples of the percentiles.
 
     Returns
     -------

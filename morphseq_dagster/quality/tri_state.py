@@ -1,7 +1,7 @@
 """A verdict that may be unknown: true, false or none of both, with a reason.
 
-Holds the value type and its columns. Does not hold any rule. Upstream writes a failed row's flags as blanks,
-which its reader turns into True (spec, finding 7); here unknown is a value of its own and never True.
+Upstream writes a failed row's flags as blanks, which its reader turns into True (spec, finding 7); here unknown is a
+value of its own and never True.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Whether an embryo's row is usable: named policies over the flags, with the reason in words.
+"""Whether an embryo's row is usable: named policies over the flags, with the reason in words (spec 6.4).
 
-Holds the policies of spec 6.4 and their application. Does not hold the flags. A flag that is unknown never
-excludes a row; the reason names it.
+A flag that is unknown never excludes a row; the reason names it.
 """
 
 from __future__ import annotations
@@ -47,8 +46,6 @@ def decide_use(table: pd.DataFrame, *, settings: UseEmbryoSettings = DEFAULT_USE
     table
         The policy's flag columns, boolean with missing values allowed; a column that is absent is unknown in
         every row.
-    settings
-        Policy.
 
     Returns
     -------

@@ -1,7 +1,6 @@
 """The embedded segmenter: outlines by darkness and edges, identities by assignment; no weights, no GPU.
 
-Holds the way of one well: frame by frame from the seed frame to the end and back to the start. Outlines
-themselves are found in `cutout` and `outline`, identities in `tracking`.
+A well is followed frame by frame from its seed frame; see `cutout` for masks and `tracking` for identities.
 """
 
 from __future__ import annotations

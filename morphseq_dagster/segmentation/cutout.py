@@ -1,7 +1,6 @@
 """From a box in a frame to a full-resolution mask: cut-outs, domains and the way back.
 
-Holds the choice between body and chorion, the use of the previous mask, and the scaling. The outline itself is
-found in `outline`.
+The choice between body and chorion and the use of the previous mask are here, the outline itself in `outline`.
 """
 
 from __future__ import annotations
@@ -92,12 +91,6 @@ def find_mask(
 
     Parameters
     ----------
-    picture
-        The prepared frame.
-    box
-        Normalised box of the embryo.
-    settings
-        Thresholds.
     previous
         The embryo's mask in the neighbouring frame, tried as a prior when the area jumps.
     moved

@@ -14,16 +14,7 @@ def measure_mask_box(mask: Mask, *, top: int = 0, left: int = 0, size: tuple[int
     """Normalised box x_min/W, y_min/H, x_max/W, y_max/H with inclusive maxima; zeros for an empty mask.
 
     Inclusive maxima make the box of a single pixel have no width: it spans pixel indices, not pixel areas
-    (spec 3.3).
-
-    Parameters
-    ----------
-    mask
-        (h, w) bool: the whole frame, or a part of it.
-    top, left
-        Place of the part's first pixel in the frame.
-    size
-        (H, W) of the frame when the mask is a part.
+    (spec 3.3). A mask that is a part of the frame lies at (top, left) of a frame of `size` (H, W).
     """
     height, width = size or mask.shape
     columns, rows = np.flatnonzero(mask.any(axis=0)) + left, np.flatnonzero(mask.any(axis=1)) + top

@@ -1,7 +1,4 @@
-"""Label images: one picture in which the value of a pixel is its embryo's number (spec 1.9).
-
-Holds the drawing. Does not hold files.
-"""
+"""Label images: one picture in which the value of a pixel is its embryo's number (spec 1.9)."""
 
 from __future__ import annotations
 
@@ -18,22 +15,10 @@ LABEL_MAX = 255
 
 
 def draw_label_image(masks: Iterable[tuple[int, Mask]], *, shape: tuple[int, int]) -> NDArray[np.uint8]:
-    """Draw numbered masks into one picture.
+    """Draw masks `(H, W)` bool with their numbers, 1 to 255, into one picture; uint8, 0 where no embryo is.
 
     Where masks overlap, the higher embryo number wins whatever the order of `masks`, so that equal masks give
     equal bytes.
-
-    Parameters
-    ----------
-    masks
-        Pairs of embryo number (1 to 255) and (H, W) bool mask.
-    shape
-        (H, W) of the picture.
-
-    Returns
-    -------
-    numpy.ndarray
-        (H, W) uint8, 0 where there is no embryo.
 
     Raises
     ------

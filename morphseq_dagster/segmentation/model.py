@@ -1,7 +1,4 @@
-"""What a segmenter is and what it returns.
-
-Holds the results and the protocols. Does not hold an implementation or the choice between them (`backends`).
-"""
+"""What a segmenter is and what it returns; `backends` lists the implementations."""
 
 from __future__ import annotations
 
@@ -36,14 +33,8 @@ class TrackedMask:
     ----------
     embryo_number
         From 1, by falling confidence in the seed frame (spec 3.2).
-    rle
-        The mask at the frame's full resolution.
     box_xyxy
         Box of the mask, normalised, inclusive maxima (spec 3.3).
-    area_px
-        Number of set pixels.
-    mask_target
-        What the mask covers.
     confidence
         0 to 1: share of the outline that follows an edge.
     """
@@ -68,8 +59,6 @@ class WellTracks:
     ----------
     seed_index
         Index of the seed frame; None when no frame of the well has a detection.
-    bidirectional
-        Whether tracking also ran backward from the seed frame.
     num_embryos
         Number of embryos, fixed by the seed frame.
     frames
@@ -93,16 +82,9 @@ class Segmenter(Protocol):
         detections: Sequence[Sequence[Detection]],
         um_per_px: float | None,
     ) -> WellTracks:
-        """Segment one well.
+        """Segment one well: frames of one size in time order, with the filtered detections of each.
 
-        Parameters
-        ----------
-        frames
-            In time order, all of one size.
-        detections
-            Filtered detections per frame.
-        um_per_px
-            Pixel size, None when unknown.
+        The pixel size is None when it is unknown.
         """
         ...
 

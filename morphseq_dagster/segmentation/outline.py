@@ -1,7 +1,6 @@
 """The outline of one body in a cut-out: darkness and edges against a plain surrounding.
 
-Holds the mask of a body in a domain (inside of a chorion, or open water). Does not hold where the domain comes
-from nor time (`classical`).
+Where the domain comes from (inside of a chorion, open water) is decided in `cutout`.
 """
 
 from __future__ import annotations
@@ -143,7 +142,7 @@ def find_outline(
     settings: ClassicalSegmenterSettings,
     prior: Mask | None = None,
 ) -> Outline | None:
-    """Mask of the body within a domain.
+    """Mask of the body within a domain; None when nothing stands out.
 
     Parameters
     ----------
@@ -153,17 +152,8 @@ def find_outline(
         (h, w) bool, where the body may lie.
     sample
         (h, w) bool, where the surrounding is mostly seen.
-    um_per_px
-        Pixel size of the cut-out.
-    settings
-        Thresholds.
     prior
         (h, w) bool or None, an earlier mask of the same body: the outline stays within `prior_margin_um` of it.
-
-    Returns
-    -------
-    Outline or None
-        None when nothing stands out.
     """
     smooth = np.asarray(cv2.GaussianBlur(picture, (0, 0), 1.0), dtype=np.float32)
     _, _, gradient = measure_gradient(picture)

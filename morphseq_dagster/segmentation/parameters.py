@@ -1,7 +1,6 @@
 """Parameters of the classical segmenter with their defaults and sources.
 
-Holds numbers only. "Measured" refers to a series of ten embryos in chorions at 3.25 um/px and to rendered plates
-with known masks.
+"Measured" refers to a series of ten embryos in chorions at 3.25 um/px and to rendered plates with known masks.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Run lengths of masks in the form of COCO: column by column, packed into ASCII, wrapped in base64.
+"""Run lengths of masks in the form of COCO: column by column, packed into ASCII, wrapped in base64 (spec 3.3).
 
-Holds encoding and decoding (spec 3.3). The packing is that of the COCO mask format: run lengths alternate between
-0 and 1 starting with 0; from the fourth run on the difference to the run two places before is stored; numbers are
-cut into groups of five bits, low ones first, bit 5 tells that more follow, and 48 is added to give ASCII.
+Run lengths alternate between 0 and 1 starting with 0; from the fourth run on the difference to the run two places
+before is stored; numbers are cut into groups of five bits, low ones first, bit 5 tells that more follow, and 48 is
+added to give ASCII.
 """
 
 from __future__ import annotations
@@ -102,17 +102,7 @@ def unpack_runs(packed: bytes) -> Runs:
 
 
 def encode_crop(crop: Mask, *, top: int, left: int, size: tuple[int, int]) -> Rle:
-    """Encode a mask given by its non-empty part, without making the full picture.
-
-    Parameters
-    ----------
-    crop
-        (h, w) bool, lies wholly inside the picture.
-    top, left
-        Row and column of its first pixel.
-    size
-        (height, width) of the picture.
-    """
+    """Encode a mask given by a part whose first pixel lies at (top, left) of a picture of `size` (height, width)."""
     height, width = size
     rows, columns = crop.shape
     if top < 0 or left < 0 or top + rows > height or left + columns > width:

@@ -1,7 +1,4 @@
-"""The seed frame of a well, from which its embryos are numbered and followed (spec 3.2).
-
-Holds the choice of the frame and the numbering. Does not hold tracking.
-"""
+"""The seed frame of a well, from which its embryos are numbered and followed (spec 3.2)."""
 
 from __future__ import annotations
 
@@ -32,21 +29,12 @@ def clip_detection(detection: Detection) -> Detection:
 
 
 def choose_seed(detections: Sequence[Sequence[Detection]]) -> Seed | None:
-    """Choose the seed frame (spec 3.2, step 2 b) and number its embryos (step 3).
+    """Choose the seed frame (spec 3.2, step 2 b) and number its embryos (step 3); None without any detection.
 
-    The score of a frame is the sum of its confidences. Of the frames with detections the first fifth (at least
-    one) is early; the best early frame is taken when it reaches 0.8 of the best score of all, else the best of
-    all. Of equal scores the earlier frame wins. Embryos are numbered by falling confidence.
-
-    Parameters
-    ----------
-    detections
-        Filtered detections per frame, in time order.
-
-    Returns
-    -------
-    Seed or None
-        None when no frame has a detection.
+    The score of a frame is the sum of the confidences of its filtered detections. Of the frames with detections, in
+    time order, the first fifth (at least one) is early; the best early frame is taken when it reaches 0.8 of the best
+    score of all, else the best of all. Of equal scores the earlier frame wins. Embryos are numbered by falling
+    confidence.
     """
     scored = [(sum(d.confidence for d in found), index) for index, found in enumerate(detections) if found]
     if not scored:

@@ -1,8 +1,4 @@
-"""Which mask of this frame is which embryo: assignment by place, overlap and size.
-
-Holds one step of tracking and the memory of where an embryo was last seen. Does not hold the order of frames
-(`classical`).
-"""
+"""Which mask of this frame is which embryo: assignment by place, overlap and size."""
 
 from __future__ import annotations
 
@@ -54,21 +50,10 @@ def measure_cost(a: Position, b: Position, *, diameter: float) -> float:
 
 
 def match_places(last: Mapping[int, Position], candidates: Sequence[Position], *, gate: float = GATE) -> dict[int, int]:
-    """Give candidates of a frame to embryos with the least total cost.
+    """Give candidates of a frame to embryos with the least total cost; pairs that cost more than `gate` never match.
 
-    Parameters
-    ----------
-    last
-        Embryo number to the place where it was last seen.
-    candidates
-        Places in the new frame.
-    gate
-        Pairs above this cost are never matched.
-
-    Returns
-    -------
-    dict
-        Embryo number to index of its candidate; embryos without one are absent. Sorted by number.
+    From embryo number to last place, to embryo number and index of its candidate, sorted by number; embryos without a
+    candidate are absent.
     """
     numbers = sorted(last)
     if not numbers or not candidates:
