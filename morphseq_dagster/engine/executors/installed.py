@@ -1,8 +1,8 @@
 """Installed packages, looked at in two ways.
 
 The short look names everything that is installed without opening it; the long one follows the requirements of each
-package from ours on. Two machines with equal short looks and equal code need no long one, whose libraries are loaded only
-when it is called.
+package from ours on. Two machines with equal short looks and equal code need no long one, whose libraries are loaded
+only when it is called.
 """
 
 from __future__ import annotations
