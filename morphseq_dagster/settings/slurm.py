@@ -9,7 +9,7 @@ import sys
 from dataclasses import replace
 from typing import Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler, field_validator, model_validator
 
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.settings.job_values import Environment, Resources, check_path
@@ -84,37 +84,6 @@ class SlurmExperimentSettings(BaseModel):
     """For single steps."""
 
 
-class SshSettings(BaseModel):
-    """The login node, where the cluster's commands are not programs of this host."""
-
-    model_config = _CLOSED
-
-    host: str
-    """Name of the login node, or of its section in the SSH configuration."""
-    port: int | None = None
-    """Port."""
-    user: str | None = None
-    """User there."""
-    key: str | None = None
-    """Private key file; without one the agent and the SSH configuration are asked."""
-    known_hosts: str | None = None
-    """File of known host keys; unknown or changed keys are refused."""
-    jump: str | None = None
-    """Host to go through: user@host:port."""
-
-    def address(self) -> SshAddress:
-        """Check and convert."""
-        return SshAddress(**self.model_dump())
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        try:
-            self.address()
-        except PermanentError as error:
-            raise ValueError(error.found) from error
-        return self
-
-
 class SlurmSettings(BaseModel):
     """One Slurm cluster."""
 
@@ -122,7 +91,7 @@ class SlurmSettings(BaseModel):
 
     transport: Literal["local", "ssh", "dagster_slurm"] = "local"
     """`local` on a submit host itself, `ssh` from anywhere else, or a login described by dagster-slurm's objects."""
-    ssh: SshSettings | None = None
+    ssh: SshAddress | None = None
     """The login node, for transports ssh and dagster_slurm."""
     resource: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$")
     """In place of ssh for transport dagster_slurm: module:attribute of a `SlurmResource`; its queue is the default."""
@@ -168,6 +137,14 @@ class SlurmSettings(BaseModel):
     """Whether the reconciler leaves jobs at work whose run failed or was killed, for the next run, or cancels them."""
     orphans_after_s: float = Field(default=1800, ge=0)
     """Seconds after the end of the run for which they are left at work nevertheless."""
+
+    @field_validator("ssh", mode="wrap")
+    @classmethod
+    def _check_address(cls, value: object, make: ValidatorFunctionWrapHandler) -> object:
+        try:
+            return make(value)
+        except PermanentError as error:
+            raise ValueError(error.found) from error
 
     @field_validator("pack_time", mode="before")
     @classmethod

@@ -89,7 +89,7 @@ def test_end_without_a_verdict_is_told_with_what_to_do(layout: Layout) -> None:
     assert "--reconcile" in summary(layout).words
 
 
-def test_result_or_verdict_leaves_no_glimpse(layout: Layout) -> None:
+def test_result_or_verdict_leaves_no_summary(layout: Layout) -> None:
     first = begin(layout)
     first.write("end", job="7", rc=0, signal="", restart=0, t=time.time())
     assert summarise_jobs(layout) == {}
@@ -107,7 +107,7 @@ def test_newest_attempt_counts(layout: Layout) -> None:
     assert summarise_jobs(layout, experiments={"20990101"}) == {}
 
 
-def test_member_of_a_pack_runs_when_it_has_begun_itself(layout: Layout) -> None:
+def test_task_of_a_pilot_job_runs_when_it_has_begun_itself(layout: Layout) -> None:
     attempt = begin(layout)
     intent = attempt.record("intent") or {}
     attempt.write("intent", **intent, pack=f"ms.{'0' * 32}.{'1' * 8}.a1")
