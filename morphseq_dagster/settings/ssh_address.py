@@ -1,6 +1,7 @@
 """SSH address: where to log in and as whom, as checked values and as options of OpenSSH.
 
-It is the section `places.slurm.ssh` of the machine settings (`slurm.py`). The connection is `cluster/transports/ssh.py`.
+It is the section `places.slurm.ssh` of the machine settings (`slurm.py`). The connection is
+`cluster/transports/ssh.py`.
 """
 
 from __future__ import annotations

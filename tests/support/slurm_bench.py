@@ -1,6 +1,6 @@
 """Bench for tests of the Slurm client: jobs whose executions can be counted, on a cluster of this machine.
 
-Holds one client with its root and the oracles - executions per request, accounting rows per job.
+It has one client with its root, and counts executions per request and rows of accounting per job.
 """
 
 from __future__ import annotations
