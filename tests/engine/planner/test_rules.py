@@ -193,6 +193,7 @@ def test_an_unreadable_recipe_says_so_of_the_experiment(done: Workspace) -> None
     found = plan(done)
     assert "did you mean upper?" in found.problem
     assert found.automatic == ()
+    assert all(verdict.runs and verdict.held for verdict in found.verdicts), "who asks for it gets the error"
 
 
 def test_an_edit_is_left_to_a_person_while_other_branches_go_on(done: Workspace) -> None:
