@@ -143,6 +143,11 @@ class Bench:
         return Bench(self.cluster, self.root, client, self.transport)
 
 
+def children() -> set[int]:
+    """Processes that this one started and that are there."""
+    return {int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
+
+
 def wait_for(condition: Callable[[], bool], *, timeout_s: float = 120) -> None:
     """Wait for a condition; the limit is for what hangs, and no claim about how long anything takes."""
     deadline = time.monotonic() + timeout_s
