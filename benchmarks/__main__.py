@@ -16,13 +16,13 @@ from pathlib import Path
 from benchmarks.bulk import measure_bulk
 from benchmarks.dagster_slurm import measure_dagster_slurm
 from benchmarks.measure import ROOT, Line
-from benchmarks.parking import MANY, measure_parking
 from benchmarks.runs import measure_demo, measure_places, measure_real
 from benchmarks.staleness import measure_staleness
 from benchmarks.status import measure_status
 from benchmarks.storage import measure_storage
+from benchmarks.suspended import MANY, measure_suspended
 
-NAMES = ("real", "demo", "places", "status", "staleness", "storage", "bulk", "dagster_slurm", "parking")
+NAMES = ("real", "demo", "places", "status", "staleness", "storage", "bulk", "dagster_slurm", "suspended")
 _RESULTS = ROOT / "benchmarks" / "results"
 
 
@@ -31,13 +31,13 @@ def main() -> int:
     parser.add_argument("--only", help=f"names separated by commas, of {', '.join(NAMES)}")
     parser.add_argument("--repeats", type=int, default=3, help="runs of short benchmarks; the median counts")
     parser.add_argument("--scratch", type=Path, help="folder for temporary data [default: the system's]")
-    parser.add_argument("--parked", type=int, default=MANY, help=f"runs of `parking` [default: {MANY}]")
+    parser.add_argument("--suspended", type=int, default=MANY, help=f"runs of `suspended` [default: {MANY}]")
     options = parser.parse_args()
     chosen = NAMES if options.only is None else tuple(options.only.split(","))
     if unknown := set(chosen) - set(NAMES):
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
     shared = Path(os.environ.get("MORPHSEQ_SHARED", ROOT.parent / "shared"))
-    for needy in ("real", "bulk", "dagster_slurm", "parking"):
+    for needy in ("real", "bulk", "dagster_slurm", "suspended"):
         if needy in chosen and not shared.is_dir():
             print(f"{needy}: left out, {shared} is not there (MORPHSEQ_SHARED names another folder)", file=sys.stderr)
             chosen = tuple(name for name in chosen if name != needy)
@@ -53,7 +53,7 @@ def main() -> int:
             "storage": lambda: measure_storage(scratch, repeats=options.repeats),
             "bulk": lambda: measure_bulk(scratch, shared=shared),
             "dagster_slurm": lambda: measure_dagster_slurm(scratch, shared=shared),
-            "parking": lambda: measure_parking(scratch, shared=shared, count=options.parked),
+            "suspended": lambda: measure_suspended(scratch, shared=shared, count=options.suspended),
         }
         for benchmark in chosen:
             print(f"{benchmark} ...", file=sys.stderr, flush=True)

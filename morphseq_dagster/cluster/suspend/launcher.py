@@ -57,7 +57,7 @@ class SuspendingRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
     max_workers
         Suspended runs that are resumed wait while this many runs have a process.
     max_crashes
-        Processes that may end without a word, between two parkings, before their run fails.
+        Processes of a run that may die in a row before the run fails.
     inst_data
         Dagster's own.
     """
@@ -234,7 +234,7 @@ class SuspendingRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
             return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "its process is gone")
         words = f"Its process ended without a word {state.crashes + 1} times in a row"
         log = self.get_run_worker_debug_info(run)
-        # Reported here, since Dagster counts parkings and crashes together; it then leaves the run alone.
+        # Reported here, since Dagster counts resumes and crashes together; it then leaves the run alone.
         self._instance.report_run_failed(run, message=f"{words}. {log or ''}")
         return CheckRunHealthResult(WorkerStatus.FAILED, words)
 

@@ -34,5 +34,5 @@ class SuspendingRunCoordinator(QueuedRunCoordinator):
         config = super().get_run_queue_config()
         if config.max_concurrent_runs < 0:  # no limit
             return config
-        parked = len(WorkerStates(Path(self._instance.root_directory)).suspended())
-        return config._replace(max_concurrent_runs=config.max_concurrent_runs + parked)
+        suspended = len(WorkerStates(Path(self._instance.root_directory)).suspended())
+        return config._replace(max_concurrent_runs=config.max_concurrent_runs + suspended)

@@ -1,7 +1,7 @@
-"""What parked runs cost, and what it takes to park and resume them: real runs, launched as the web page launches them.
+"""What suspended runs cost, and what it takes to suspend and resume them: real runs, launched as by the web page.
 
-Their jobs lie in a real queue, which lets none begin until all runs are parked. Steps of the relay pipeline are nothing
-but their own start, so that all that is measured is the price of the way.
+Their jobs lie in a real queue, which lets none begin until all runs are suspended. Steps of the relay pipeline are
+nothing but their own start, so that all that is measured is the price of the way.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.support.slurm_cluster import start_cluster
 from tests.support.slurm_gate import Gate
 
 MANY = 200
-_NAME = "parking"
+_NAME = "suspended"
 _TICKS = os.sysconf("SC_CLK_TCK")
 _POLL_S, _WORKERS = 10, 4
 _ENDS = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
@@ -37,26 +37,26 @@ _PATIENCE_S = 30.0
 
 @dataclass(frozen=True)
 class _Phase:
-    """What it took to park all runs, or to bring them to their ends."""
+    """What it took to suspend all runs, or to bring them to their ends."""
 
     wall_s: float
     cpu_s: float
     processes: int
 
 
-def measure_parking(scratch: Path, *, shared: Path, count: int = MANY) -> list[Line]:
-    """Park runs, look at the daemon for a minute without and with them, let their jobs go, and see all runs through."""
+def measure_suspended(scratch: Path, *, shared: Path, count: int = MANY) -> list[Line]:
+    """Suspend runs, look at the daemon for a minute without and with them, let their jobs go, and see all runs through."""
     cluster = start_cluster(shared / "slurm" / "local-slurm.sh", cpus="16", killwait="2", overmemorykill="1")
     os.environ["SLURM_CONF"] = cluster.environment["SLURM_CONF"]
     gate = Gate(cluster, scratch / "commands")
     places = PlacesSettings.model_validate({"first": "slurm", "slurm": gate.settings()})
     settings = suspending_settings(poll_s=_POLL_S, max_workers=_WORKERS, max_concurrent_runs=_WORKERS)
-    live = Installation(scratch / "parking", settings, places, pipeline=RELAY)
+    live = Installation(scratch / "suspended", settings, places, pipeline=RELAY)
     live.start()
     try:
         alone_s, _ = _watch_daemon(live, gate=gate)
         gate.close()
-        runs, parking = _park(live, count=count)
+        runs, leaving = _suspend(live, count=count)
         with_s, asked = _watch_daemon(live, gate=gate)
         waiting = sum(len(live.processes(run)) for run in runs)
         memory_mib = _memory_mib(_daemon(live))
@@ -69,33 +69,33 @@ def measure_parking(scratch: Path, *, shared: Path, count: int = MANY) -> list[L
     finally:
         gate.open()
         live.stop(kill=True)
-    told = f"{count} parked runs"
+    which = f"{count} suspended runs"
     return [
-        Line(_NAME, f"processes of {told}", waiting, "", 0),
-        Line(_NAME, f"squeue per minute for {told}, poll {_POLL_S} s", asked, "", _MINUTE_S / _POLL_S + 1),
-        Line(_NAME, f"daemon's CPU per minute, {told}", with_s, "s"),
+        Line(_NAME, f"processes of {which}", waiting, "", 0),
+        Line(_NAME, f"squeue per minute for {which}, poll {_POLL_S} s", asked, "", _MINUTE_S / _POLL_S + 1),
+        Line(_NAME, f"daemon's CPU per minute, {which}", with_s, "s"),
         Line(_NAME, "daemon's CPU per minute, none", alone_s, "s"),
-        Line(_NAME, f"daemon's memory, {told}", memory_mib, "MiB"),
-        Line(_NAME, f"launch of {count} to all parked", parking.wall_s, "s", state=_describe(parking, count=count)),
-        Line(_NAME, f"{count} jobs let go to all SUCCESS", ending.wall_s, "s", state=_describe(ending, count=count)),
-        Line(_NAME, "one run, launch to SUCCESS, parked once", round_s, "s", state=f"poll {_POLL_S} s"),
-        Line(_NAME, "terminate of a parked run", cancel_s, "s"),
+        Line(_NAME, f"daemon's memory, {which}", memory_mib, "MiB"),
+        Line(_NAME, f"launch of {count} to all suspended", leaving.wall_s, "s", note=_describe(leaving, count=count)),
+        Line(_NAME, f"{count} jobs let go to all SUCCESS", ending.wall_s, "s", note=_describe(ending, count=count)),
+        Line(_NAME, "one run, launch to SUCCESS, suspended once", round_s, "s", note=f"poll {_POLL_S} s"),
+        Line(_NAME, "terminate of a suspended run", cancel_s, "s"),
     ]
 
 
-def _park(live: Installation, *, count: int) -> tuple[list[str], _Phase]:
-    """Launch runs and wait until all are parked."""
+def _suspend(live: Installation, *, count: int) -> tuple[list[str], _Phase]:
+    """Launch runs and wait until all are suspended."""
     before, began = _cpu_s(_daemon(live)), time.monotonic()
     runs = [live.launch(_add(live, f"202401{n // 28 % 9 + 1:02d}_n{n}")) for n in range(count)]
     states, most = WorkerStates(live.home), 0
 
-    def parked() -> bool:
+    def suspended() -> bool:
         nonlocal most
         at_work = states.at_work()
         most = max(most, at_work)
         return not at_work and len(states.suspended()) == count
 
-    live.wait_for(parked, seconds=_MINUTE_S + _PATIENCE_S * count, what="all runs to park")
+    live.wait_for(suspended, seconds=_MINUTE_S + _PATIENCE_S * count, what="all runs to suspend")
     return runs, _Phase(time.monotonic() - began, _cpu_s(_daemon(live)) - before, most)
 
 
