@@ -45,7 +45,7 @@ class _Phase:
 
 
 def measure_suspended(scratch: Path, *, shared: Path, count: int = MANY) -> list[Line]:
-    """Suspend runs, watch the daemon for a minute without and with them, let their jobs go, and see all runs through."""
+    """Suspend runs, watch the daemon for a minute without and with them, then see all runs through."""
     cluster = start_cluster(shared / "slurm" / "local-slurm.sh", cpus="16", killwait="2", overmemorykill="1")
     os.environ["SLURM_CONF"] = cluster.environment["SLURM_CONF"]
     gate = Gate(cluster, scratch / "commands")
