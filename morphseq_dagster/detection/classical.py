@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morphseq_dagster.backends import BackendIdentity
+from morphseq_dagster.detection.backends import Box, Detection
 from morphseq_dagster.detection.bodies import Body, find_bodies
 from morphseq_dagster.detection.chorions import Chorion, find_chorions
 from morphseq_dagster.detection.filtering import order_detections
-from morphseq_dagster.detection.model import Box, Detection
 from morphseq_dagster.detection.parameters import ClassicalDetectorSettings
 from morphseq_dagster.detection.work_image import WorkPicture, prepare_work_picture
 

@@ -95,6 +95,12 @@ def measure_gradient(picture: FloatImage, *, sigma_px: float = 1.0) -> tuple[Flo
     return np.asarray(dx, dtype=np.float32), np.asarray(dy, dtype=np.float32), magnitude
 
 
+def measure_noise(values: NDArray[np.floating]) -> tuple[float, float]:
+    """Median of values, and their median absolute deviation from it."""
+    median = float(np.median(values))
+    return median, float(np.median(np.abs(values - median)))
+
+
 def fill_from_nearest(picture: FloatImage, known: Mask) -> FloatImage:
     """Give every unknown pixel the value of the nearest known one; (h, w) float32."""
     if known.all() or not known.any():
@@ -181,9 +187,7 @@ def prepare_work_picture(
     background = np.maximum(background, np.float32(1.0))
     flat = np.asarray(work / background, dtype=np.float32)
     gradient_x, gradient_y, gradient = measure_gradient(flat)
-    sample = gradient[lit] if lit.any() else gradient.ravel()
-    median = float(np.median(sample))
-    mad = float(np.median(np.abs(sample - median)))
+    median, mad = measure_noise(gradient[lit] if lit.any() else gradient.ravel())
     return WorkPicture(
         flat=flat,
         background=background,

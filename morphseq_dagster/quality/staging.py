@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.optimize import lsq_linear
 
 from morphseq_dagster.errors import ContractError
-from morphseq_dagster.quality.columns import require_columns
+from morphseq_dagster.morphometry.columns import require_columns
 from morphseq_dagster.quality.parameters import InferredStageSettings, PredictedStageSettings
 
 Floats = NDArray[np.float64]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from morphseq_dagster.detection.backends import Detection
 from morphseq_dagster.detection.filtering import order_detections
-from morphseq_dagster.detection.model import Detection
 
 EARLY_SHARE = 0.2
 """Share of the frames with detections that counts as early (spec 3.2, step 2)."""

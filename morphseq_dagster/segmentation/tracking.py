@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from morphseq_dagster.detection.backends import Box
 from morphseq_dagster.detection.filtering import measure_box_iou
-from morphseq_dagster.detection.model import Box
 
 GATE = 1.5
 """Largest cost of a match: one diameter apart without overlap is 2, in place with half the overlap is 0.5."""

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from morphseq_dagster.detection.model import Detection
+from morphseq_dagster.detection.backends import Detection
 from morphseq_dagster.segmentation.seed import choose_seed
 
 
