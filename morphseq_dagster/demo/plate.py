@@ -1,4 +1,8 @@
-"""Maker of the demo plate: raw files of a Keyence microscope, workbook and truth; equal arguments give equal bytes."""
+"""Maker of the demo plate: raw files of a Keyence microscope, workbook and truth; equal arguments give equal bytes.
+
+`DrawnWell` is one well as makers of plates need it. What lies where comes from `story`, how it looks from `scene` and
+`optics`.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +31,12 @@ from morphseq_dagster.demo.story import WELL_SECONDS, WellStory, tell_story
 from morphseq_dagster.demo.truth import OUTSIDE, FrameTruth, PlateTruth, WellTruth, write_map, write_truth
 from morphseq_dagster.demo.workbook import fill_workbook, make_workbook
 from morphseq_dagster.identifiers import check_experiment, mint_embryo
+
+PLANE_SECONDS = 0.3
+"""Seconds from one plane to the next (spec 3.2)."""
+_FIRST_HORIZONTAL_YEAR = "2024"
+_FIELD_SHARE = 0.71
+"""Share of the mosaic's long side kept for embryos: the crop to the canvas leaves 1140 of 1536 px (spec 3.5)."""
 
 
 class DrawnWell:
@@ -169,13 +179,6 @@ class DrawnWell:
             tail_plane=None if design is None else design.tail_plane,
             frames=frames,
         )
-
-
-PLANE_SECONDS = 0.3
-"""Seconds from one plane to the next (spec 3.2)."""
-_FIRST_HORIZONTAL_YEAR = "2024"
-_FIELD_SHARE = 0.71
-"""Share of the mosaic's long side kept for embryos: the crop to the canvas leaves 1140 of 1536 px (spec 3.5)."""
 
 
 def make_plate(

@@ -65,14 +65,6 @@ class Chorion:
         return filled
 
 
-def trace_ellipse(ellipse: Ellipse, *, directions: int) -> tuple[FloatArray, FloatArray]:
-    """Points of an ellipse at equal steps of its parameter: x and y, each (directions,) float64."""
-    x, y, half_a, half_b, angle = ellipse
-    t = np.linspace(0.0, 2 * np.pi, directions, endpoint=False)
-    u, v = half_a * np.cos(t), half_b * np.sin(t)
-    return x + u * np.cos(angle) - v * np.sin(angle), y + u * np.sin(angle) + v * np.cos(angle)
-
-
 def sample(picture: FloatImage, x: FloatArray, y: FloatArray) -> FloatArray:
     """Bilinear values of a (h, w) picture at points of any shape; NaN outside the frame."""
     values = cv2.remap(
@@ -99,8 +91,9 @@ def polar_gradient(picture: WorkPicture, ellipse: Ellipse, factors: FloatArray, 
         Magnitude on the ellipse scaled by each factor; NaN outside the frame.
     """
     x, y, half_a, half_b, angle = ellipse
-    rim_x, rim_y = trace_ellipse((0.0, 0.0, half_a, half_b, angle), directions=directions)
     t = np.linspace(0.0, 2 * np.pi, directions, endpoint=False)
+    u, v = half_a * np.cos(t), half_b * np.sin(t)
+    rim_x, rim_y = u * np.cos(angle) - v * np.sin(angle), u * np.sin(angle) + v * np.cos(angle)
     u, v = np.cos(t) / half_a, np.sin(t) / half_b
     length = np.hypot(u, v)
     normal_x = (u * np.cos(angle) - v * np.sin(angle)) / length

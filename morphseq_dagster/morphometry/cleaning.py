@@ -17,7 +17,6 @@ from morphseq_dagster.morphometry.morphology import (
     occupied_box,
     opening,
     outer_contours,
-    padded_crop,
     require_mask,
     solidity,
 )
@@ -52,7 +51,7 @@ def clean_mask(mask: NDArray[np.bool_], *, settings: CleaningSettings = DEFAULT_
     if box is None:
         return CleanedMask(mask.copy(), (), "empty mask")
     # A closing may not grow a mask past its convex hull, so its own box plus one pixel holds every result.
-    work = padded_crop(mask, box=box, pad=1)
+    work = np.pad(mask[box.slices], 1)
     actions: list[str] = []
 
     work = _note(actions, "small components dropped", work, _drop_small(work, settings=settings))

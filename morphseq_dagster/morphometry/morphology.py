@@ -71,11 +71,6 @@ def occupied_box(mask: NDArray[np.bool_]) -> Box | None:
     return Box(row0=y, col0=x, row1=y + height, col1=x + width)
 
 
-def padded_crop(mask: NDArray[np.bool_], *, box: Box, pad: int) -> NDArray[np.bool_]:
-    """Copy `box` out of `mask` with `pad` false pixels on every side, also beyond the picture's border."""
-    return np.pad(mask[box.slices], pad, mode="constant", constant_values=False)
-
-
 def dilate(mask: NDArray[np.bool_], *, radius_px: float) -> NDArray[np.bool_]:
     """Dilate by a Euclidean disk; pixels outside the array count as false.
 

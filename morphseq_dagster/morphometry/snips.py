@@ -192,16 +192,21 @@ class _Warp:
         """Return the same warp for a source whose pixel (0, 0) lies at (rows, cols) of this source."""
         return replace(self, shift=(rows, cols))
 
+    def place(self, down: float, right: float) -> tuple[float, float]:
+        """Row and column in the source of a point of the upright frame (source px about the centroid)."""
+        cos, sin = math.cos(self.orientation.angle_rad), math.sin(self.orientation.angle_rad)
+        row, col = self.orientation.row0 - self.shift[0], self.orientation.col0 - self.shift[1]
+        return row + down * cos - right * sin, col + down * sin + right * cos
+
     def apply(self, source: NDArray[np.float32]) -> NDArray[np.float32]:
         """Sample `source` `(H, W)`; 0 beyond its border. Shrinking averages the area of every snip pixel."""
         # Sampling at least as densely as the source and averaging blocks avoids aliasing at any angle.
         dense = min(max(1, math.ceil(self.factor - 1e-9)), 16)
         step = self.factor / dense
         cos, sin = math.cos(self.orientation.angle_rad), math.sin(self.orientation.angle_rad)
-        down0 = self.middle[0] - step * (self.rows * dense - 1) / 2.0
-        right0 = self.middle[1] - step * (self.cols * dense - 1) / 2.0
-        row0 = self.orientation.row0 - self.shift[0] + down0 * cos - right0 * sin
-        col0 = self.orientation.col0 - self.shift[1] + down0 * sin + right0 * cos
+        down = self.middle[0] - step * (self.rows * dense - 1) / 2.0
+        right = self.middle[1] - step * (self.cols * dense - 1) / 2.0
+        row0, col0 = self.place(down, right)
         matrix = np.array([[step * cos, step * sin, col0], [-step * sin, step * cos, row0]])
         sampled = cv2.warpAffine(
             source,
@@ -217,9 +222,7 @@ class _Warp:
     def apply_picture(self, image: NDArray[np.uint8], *, polarity: Polarity) -> NDArray[np.float32]:
         """Sample a frame as a dark-background picture; beyond the frame it is black."""
         reach = self.factor * math.hypot(self.rows, self.cols) / 2.0 + 2.0
-        cos, sin = math.cos(self.orientation.angle_rad), math.sin(self.orientation.angle_rad)
-        row = self.orientation.row0 - self.shift[0] + self.middle[0] * cos - self.middle[1] * sin
-        col = self.orientation.col0 - self.shift[1] + self.middle[0] * sin + self.middle[1] * cos
+        row, col = self.place(*self.middle)
         height, width = image.shape
         row0, row1 = (min(max(round(row + s * reach), 0), height) for s in (-1, 1))
         col0, col1 = (min(max(round(col + s * reach), 0), width) for s in (-1, 1))

@@ -1,8 +1,8 @@
 """Transport `dagster_slurm`: a login described by dagster-slurm's connection object, a queue by its queue object.
 
-Holds the conversion of both, and the transport. What the objects say is used, dagster-slurm's connection pool, run loop
-and re-attachment are not: they leave sessions behind, submit twice and decide outcomes (docs/slurm.md). Imported only
-where this transport is chosen: dagster-slurm brings Dagster, which nothing else on the way to a job needs.
+What the objects say is used, dagster-slurm's connection pool, run loop and re-attachment are not: they leave sessions
+behind, submit twice and decide outcomes (docs/slurm.md). Imported only where this transport is chosen: dagster-slurm
+brings Dagster, which nothing else on the way to a job needs.
 """
 
 from __future__ import annotations

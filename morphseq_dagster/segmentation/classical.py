@@ -19,8 +19,7 @@ from morphseq_dagster.segmentation.cutout import Earlier, FoundMask, FramePictur
 from morphseq_dagster.segmentation.model import FrameSource, TrackedMask, WellTracks, measure_mask_box, scale_box
 from morphseq_dagster.segmentation.parameters import ClassicalSegmenterSettings
 from morphseq_dagster.segmentation.rle import encode_crop
-from morphseq_dagster.segmentation.seed import choose_seed, clip_detection
-from morphseq_dagster.segmentation.tracking import Position, match_places
+from morphseq_dagster.segmentation.tracking import Position, choose_seed, clip_detection, match_places
 
 
 @dataclass(frozen=True)

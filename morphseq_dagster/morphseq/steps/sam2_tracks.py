@@ -35,7 +35,7 @@ from morphseq_dagster.morphseq.steps.previews import choose, draw_masks, sheet
 from morphseq_dagster.segmentation.backends import SEGMENTERS
 from morphseq_dagster.segmentation.model import TrackedMask, WellTracks
 from morphseq_dagster.segmentation.rle import Rle, decode
-from morphseq_dagster.segmentation.seed import choose_seed
+from morphseq_dagster.segmentation.tracking import choose_seed
 
 
 class _Inputs:
