@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -52,6 +53,16 @@ class ContractError(PermanentError):
     """An artifact breaks its contract; all violations of the file are named at once."""
 
     kind: ErrorKind = "contract"
+
+
+def name_some(names: Sequence[str], *, most: int = 5, separator: str = ", ") -> str:
+    """Name the first of many, and how many more there are.
+
+    >>> name_some(["A01", "A02", "A03"], most=2)
+    'A01, A02 and 1 more'
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return separator.join(names[:most]) + more
 
 
 class ErrorReport(BaseModel):

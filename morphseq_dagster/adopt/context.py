@@ -1,7 +1,4 @@
-"""Context of an adoption: one experiment, what is recorded or found for it already, and what a reader hands back.
-
-Holds the data that readers share, and look-ups; reads no older form itself.
-"""
+"""Context of an adoption: one experiment, what is recorded or found for it already, and what a reader hands back."""
 
 from __future__ import annotations
 
@@ -107,9 +104,9 @@ def refusing(what: str, *, where: str) -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        told = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
+        problems = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
         raise PermanentError(
-            expected=what, found="; ".join(told[:20]), where=where, remedy="let the pipeline make it anew"
+            expected=what, found="; ".join(problems[:20]), where=where, remedy="let the pipeline make it anew"
         ) from error
 
 

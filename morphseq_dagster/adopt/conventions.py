@@ -1,6 +1,6 @@
 """Conventions: where the lab's programs have put each artifact, over three layouts and four files of all experiments.
 
-Holds paths relative to the root of a tree, nothing else; our own paths stand in `layout` (spec, orchestration 1.12).
+Paths are relative to the root of a tree; our own are in `morphseq/artifacts.py` (spec, orchestration 1.12).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Agreement: whether an adopted table speaks of the very snips that the artifacts before it hold.
+"""Cross-checks: whether an adopted table names the very snips that the artifacts before it hold.
 
-Holds the comparison. Documents are compared with the frames while they are converted.
+Documents are compared with the frames while they are converted.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ def check_snips(context: Context, *, step: str, data: bytes, where: str) -> None
     if expected is None or found == expected:
         return
     unknown, missing = sorted(found - expected), sorted(expected - found)
-    told = [f"{len(unknown)} snips are unknown, the first {unknown[0]}"] if unknown else []
-    told += [f"{len(missing)} snips are missing, the first {missing[0]}"] if missing else []
+    problems = [f"{len(unknown)} snips are unknown, the first {unknown[0]}"] if unknown else []
+    problems += [f"{len(missing)} snips are missing, the first {missing[0]}"] if missing else []
     raise ContractError(
         expected="one row per snip of the experiment",
-        found="; ".join(told),
+        found="; ".join(problems),
         where=where,
         remedy="let the pipeline make the table from the snips and masks that are there",
     )

@@ -1,6 +1,6 @@
 """Older detection documents (spec 1.7): annotations per image, R13's flat lists, the filtered section.
 
-Holds the conversion of a parsed file to our two documents, all detections and the filtered ones.
+A parsed file is converted to our two documents: all detections, and the filtered ones.
 """
 
 from __future__ import annotations
@@ -85,9 +85,9 @@ class _Reader:
 
     def _annotation(self, value: Mapping[str, Any], *, image: str, number: int) -> Annotation:
         found = self.detections(value.get("detections", []), image=image)
-        told = value.get("num_detections")
-        if told is not None and told != len(as_list(value.get("detections"))):
-            self.problems.append(f"{image}: {told} detections announced, {len(found)} there")
+        stated = value.get("num_detections")
+        if stated is not None and stated != len(as_list(value.get("detections"))):
+            self.problems.append(f"{image}: {stated} detections announced, {len(found)} there")
         model, parameters = as_object(value.get("model_metadata")), as_object(value.get("inference_params"))
         prompts = [entry.phrase for entry in found]
         architecture = str(model.get("model_architecture") or _ARCHITECTURE)

@@ -1,6 +1,7 @@
-"""Campaign: go through experiments and steps in order, find what can be brought in, and bring it in when told.
+"""Importer: go through experiments and steps in order, find what can be adopted, and adopt it when asked to.
 
-Holds the order, the decision per artifact and the tidings. Resumable: what has a record that stands is passed over.
+It can be stopped and started again: what has a record that stands is passed over. `readers.py` converts, and
+`registration.py` publishes.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ class Import:
     splits: dict[str, tuple[Split, Path]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        """Name the campaign after its start, as runs are."""
+        """Name the adoption after its start, as runs are."""
         self._run_id = f"adopt-{datetime.now(UTC).strftime('%Y%m%dT%H%M%SZ')}"
 
     @property
@@ -275,10 +276,10 @@ class Import:
             # What lies there was looked at and cannot be adopted.
             with lock_step(
                 spec, workspace=self.workspace, experiment=experiment, run_id=self._run_id, replace_untracked=True
-            ) as session:
-                record = session.cached
+            ) as step:
+                record = step.cached
                 if record is None:
-                    record = finish(self.layout, outcome=session.run())
+                    record = finish(self.layout, outcome=step.run())
         except MorphseqError as error:
             return ImportOutcome(experiment, name, "refused", str(error))
         state.versions[name] = artifact_input(name, record=record)
@@ -306,18 +307,18 @@ def _contradiction(record: Record) -> str:
     return f"{record.output.path} is not what its record says: `morphseq reconcile` keeps or discards the edit"
 
 
-def find_experiments(campaign: Import, *, known: Iterable[str]) -> tuple[str, ...]:
+def find_experiments(adoption: Import, *, known: Iterable[str]) -> tuple[str, ...]:
     """Names of all experiments of which a tree or the data root holds anything; sorted.
 
     Parameters
     ----------
-    campaign
+    adoption
         The tree, its files of all experiments cut already.
     known
         Names of the raw folders.
     """
-    names = set(known) | set(list_named(campaign.root))
-    names |= {entry.experiment for entry in list_artifacts(campaign.workspace) if entry.experiment != COHORT}
-    for split, _ in campaign.splits.values():
+    names = set(known) | set(list_named(adoption.root))
+    names |= {entry.experiment for entry in list_artifacts(adoption.workspace) if entry.experiment != COHORT}
+    for split, _ in adoption.splits.values():
         names |= set(split.entries)
     return tuple(sorted(names))

@@ -1,6 +1,6 @@
 """Ids and paths as older programs wrote them, turned into ours.
 
-Holds the translation of single names. What cannot be read is refused with the name, never guessed.
+What cannot be read is refused by its name, never guessed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Older experiment metadata (spec 1.6): videos and images, `image_ids` as a list or as an object.
 
-Holds the conversion of a parsed file. Which images there are is told by the organised frames, not by the file.
+Which images there are follows from the organised frames, not from the file.
 """
 
 from __future__ import annotations

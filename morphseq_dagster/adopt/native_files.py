@@ -1,7 +1,4 @@
-"""Our own files without a record: checked whole, since nothing vouches for them.
-
-Holds the check of a primary file that lies at its place in our form, with every picture of its set.
-"""
+"""Native files: our own files without a record, checked whole with every picture, since nothing vouches for them."""
 
 from __future__ import annotations
 

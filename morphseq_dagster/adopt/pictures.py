@@ -1,6 +1,6 @@
 """Older folders of pictures: stitched frames, organised frames, label pictures - and our manifests of them.
 
-Holds reading of file names, headers and the frame table beside them. Pictures keep their bytes.
+File names, headers and the frame table beside them are read. Pictures keep their bytes.
 """
 
 from __future__ import annotations
@@ -317,9 +317,9 @@ def _microscope(context: Context, *, table: Mapping[tuple[str, int], FrameFacts]
     for name in MICROSCOPES:
         if raw_folder(context.layout, name, experiment=context.experiment).is_dir():
             return name
-    told = sorted({facts.microscope for facts in table.values() if facts.microscope})
-    if told:
-        return told[0]
+    named = sorted({facts.microscope for facts in table.values() if facts.microscope})
+    if named:
+        return named[0]
     return "YX1" if any("_ch" in name for name in names) else "Keyence"
 
 

@@ -1,6 +1,6 @@
 """Readers: which conversion turns a source into which artifact, and whether the result agrees with what it builds on.
 
-Holds the choice by step. The conversions themselves stand in the module of each form.
+The conversions themselves are in the module of each form, such as `detections.py`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Registration: publish an adopted artifact with full provenance, through the ordinary commit.
 
-Holds the record of an adopted artifact and the care for what lay at its place before: nothing is lost.
+What lay at its place before is kept aside, so that nothing is lost.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PLACE = "adoption"
 
 
 def register(layout: Layout, *, spec: StepSpec, request: StepRequest, converted: Converted) -> Record:
-    """Publish a converted artifact; the caller holds the step's claim.
+    """Publish a converted artifact; the caller holds the step's lock.
 
     Parameters
     ----------

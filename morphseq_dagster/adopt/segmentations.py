@@ -1,7 +1,7 @@
 """Older segmentation documents (spec 1.8): masks by video, image and embryo, with or without flags.
 
-Holds the conversion of a parsed file. Masks are COCO run lengths under any of the names the lab has used; polygons
-have lost holes and pixels and are refused.
+Masks are COCO run lengths under any of the names that the lab has used; polygons have lost holes and pixels and are
+refused.
 """
 
 from __future__ import annotations
@@ -159,10 +159,10 @@ class _Reader:
             embryo_id = translate_embryo(text)
             experiment, well, _ = parse_embryo(embryo_id)
             snip_id = mint_snip(embryo_id, frame=parts.frame)
-            told = value.get("snip_id") if isinstance(value, dict) else None
+            stated = value.get("snip_id") if isinstance(value, dict) else None
             wrong = (experiment, well) != (parts.experiment_id, parts.well)
-            if wrong or (told is not None and translate_snip(str(told)) != snip_id):
-                self.problems.append(f"{image}: embryo {text} with snip {told} does not belong here")
+            if wrong or (stated is not None and translate_snip(str(stated)) != snip_id):
+                self.problems.append(f"{image}: embryo {text} with snip {stated} does not belong here")
                 return None
         except MorphseqError as error:
             self.problems.append(f"{image}: {error.found} is no {error.expected.removeprefix('a ')}")
@@ -202,8 +202,8 @@ class _Reader:
         if isinstance(rle, str) or isinstance(box, str):
             self.problems.append(f"{snip}: {rle if isinstance(rle, str) else box}")
             return None
-        area, told = measure_area(rle), value.get("area", embryo.get("area"))
-        self.areas_off += is_number(told) and abs(float(told) - area) > 0.5
+        area, stated = measure_area(rle), value.get("area", embryo.get("area"))
+        self.areas_off += is_number(stated) and abs(float(stated) - area) > 0.5
         text = rle.to_base64()
         return SegmentationEntry(size=(height, width), counts=text, data=text, area=float(area), bbox=box)
 
@@ -256,12 +256,12 @@ class _Reader:
         return section
 
     def warnings(self, videos: Mapping[str, VideoSegmentation], *, frames: OrganizedFrames) -> list[str]:
-        told = [
+        problems = [
             f"{v.well_id} failed in the older run: {v.error_message}" for v in videos.values() if not v.sam2_success
         ]
         wells = {mint_video(self.experiment, well=well) for well in frames.videos()} - videos.keys()
-        told += [f"no masks of {', '.join(sorted(wells))}"] if wells else []
-        return told + (
+        problems += [f"no masks of {', '.join(sorted(wells))}"] if wells else []
+        return problems + (
             [f"{self.areas_off} areas differed from their masks and were measured anew"] * bool(self.areas_off)
         )
 

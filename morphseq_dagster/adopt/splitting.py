@@ -1,7 +1,7 @@
 """Splitting: a file that holds all experiments, cut into one piece per experiment in one pass over the file.
 
-Holds the streaming readers: JSON by events, CSV by rows, so that memory does not grow with the file. Pieces keep the
-older form; they are working files below `.morphseq/adopt/` and are made once per file.
+JSON is read by events and CSV by rows, so that memory does not grow with the file. Pieces keep the older form; they are
+working files below `.morphseq/adopt/` and are made once per file.
 """
 
 from __future__ import annotations

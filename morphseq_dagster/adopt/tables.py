@@ -1,6 +1,6 @@
 """Older tables: the same columns under the same names, with older ids, text `nan` and columns of other programs.
 
-Holds the conversion to a contract of ours. A missing column that may be null is filled with null and named; one that
+A table is converted to a contract of ours. A missing column that may be null is filled with null and named; one that
 follows from others is derived and named; any other refuses the table.
 """
 

@@ -1,7 +1,4 @@
-"""Values of older JSON documents, read tolerantly: boxes, numbers, texts.
-
-Holds small readers that say what is wrong instead of guessing.
-"""
+"""Values of older JSON documents, read tolerantly: boxes, numbers, texts; what is wrong is named instead of guessed."""
 
 from __future__ import annotations
 

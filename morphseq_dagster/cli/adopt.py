@@ -1,11 +1,10 @@
-"""`morphseq adopt`: bring trees that other programs left, or files whose records were lost, into the records.
+"""`morphseq adopt`: give records to trees that other programs left, or to files whose records were lost.
 
-Says what it would do unless told to apply it. Needs no Dagster.
+It only shows what it would do unless you give `--apply`. The import itself is `adopt/importer.py`.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Iterable
@@ -14,19 +13,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from morphseq_dagster.cli.messages import printable
+from morphseq_dagster.cli.messages import print_json, printable
 from morphseq_dagster.cli.options import (
-    DEFAULT_PIPELINE,
-    DataRoot,
+    Apply,
+    Call,
     Experiments,
-    PipelineName,
-    Verbose,
-    open_call,
+    Form,
+    Format,
     refuse_call,
     refusing_call,
     split_names,
+    verb,
 )
-from morphseq_dagster.cli.status import Format
 from morphseq_dagster.engine.planner.status import refuse_unknown
 from morphseq_dagster.errors import PermanentError
 
@@ -41,26 +39,27 @@ _WORDS = {
 }
 
 
+@verb(example="morphseq adopt --experiments 20250529_ctrl")
 def adopt(
+    call: Call,
     *,
     experiments: Experiments = None,
     tree: Annotated[
         Path | None, typer.Option("--from", help="Root of the tree to adopt [default: the data root itself].")
     ] = None,
-    apply: Annotated[bool, typer.Option("--apply", help="Do it; without, say what would be done.")] = False,
+    apply: Apply = False,
     without_inputs: Annotated[
         bool,
         typer.Option("--without-inputs", help="Adopt although something before it is missing (raw data on tape)."),
     ] = False,
-    form: Annotated[Format, typer.Option("--format", help="Form of the output.")] = Format.table,
-    data_root: DataRoot = None,
-    verbose: Verbose = False,
-    pipeline: PipelineName = DEFAULT_PIPELINE,
+    form: Form = Format.table,
 ) -> None:
-    """Give records to files that are there already, after checking them; exit code 1 if something was refused."""
+    """Give records to files that are there already.
+
+    Each file is checked first. Exit code 1 if something was refused.
+    """
     from morphseq_dagster.adopt.importer import Import, find_experiments
 
-    call = open_call(data_root, pipeline=pipeline)
     root = call.workspace.data_root if tree is None else tree.absolute()
     if not root.is_dir():
         refuse_call(
@@ -86,10 +85,10 @@ def adopt(
         found = list(campaign.run([name]))
         outcomes += found
         if form is Format.table:
-            for line in _draw(found, verbose=verbose):
+            for line in _draw(found, verbose=call.verbose):
                 print(line, flush=True)
     if form is Format.json:
-        print(json.dumps(_encode(outcomes, apply=apply), indent=1))
+        print_json(_encode(outcomes, apply=apply))
     else:
         print(_sum(outcomes, apply=apply))
     raise typer.Exit(1 if any(outcome.action == "refused" for outcome in outcomes) else 0)

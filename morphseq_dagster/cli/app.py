@@ -1,16 +1,19 @@
 """The typer application: which verbs there are.
 
-Holds the list only; each verb stands in its own module, which is imported when somebody asks for it.
+Each verb is a module of its own, which is imported when you call it, ask for its help or misspell it.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
 from typer.main import get_command, get_group
+
+from morphseq_dagster import __version__
+from morphseq_dagster.cli.options import add_verb
 
 VERBS: Final = (
     "demo",
@@ -31,11 +34,7 @@ VERBS: Final = (
     "recipe",
 )
 """Modules of `morphseq_dagster.cli`, each with its verb, or group of verbs, under the module's own name (- for _)."""
-_SHARED: Final[dict[str, Any]] = {
-    "add_completion": False,
-    "pretty_exceptions_enable": False,
-    "rich_markup_mode": None,
-}
+_SHARED: Final[dict[str, Any]] = {"pretty_exceptions_enable": False, "rich_markup_mode": None}
 
 
 class _Verbs(TyperGroup):
@@ -64,8 +63,8 @@ def _load(name: str) -> Any:  # noqa: ANN401 - as above
     verb = getattr(import_module(f"{__package__}.{module}"), module)
     if isinstance(verb, typer.Typer):
         return get_group(verb)
-    alone = typer.Typer(**_SHARED)
-    alone.command(name)(verb)
+    alone = typer.Typer(add_completion=False, **_SHARED)
+    add_verb(alone, name, verb)
     return get_command(alone)
 
 
@@ -74,10 +73,21 @@ app = typer.Typer(
     help="From raw microscope files of zebrafish embryos to one table of morphology latents per experiment.",
     no_args_is_help=True,
     cls=_Verbs,
+    context_settings={"help_option_names": ["-h", "--help"]},
     **_SHARED,
 )
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"morphseq {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _morphseq() -> None:
+def _morphseq(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
     """Take the whole line as a group of verbs, however many are loaded."""

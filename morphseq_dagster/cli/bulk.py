@@ -1,6 +1,6 @@
 """Bulk runs of the command line: many experiments as one run of the job `bulk`, with a line for each event.
 
-Imported when a run goes this way, which `choice.py` decides; what the run does is `cluster/bulk_run.py`.
+`runs.py` imports this module when a run goes this way; what the run does is `cluster/bulk_run.py`.
 """
 
 from __future__ import annotations
@@ -8,79 +8,70 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping, Sequence
 
-from morphseq_dagster.cli.display import Display
-from morphseq_dagster.cli.launch import Launcher, RunOutcome, StepEvent, open_instance
+from morphseq_dagster.cli.display import Display, RunOutcome, StepEvent
+from morphseq_dagster.cli.launch import Launcher
 from morphseq_dagster.cli.options import Call
 from morphseq_dagster.cluster.experiment_progress import Event, StepFailed, StepMade, StepUpToDate
-from morphseq_dagster.partitions import BULK_JOB, bulk_config, register_keys
+from morphseq_dagster.partitions import BULK_JOB, bulk_config
 from morphseq_dagster.runs.listeners import listening
 
 
 def run_bulk(
     call: Call,
+    launcher: Launcher,
+    display: Display,
     *,
     chains: Mapping[str, Sequence[str]],
     steps: Collection[str],
     force: bool = False,
     automatic: bool = False,
-    verbose: bool = False,
 ) -> int:
     """Run many experiments as one run; return how many failed.
 
     Parameters
     ----------
-    call
-        Settings, workspace and pipeline.
+    call, launcher, display
+        What the command works with.
     chains
-        Experiment to the steps that are pending; those with none are said to be done.
+        Experiment to the steps that are pending.
     steps
         The steps that were asked for.
     force
         Compute these although nothing changed.
     automatic
         Leave alone what automation leaves to a person.
-    verbose
-        Whether Dagster's own log is shown.
 
     Raises
     ------
     KeyboardInterrupt
         When Ctrl-C or TERM ended it; the run is cancelled.
     """
-    for experiment, pending in chains.items():
-        if not pending:
-            print(f"{experiment}: nothing to do")
-    chains = {experiment: pending for experiment, pending in chains.items() if pending}
     ordered = [name for name in call.workspace.pipeline.step_names if name in steps]
     events: dict[str, list[tuple[Event, float]]] = {experiment: [] for experiment in chains}
     started = time.monotonic()
-    with open_instance() as (instance, lasting), Display(total=sum(map(len, chains.values()))) as display:
-        if not lasting:
-            display.say("DAGSTER_HOME is not set: the web page will not show these runs; the records will")
-        display.say(f"one run over {len(chains)} experiments")
+    display.say(f"one run over {len(chains)} experiments")
 
-        def show(event: object) -> None:
-            if not isinstance(event, StepMade | StepUpToDate | StepFailed):
-                return
-            events[event.experiment].append((event, time.monotonic() - started))
-            display.begin(event.experiment)
-            kind = "failed" if isinstance(event, StepFailed) else "made" if isinstance(event, StepMade) else "standing"
-            display.note(StepEvent(event.step, kind, str(event.error) if isinstance(event, StepFailed) else ""))
+    def show(event: object) -> None:
+        if not isinstance(event, StepMade | StepUpToDate | StepFailed):
+            return
+        events[event.experiment].append((event, time.monotonic() - started))
+        display.begin(event.experiment)
+        kind = "failed" if isinstance(event, StepFailed) else "made" if isinstance(event, StepMade) else "standing"
+        display.note(StepEvent(event.step, kind, str(event.error) if isinstance(event, StepFailed) else ""))
 
-        register_keys(instance, chains, pipeline=call.workspace.pipeline)
-        launcher = Launcher(call, instance=instance, verbose=verbose)
-        with listening(show):
-            config = bulk_config(tuple(chains), steps=ordered, force=force, automatic=automatic)
-            result = launcher.execute(BULK_JOB, config=config)
-        failed = any(isinstance(event, StepFailed) for told in events.values() for event, _ in told)
-        outcomes = [
-            _summarise(experiment, events=events[experiment], steps=pending, lost=not result.success and not failed)
-            for experiment, pending in chains.items()
-        ]
-        for outcome in outcomes:
-            display.finish(outcome)
-            if outcome.failed and outcome.failed[0][0] == "":
-                display.say(f"{outcome.experiment}: {outcome.failed[0][1]}")
+    launcher.register(chains)
+    with listening(show):
+        config = bulk_config(tuple(chains), steps=ordered, force=force, automatic=automatic)
+        result = launcher.execute(BULK_JOB, config=config)
+    failed = any(isinstance(event, StepFailed) for told in events.values() for event, _ in told)
+    outcomes = [
+        _summarise(experiment, events=events[experiment], steps=pending, lost=not result.success and not failed)
+        for experiment, pending in chains.items()
+    ]
+    for outcome in outcomes:
+        display.finish(outcome)
+        if outcome.failed and outcome.failed[0][0] == "":
+            display.say(f"{outcome.experiment}: {outcome.failed[0][1]}")
     return sum(bool(outcome.failed) for outcome in outcomes)
 
 

@@ -1,14 +1,17 @@
 """Choice of experiments by name and date: what `--experiments`, `--later-than` and `--earlier-than` mean.
 
-Holds the selection only. Names are compared whole, so that no name selects another that begins like it.
+Names are compared whole, so that no name selects another that begins like it. How the chosen ones run, each by itself
+or all as one, is decided here too (`goes_as_bulk`); `runs.py` does it.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from morphseq_dagster.cli.messages import group_lines
 from morphseq_dagster.engine.pipeline import FoundSource, Source
 from morphseq_dagster.engine.planner.status import refuse_unknown
 from morphseq_dagster.engine.workspace import Workspace
@@ -109,3 +112,13 @@ def goes_as_bulk(settings: MachineSettings, *, chains: Mapping[str, Sequence[str
         place_of=lambda step, name: settings.place_of(step, experiment=name),
         chained=settings.places.chained,
     )
+
+
+def show_choice(choice: Selection, *, verbose: bool) -> None:
+    """Print what was left out, and on the error stream what was refused."""
+    for line in group_lines([(name, f": left out, {reason}") for name, reason in choice.waiting], everything=verbose):
+        print(line)
+    for line in group_lines([(name, f": refused, {reason}") for name, reason in choice.refused], everything=verbose):
+        print(line, file=sys.stderr)
+    if not (choice.experiments or choice.refused):
+        print("no experiment is chosen")

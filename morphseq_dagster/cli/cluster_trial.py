@@ -123,14 +123,16 @@ def _tell(
     """Say how a trial ended and what its node saw."""
     name = _name(trial.partition)
     if verdict.outcome is not JobOutcome.DONE:
-        said = ", ".join(part for part in (verdict.state, verdict.reason) if part)
-        log = " | ".join([line for line in verdict.log.splitlines() if line.strip()][-3:])
-        text = f"{name}: job {verdict.job} ended as {verdict.outcome.value} ({said})" + (f": {log}" if log else "")
+        lines = verdict.last_lines(3)
+        text = f"{name}: job {verdict.job} ended as {verdict.outcome} ({verdict.words})" + (
+            f": {lines}" if lines else ""
+        )
         yield CheckResult("problem", text, _ADVICE.get(verdict.outcome, "read the words of the log above"))
         return
     facts = collect_facts(trial.live.attempt, verdict=verdict)
-    waited = "an unknown time" if facts.queue_s is None else f"{facts.queue_s:.1f} s"
-    yield CheckResult("ok", f"{name}: job {facts.job} waited {waited} and ran on {facts.node or 'an unnamed node'}")
+    waited = f"{facts['queue_s']:.1f} s" if "queue_s" in facts else "an unknown time"
+    node = facts.get("node", "an unnamed node")
+    yield CheckResult("ok", f"{name}: job {facts['job']} waited {waited} and ran on {node}")
     try:
         probe = Probe.model_validate_json(trial.live.attempt.path(_ANSWER).read_bytes())
     except ValidationError:

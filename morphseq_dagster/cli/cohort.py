@@ -1,26 +1,17 @@
-"""`morphseq cohort`: one table of all experiments; launched by hand only, never by sensors or `pipeline`."""
+"""`morphseq cohort`: one table of all experiments, which only you launch - never a sensor, nor `morphseq pipeline`."""
 
 from __future__ import annotations
 
-from typing import Final
-
 import typer
 
-from morphseq_dagster.cli.options import DEFAULT_PIPELINE, DataRoot, PipelineName, Verbose, open_call, refusing_call
-
-COHORT_JOB: Final = "cohort"
+from morphseq_dagster.cli.options import Call, refusing_call, verb
 
 
-def cohort(data_root: DataRoot = None, verbose: Verbose = False, pipeline: PipelineName = DEFAULT_PIPELINE) -> None:
+@verb(example="morphseq cohort")
+def cohort(call: Call) -> None:
     """Join the final tables of all experiments into one."""
-    call = open_call(data_root, pipeline=pipeline)
-    from morphseq_dagster.cli.display import Display
-    from morphseq_dagster.cli.launch import Launcher, open_instance
+    from morphseq_dagster.cli.runs import launching
 
-    with open_instance() as (instance, _), Display(total=1) as display:
-        display.begin("cohort")
-        launcher = Launcher(call, instance=instance, verbose=verbose)
-        with refusing_call():
-            outcome = launcher.run_job(COHORT_JOB, on_event=display.note, on_progress=display.progress)
-        display.finish(outcome)
+    with launching(call, total=1) as (launcher, display), refusing_call():
+        outcome = launcher.run_cohort(display=display)
     raise typer.Exit(1 if outcome.failed else 0)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from morphseq_dagster.cli.options import DEFAULT_PIPELINE, Call, DataRoot, PipelineName, Verbose, open_call
+from morphseq_dagster.cli.options import Call, verb
+from morphseq_dagster.cli.runs import run_chains
 from morphseq_dagster.morphseq.discovery import list_folders
 from morphseq_dagster.morphseq.paths import SENTINELS, truth
 
@@ -50,17 +51,19 @@ class WellSummary:
     deaths: tuple[tuple[str, str], ...]
 
 
+@verb(example="morphseq demo")
 def demo(
+    call: Call,
+    *,
     difficulty: Annotated[Difficulty, typer.Option(help="Contrast and noise of the pictures.")] = Difficulty.middle,
-    data_root: DataRoot = None,
-    verbose: Verbose = False,
-    pipeline: PipelineName = DEFAULT_PIPELINE,
 ) -> None:
-    """Make a synthetic plate of embryos and run it from raw microscope files to the final table."""
-    call = open_call(data_root, pipeline=pipeline)
+    """Run a synthetic plate from raw files to the final table.
+
+    The plate is made first, unless it is there already; a summary of the table follows.
+    """
     experiment = EXPERIMENT if difficulty is Difficulty.middle else f"{EXPERIMENT}-{difficulty}"
     _make(call, experiment=experiment, difficulty=difficulty)
-    failures = _run(call, experiment=experiment, verbose=verbose)
+    failures = _run(call, experiment=experiment)
     final = call.workspace.output(call.workspace.pipeline.final, experiment=experiment)
     if final.is_file():
         _show(call, experiment=experiment, final=final)
@@ -109,13 +112,11 @@ def _make(call: Call, *, experiment: str, difficulty: Difficulty) -> None:
     print(f"made {folder.path}")
 
 
-def _run(call: Call, *, experiment: str, verbose: bool) -> int:
-    from morphseq_dagster.cli.pipeline import run_plans
+def _run(call: Call, *, experiment: str) -> int:
     from morphseq_dagster.engine.planner.plan import find_pending
 
-    steps = {spec.name for spec in call.workspace.pipeline.steps}
-    plan = find_pending(call.workspace, experiment=experiment, steps=steps)
-    return run_plans(call, plans={experiment: plan}, verbose=verbose)
+    plan = find_pending(call.workspace, experiment=experiment, steps=set(call.workspace.pipeline.step_names))
+    return run_chains(call, {experiment: [pending.step for pending in plan]}, bulk=False)
 
 
 def _show(call: Call, *, experiment: str, final: Path) -> None:

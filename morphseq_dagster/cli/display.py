@@ -1,12 +1,14 @@
-"""Display of a run in the terminal: a bar where somebody watches, plain lines elsewhere.
+"""Display of runs in the terminal: a bar where somebody watches, plain lines elsewhere.
 
-Holds drawing only. Dagster redirects the standard streams while steps run, hence the display keeps its own.
+Dagster redirects the standard streams while steps run, so the display keeps its own. The runs are started in
+`launch.py`.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -14,11 +16,45 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
-from morphseq_dagster.cli.launch import RunOutcome, StepEvent
 from morphseq_dagster.cli.messages import printable
 from morphseq_dagster.engine.contract.progress import Progress
 
 _WORDS = {"made": "made", "standing": "stands", "failed": "FAILED"}
+
+
+@dataclass(frozen=True)
+class StepEvent:
+    """Something that happened to a step: it started, was made, stands as it is, or failed."""
+
+    step: str
+    kind: str
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """How the run of one experiment ended.
+
+    Parameters
+    ----------
+    experiment
+        Experiment id; empty for the cohort.
+    made, standing
+        Steps that were made, and steps that stand as they are.
+    failed
+        Step and message of every failure; a step of "" is the run itself.
+    untried
+        Steps that were not tried because one before them failed.
+    seconds
+        Wall time.
+    """
+
+    experiment: str
+    made: tuple[str, ...] = ()
+    standing: tuple[str, ...] = ()
+    failed: tuple[tuple[str, str], ...] = ()
+    untried: tuple[str, ...] = ()
+    seconds: float = 0.0
 
 
 class Display:

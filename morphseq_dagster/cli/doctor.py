@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from morphseq_dagster.cli.messages import printable
-from morphseq_dagster.cli.options import DEFAULT_PIPELINE, Call, DataRoot, PipelineName, Verbose, open_call, refuse_call
+from morphseq_dagster.cli.options import Call, refuse_call, verb
 from morphseq_dagster.errors import MorphseqError, PermanentError
 
 if TYPE_CHECKING:
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 _MARKS = {"ok": "ok", "note": "note", "problem": "PROBLEM"}
 
 
+@verb(example="morphseq doctor --fix")
 def doctor(
+    call: Call,
     *,
     fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended safely.")] = False,
     slurm: Annotated[bool, typer.Option("--slurm", help="Look at the cluster alone.")] = False,
@@ -27,13 +29,12 @@ def doctor(
         bool, typer.Option("--live", help="With --slurm: also submit a trivial job to each partition in use.")
     ] = False,
     limit: Annotated[float, typer.Option("--limit", help="Seconds for the jobs of --live.", min=1)] = 120.0,
-    data_root: DataRoot = None,
-    verbose: Verbose = False,
-    pipeline: PipelineName = DEFAULT_PIPELINE,
 ) -> None:
-    """Look for trouble: disk, interrupted work, dead runs, versions, the cluster. Exit code 1: a problem stands."""
-    del verbose
-    call = open_call(data_root, pipeline=pipeline)
+    """Look for trouble, and mend it with --fix.
+
+    Looked at are disk, interrupted work, dead runs, versions, weights and the cluster. Exit code 1 while a problem
+    stands.
+    """
     if slurm or live:
         _refuse_without_cluster(call, slurm=slurm, fix=fix)
         _print(_examine_cluster(call, live=live, limit_s=limit))
@@ -144,7 +145,7 @@ def _mend(call: Call, *, home: Path | None) -> None:
     else:
         done = {
             "publication finished": report.rolled_forward,
-            "claim of a dead process removed": report.broken_claims,
+            "claim of a dead process removed": report.broken_locks,
             "temporary removed": report.removed,
         }
         for words, paths in done.items():

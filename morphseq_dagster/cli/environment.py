@@ -7,19 +7,21 @@ from typing import Annotated
 import typer
 
 from morphseq_dagster.cli.messages import printable
-from morphseq_dagster.cli.options import DataRoot, Verbose
-from morphseq_dagster.settings.machine import load_settings
+from morphseq_dagster.cli.options import Call, verb
 
 
+@verb(example="morphseq environment")
 def environment(
+    call: Call,
     *,
     record: Annotated[
         bool, typer.Option("--record", help="On the cluster: record this environment as the one that jobs use.")
     ] = False,
-    data_root: DataRoot = None,
-    verbose: Verbose = False,
 ) -> None:
-    """Show the environment that computes here; exit code 1 when the cluster's recorded one differs from it."""
+    """Show the environment that computes here.
+
+    Exit code 1 when the one that is recorded for the cluster differs from it.
+    """
     from morphseq_dagster.engine.executors.environment import (
         compare_environments,
         describe_environment,
@@ -28,15 +30,13 @@ def environment(
         record_environment,
     )
     from morphseq_dagster.engine.executors.installed import installed_version
-    from morphseq_dagster.engine.layout import Layout
 
-    settings = load_settings(data_root=data_root)
-    layout = Layout(settings.data_root)
+    settings, layout = call.settings, call.workspace.layout
     here = describe_environment()
     print(f"environment {here.hash}")
     print(f"Python {here.python}, {len(here.packages)} packages, {len(here.models)} of neural backends beside them")
     print(f"code {here.code[:12]}")
-    if verbose:
+    if call.verbose:
         for name, version in {**here.packages, **here.models}.items():
             print(f"  {name}=={version}")
     if settings.places.slurm is not None:

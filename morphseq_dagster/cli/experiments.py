@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from morphseq_dagster.cli.messages import printable
-from morphseq_dagster.cli.options import DEFAULT_PIPELINE, DataRoot, PipelineName, Verbose, open_call
-from morphseq_dagster.cli.status import Format
+from morphseq_dagster.cli.messages import print_json, printable
+from morphseq_dagster.cli.options import Call, Form, Format, verb
 from morphseq_dagster.engine.pipeline import FoundSource
 
 
-def experiments(
-    form: Annotated[Format, typer.Option("--format", help="Form of the output.")] = Format.table,
-    data_root: DataRoot = None,
-    verbose: Verbose = False,
-    pipeline: PipelineName = DEFAULT_PIPELINE,
-) -> None:
-    """List the experiments in the raw folders with their state and the reason."""
-    del verbose
-    workspace = open_call(data_root, pipeline=pipeline).workspace
-    layout, sources = workspace.layout, workspace.pipeline.sources
+@verb(example="morphseq experiments")
+def experiments(call: Call, form: Form = Format.table) -> None:
+    """List the experiments in the raw folders with their state."""
+    layout, sources = call.workspace.layout, call.workspace.pipeline.sources
     found = sources.discover(layout) if sources is not None else ()
     if form is Format.json:
-        values = {"schema": "morphseq.experiments", "version": 1, "experiments": [_encode(entry) for entry in found]}
-        print(json.dumps(values, indent=1))
+        print_json({"schema": "morphseq.experiments", "version": 1, "experiments": [_encode(entry) for entry in found]})
         return
     if not found:
         print(f"no experiments below {sources.root(layout) if sources is not None else layout.data_root}")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from morphseq_dagster.cli.messages import printable
-from morphseq_dagster.cli.options import DEFAULT_PIPELINE, DataRoot, PipelineName, Verbose, open_call, refusing_call
-from morphseq_dagster.cli.status import Format
+from morphseq_dagster.cli.messages import print_json, printable
+from morphseq_dagster.cli.options import Call, Form, Format, refusing_call, verb
 from morphseq_dagster.errors import PermanentError
 
 if TYPE_CHECKING:
@@ -26,17 +24,18 @@ _WORDS = {
 }
 
 
+@verb(example="morphseq explain 20250529_ctrl snips")
 def explain(
+    call: Call,
     experiment: Annotated[str, typer.Argument(help="Experiment.")],
-    step: Annotated[str | None, typer.Argument(help="Step; all that need a word when left out.")] = None,
+    step: Annotated[str | None, typer.Argument(help="Step; without it all steps that are not up to date.")] = None,
     *,
-    form: Annotated[Format, typer.Option("--format", help="Form of the output.")] = Format.table,
-    data_root: DataRoot = None,
-    verbose: Verbose = False,
-    pipeline: PipelineName = DEFAULT_PIPELINE,
+    form: Form = Format.table,
 ) -> None:
-    """Tell why the steps of an experiment are stale, and what refreshing them costs. Nothing is written."""
-    call = open_call(data_root, pipeline=pipeline)
+    """Show why the steps of an experiment are stale.
+
+    Each cause comes with old and new value, file, time and run, and with what refreshing costs. Nothing is written.
+    """
     from morphseq_dagster.engine.planner.explain import encode_explanation, explain_experiment
 
     with refusing_call():
@@ -52,9 +51,9 @@ def explain(
             "problem": plan.problem,
             "steps": [encode_explanation(t) for t in chosen],
         }
-        print(json.dumps(values, indent=1))
+        print_json(values)
         return
-    print("\n".join(printable(line) for line in _tell(plan, told=chosen, everything=verbose or step is not None)))
+    print("\n".join(printable(line) for line in _tell(plan, told=chosen, everything=call.verbose or step is not None)))
 
 
 def _check(workspace: Workspace, *, experiment: str, step: str | None) -> None:

@@ -1,6 +1,6 @@
-"""`morphseq jobs`: every cluster job without a verdict - state, reason, age of the answer, node, experiment, step.
+"""`morphseq jobs`: every cluster job at work - state, reason, age of the answer, node, experiment, step.
 
-Holds the list and its words; what becomes of jobs whose run has ended is `morphseq_dagster.cluster.orphans`.
+What becomes of jobs whose run has ended is decided in `cluster/orphans.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from morphseq_dagster.cli.messages import printable
-from morphseq_dagster.cli.options import DEFAULT_PIPELINE, Call, DataRoot, PipelineName, Verbose, open_call, refuse_call
+from morphseq_dagster.cli.options import Call, refuse_call, verb
 from morphseq_dagster.cluster.attempt_folder import VOID, JobRoot
 from morphseq_dagster.cluster.job_summary import format_age
 from morphseq_dagster.cluster.orphans import Orphan, OrphanAction, Survey
@@ -41,17 +41,19 @@ class _Done:
     reported: int = 0
 
 
+@verb(example="morphseq jobs")
 def jobs(
+    call: Call,
+    *,
     reconcile: Annotated[
         bool,
         typer.Option("--reconcile", help="Close, report or cancel jobs whose run has ended, as places.slurm says."),
     ] = False,
-    data_root: DataRoot = None,
-    verbose: Verbose = False,
-    pipeline: PipelineName = DEFAULT_PIPELINE,
 ) -> None:
-    """Show the cluster jobs at work, and what becomes of those whose run has ended. Exit code 1: no answer."""
-    call = open_call(data_root, pipeline=pipeline)
+    """Show the cluster jobs at work.
+
+    For those whose run has ended, what becomes of them. Exit code 1 when the cluster does not answer.
+    """
     if reconcile and call.settings.places.slurm is None:
         refuse_call(
             PermanentError(
@@ -65,7 +67,7 @@ def jobs(
         print("no jobs")
         raise typer.Exit(0)
     done = _look_after(call, reconcile=reconcile)
-    print("\n".join(_draw(done.survey.orphans, folders=verbose)))
+    print("\n".join(_draw(done.survey.orphans, folders=call.verbose)))
     if done.survey.trouble:
         print(f"the cluster could not be asked: {printable(done.survey.trouble)}")
     else:

@@ -1,15 +1,16 @@
-"""Launch: runs through the project's own Dagster job, in this process, with progress.
+"""Launch: a run through the pipeline's own Dagster jobs, in this process, with its progress.
 
-Holds the instance, the run and its outcome. Verbs import it only when they run something: Dagster takes its time.
+Verbs import this module only when they run something, because the import of Dagster takes time; most of them go through
+`runs.py`. What the user sees of a run is `display.py`.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +20,8 @@ from dotenv import dotenv_values
 
 from morphseq_dagster.assets.description import MEMO_TAG
 from morphseq_dagster.assets.factory import FORCE_TAG
-from morphseq_dagster.build import PIPELINE_JOB, build_definitions
+from morphseq_dagster.build import COHORT_JOB, PIPELINE_JOB, build_definitions
+from morphseq_dagster.cli.display import Display, RunOutcome, StepEvent
 from morphseq_dagster.cli.options import Call
 from morphseq_dagster.engine.contract.progress import Progress
 from morphseq_dagster.engine.storage.atomic_io import host_name
@@ -32,43 +34,6 @@ from morphseq_dagster.runs.states import PROCESS_TAG
 
 HOME_VARIABLE: Final = "DAGSTER_HOME"
 _NOTHING: Final[Mapping[str, Any]] = {}
-_QUIET: Final = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-_TALKATIVE: Final = {"loggers": {"console": {"config": {"log_level": "INFO"}}}}
-
-
-@dataclass(frozen=True)
-class StepEvent:
-    """Something that happened to a step: it started, was made, stands as it is, or failed."""
-
-    step: str
-    kind: str
-    message: str = ""
-
-
-@dataclass(frozen=True)
-class RunOutcome:
-    """How the run of one experiment ended.
-
-    Parameters
-    ----------
-    experiment
-        Experiment id; empty for the cohort.
-    made, standing
-        Steps that were made, and steps that stand as they are.
-    failed
-        Step and message of every failure; a step of "" is the run itself.
-    untried
-        Steps that were not tried because one before them failed.
-    seconds
-        Wall time.
-    """
-
-    experiment: str
-    made: tuple[str, ...] = ()
-    standing: tuple[str, ...] = ()
-    failed: tuple[tuple[str, str], ...] = ()
-    untried: tuple[str, ...] = ()
-    seconds: float = 0.0
 
 
 @contextmanager
@@ -119,25 +84,18 @@ class Launcher:
         Settings, workspace and pipeline.
     instance
         The Dagster instance.
-    verbose
-        Whether Dagster's own log is shown.
     """
 
-    def __init__(self, call: Call, *, instance: dg.DagsterInstance, verbose: bool = False) -> None:
+    def __init__(self, call: Call, *, instance: dg.DagsterInstance) -> None:
         self._call = call
         self._instance = instance
         self._definitions = build_definitions(call.settings, pipeline=call.pipeline)
-        self._config = _TALKATIVE if verbose else _QUIET
 
-    def run(
-        self,
-        experiment: str,
-        *,
-        steps: Sequence[str],
-        forced: Sequence[str] = (),
-        on_event: Callable[[StepEvent], None],
-        on_progress: Callable[[Progress], None],
-    ) -> RunOutcome:
+    def register(self, experiments: Collection[str]) -> None:
+        """Make experiments known to Dagster."""
+        register_keys(self._instance, experiments, pipeline=self._call.workspace.pipeline)
+
+    def run(self, experiment: str, *, steps: Sequence[str], forced: Sequence[str] = (), display: Display) -> RunOutcome:
         """Run steps of one experiment through the pipeline job; a failure is an outcome, not an exception.
 
         Raises
@@ -145,81 +103,46 @@ class Launcher:
         KeyboardInterrupt
             When Ctrl-C or TERM ended it; the run is cancelled.
         """
-        register_keys(self._instance, [experiment], pipeline=self._call.workspace.pipeline)
+        self.register([experiment])
         tags = {FORCE_TAG: ".".join(forced)} if forced else {}
-        return self._run(
-            PIPELINE_JOB,
-            experiment=experiment,
-            steps=steps,
-            tags=tags,
-            on_event=on_event,
-            on_progress=on_progress,
-        )
+        return self._run(PIPELINE_JOB, experiment=experiment, steps=steps, tags=tags, display=display)
 
-    def run_job(
-        self, job: str, *, on_event: Callable[[StepEvent], None], on_progress: Callable[[Progress], None]
-    ) -> RunOutcome:
-        """Run a job that belongs to no experiment; interrupted as `run` is."""
-        if not self._definitions.get_repository_def().has_job(job):
-            raise PermanentError(
-                expected=f"a job {job}",
-                found="none in this pipeline",
-                where=self._call.pipeline,
-                remedy="use the project's own pipeline",
-            )
-        return self._run(job, experiment="", steps=(), tags={}, on_event=on_event, on_progress=on_progress)
-
-    def select(self, selection: str) -> tuple[str, ...]:
-        """Steps of the pipeline that a selection in Dagster's language names, in order.
+    def run_cohort(self, *, display: Display) -> RunOutcome:
+        """Run the job of the cohort; interrupted as `run` is.
 
         Raises
         ------
         PermanentError
-            When it names nothing.
+            When the pipeline has no cohort.
         """
-        graph = self._definitions.resolve_asset_graph()
-        found: set[str] = set()
-        problem = ""
-        try:
-            for part in selection.split(","):
-                keys = dg.AssetSelection.from_string(part.strip()).resolve(graph)
-                found |= {key.path[-1] for key in keys}
-                problem = problem or ("" if keys else f"nothing is called {part.strip()!r}")
-        except dg.DagsterError as error:
-            problem = str(error).splitlines()[0]
-        steps = tuple(spec.name for spec in self._call.workspace.pipeline.steps if spec.name in found)
-        if problem or not steps:
+        if self._call.workspace.pipeline.cohort is None:
             raise PermanentError(
-                expected="assets such as '*', 'ff_images', '*sam2_metadata' (with all before it) or 'qc_staged*'",
-                found=problem or repr(selection),
-                where="--select",
-                remedy="assets: " + ", ".join(spec.name for spec in self._call.workspace.pipeline.steps),
+                expected="a pipeline with a cohort",
+                found="none in this pipeline",
+                where=self._call.pipeline,
+                remedy="use the project's own pipeline",
             )
-        return steps
+        return self._run(COHORT_JOB, experiment="", steps=(), tags={}, display=display)
 
     def _run(
-        self,
-        job: str,
-        *,
-        experiment: str,
-        steps: Sequence[str],
-        tags: dict[str, str],
-        on_event: Callable[[StepEvent], None],
-        on_progress: Callable[[Progress], None],
+        self, job: str, *, experiment: str, steps: Sequence[str], tags: Mapping[str, str], display: Display
     ) -> RunOutcome:
         started = time.monotonic()
         events: list[StepEvent] = []
+        display.begin(experiment or job)
 
         def listen(entry: EventLogEntry) -> None:
             event = _translate(entry)
             if event is not None:
                 events.append(event)
-                on_event(event)
+                display.note(event)
 
-        with listening(lambda event: on_progress(event) if isinstance(event, Progress) else None):
+        with listening(lambda event: display.progress(event) if isinstance(event, Progress) else None):
             result = self.execute(job, experiment=experiment, steps=steps, tags=tags, listen=listen)
         seconds = time.monotonic() - started
-        return _summarise(experiment, steps=steps, events=events, success=result.success, seconds=seconds)
+        outcome = _summarise(experiment, steps=steps, events=events, success=result.success, seconds=seconds)
+        display.finish(outcome)
+        return outcome
 
     def execute(
         self,
@@ -232,15 +155,49 @@ class Launcher:
         listen: Callable[[EventLogEntry], None] | None = None,
     ) -> dg.ExecuteInProcessResult:
         """Run a job in this process; interrupted as `run` is."""
+        level = "INFO" if self._call.verbose else "CRITICAL"
         return execute(
             self._definitions.resolve_job_def(job),
             instance=self._instance,
             listen=listen,
-            run_config={**self._config, **config},
+            run_config={"loggers": {"console": {"config": {"log_level": level}}}, **config},
             partition_key=experiment or None,
             asset_selection=[dg.AssetKey(step) for step in steps] or None,
             tags={**tags, PROCESS_TAG: describe_process()},
         )
+
+
+def select_steps(call: Call, selection: str) -> tuple[str, ...]:
+    """Steps of the pipeline that a selection in Dagster's language names, in order.
+
+    Raises
+    ------
+    PermanentError
+        When it names nothing.
+    """
+    graph = build_definitions(call.settings, pipeline=call.pipeline).resolve_asset_graph()
+    names = call.workspace.pipeline.step_names
+    found: set[str] = set()
+    problem = ""
+    try:
+        for part in selection.split(","):
+            with warnings.catch_warnings():
+                # Dagster's own reading of "*" sets a parameter that it calls beta.
+                warnings.filterwarnings("ignore", "Parameter `include_sources`", dg.BetaWarning)
+                keys = dg.AssetSelection.from_string(part.strip()).resolve(graph)
+            found |= {key.path[-1] for key in keys}
+            problem = problem or ("" if keys else f"nothing is called {part.strip()!r}")
+    except dg.DagsterError as error:
+        problem = str(error).splitlines()[0]
+    steps = tuple(name for name in names if name in found)
+    if problem or not steps:
+        raise PermanentError(
+            expected="assets such as '*', 'ff_images', '*sam2_metadata' (with all before it) or 'qc_staged*'",
+            found=problem or repr(selection),
+            where="--select",
+            remedy="assets: " + ", ".join(names),
+        )
+    return steps
 
 
 def describe_process() -> str:

@@ -6,51 +6,29 @@ from typing import Annotated
 
 import typer
 
-from morphseq_dagster.cli.choice import choose_experiments
-from morphseq_dagster.cli.messages import printable
-from morphseq_dagster.cli.options import (
-    DEFAULT_PIPELINE,
-    DataRoot,
-    PipelineName,
-    Verbose,
-    open_call,
-    refusing_call,
-    split_names,
-)
+from morphseq_dagster.cli.choice import choose_experiments, show_choice
+from morphseq_dagster.cli.options import Call, refusing_call, split_names, verb
 
 
+@verb(example="morphseq materialize --partition 20250529_ctrl --select qc_staged")
 def materialize(
+    call: Call,
     partition: Annotated[str, typer.Option("--partition", help="Experiments, separated by commas.")],
     *,
     select: Annotated[str, typer.Option("--select", help="Assets in Dagster's language, such as '*qc_staged'.")] = "*",
     force: Annotated[bool, typer.Option("--force", help="Compute the selected steps again.")] = False,
-    data_root: DataRoot = None,
-    verbose: Verbose = False,
-    pipeline: PipelineName = DEFAULT_PIPELINE,
 ) -> None:
-    """Materialize selected assets of experiments; what is done already stands."""
-    call = open_call(data_root, pipeline=pipeline)
-    from morphseq_dagster.cli.display import Display
-    from morphseq_dagster.cli.launch import Launcher, open_instance
+    """Run selected assets of experiments.
 
-    with open_instance() as (instance, _):
-        launcher = Launcher(call, instance=instance, verbose=verbose)
-        with refusing_call():
-            choice = choose_experiments(call.workspace, names=split_names(partition))
-            steps = launcher.select(select)
-        failures = len(choice.refused)
-        with Display(total=len(steps) * len(choice.experiments)) as display:
-            for name, reason in choice.refused:
-                display.say(f"{name}: refused, {printable(reason)}")
-            for experiment in choice.experiments:
-                display.begin(experiment)
-                outcome = launcher.run(
-                    experiment,
-                    steps=steps,
-                    forced=steps if force else (),
-                    on_event=display.note,
-                    on_progress=display.progress,
-                )
-                display.finish(outcome)
-                failures += bool(outcome.failed)
+    What is up to date stands, unless you give --force.
+    """
+    from morphseq_dagster.cli.launch import select_steps
+    from morphseq_dagster.cli.runs import run_chains
+
+    with refusing_call():
+        choice = choose_experiments(call.workspace, names=split_names(partition))
+        steps = select_steps(call, select)
+    show_choice(choice, verbose=call.verbose)
+    failures = len(choice.refused)
+    failures += run_chains(call, dict.fromkeys(choice.experiments, steps), bulk=False, steps=steps, force=force)
     raise typer.Exit(1 if failures else 0)

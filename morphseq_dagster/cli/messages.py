@@ -1,14 +1,17 @@
-"""What the command line says of errors: expected, found, where, remedy, in four lines and without a traceback."""
+"""Messages of the command line: errors in four lines and without a traceback, and long lists made short."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
-from morphseq_dagster.errors import MorphseqError
+from morphseq_dagster.errors import MorphseqError, name_some
 
 TRACE_VARIABLE = "MORPHSEQ_TRACE"
+_MOST_LINES = 12
 
 
 def wants_trace(arguments: Sequence[str]) -> bool:
@@ -32,3 +35,32 @@ def describe_error(error: Exception) -> str:
 def printable(text: str) -> str:
     """Make text from outside safe for a terminal: control characters and undecodable bytes are shown escaped."""
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+def print_json(values: Mapping[str, Any]) -> None:
+    """Print a document with its schema and version, for programs."""
+    print(json.dumps(values, indent=1))
+
+
+def group_lines(entries: Iterable[tuple[str, str]], *, everything: bool = False) -> Iterator[str]:
+    """Make one line per reason: of many names and many reasons the first ones, and how many more there are.
+
+    Parameters
+    ----------
+    entries
+        Name, and the reason or state that follows it.
+    everything
+        Give each entry a line of its own.
+    """
+    entries = list(entries)
+    groups: dict[str, list[str]] = {}
+    for name, text in entries:
+        groups.setdefault(text, []).append(name)
+    if everything:
+        yield from (printable(f"{name}{text}") for name, text in entries)
+        return
+    for text, names in list(groups.items())[:_MOST_LINES]:
+        yield printable(name_some(names) + text)
+    if len(groups) > _MOST_LINES:
+        left = sum(len(names) for names in list(groups.values())[_MOST_LINES:])
+        yield f"and {left} more (--verbose shows all)"

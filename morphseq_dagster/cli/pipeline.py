@@ -8,19 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from morphseq_dagster.cli.choice import ALL, Selection, choose_experiments, goes_as_bulk
-from morphseq_dagster.cli.messages import printable
-from morphseq_dagster.cli.options import (
-    DEFAULT_PIPELINE,
-    Call,
-    DataRoot,
-    Experiments,
-    PipelineName,
-    Verbose,
-    open_call,
-    refusing_call,
-    split_names,
-)
+from morphseq_dagster.cli.choice import ALL, choose_experiments, goes_as_bulk, show_choice
+from morphseq_dagster.cli.messages import group_lines, printable
+from morphseq_dagster.cli.options import Call, Experiments, refusing_call, split_names, verb
+from morphseq_dagster.cli.runs import run_chains
 from morphseq_dagster.engine.pipeline import Pipeline
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.morphseq.pipeline import MORPHSEQ
@@ -29,13 +20,13 @@ if TYPE_CHECKING:
     from morphseq_dagster.engine.planner.verdicts import StepPlan
 
 _LATENTS: Final = "latents"
-
-
 E2E: Final = "e2e"
 """Goal of every pipeline: all steps."""
 
 
+@verb(example="morphseq pipeline --experiments 20250529_ctrl --dry-run")
 def pipeline(
+    call: Call,
     action: Annotated[
         str,
         typer.Argument(
@@ -51,15 +42,12 @@ def pipeline(
     model_name: Annotated[
         str | None, typer.Option("--model-name", help="Latent model, written to the recipes of these experiments.")
     ] = None,
-    data_root: DataRoot = None,
-    verbose: Verbose = False,
-    pipeline: PipelineName = DEFAULT_PIPELINE,
 ) -> None:
-    """Run experiments from raw files to tables; whatever is done already stands.
+    """Run experiments from raw files to tables.
 
-    Without --experiments every experiment that is ready runs. Exit code: 0 done, 1 some failed, 2 wrongly asked.
+    What is up to date stands. Without --experiments every experiment that is ready runs. Exit code: 0 done, 1 some
+    failed, 2 the command is wrong.
     """
-    call = open_call(data_root, pipeline=pipeline)
     with refusing_call():
         names = None if experiments is None else split_names(experiments)
         if force and names is None:
@@ -71,22 +59,21 @@ def pipeline(
             )
         choice = choose_experiments(call.workspace, names=names, later_than=later_than, earlier_than=earlier_than)
         own, steps = steps_of(action, pipeline=call.workspace.pipeline)
-    _tell_choice(choice)
+    show_choice(choice, verbose=call.verbose)
     if model_name is not None:
         _set_model(call, experiments=choice.experiments, model=model_name, dry_run=dry_run)
     plans, broken = _plan(call, experiments=choice.experiments, steps=steps, forced=own if force else frozenset())
+    for line in group_lines(
+        [(name, f": error: {problem}") for name, problem in broken.items()], everything=call.verbose
+    ):
+        print(line, file=sys.stderr)
     failures = len(choice.refused) + len(broken)
     chains = {experiment: [verdict.step for verdict in plan] for experiment, plan in plans.items()}
     bulk = goes_as_bulk(call.settings, chains=chains)
     if dry_run:
-        _tell_plans(plans, total=len(steps), bulk=bulk)
-    elif bulk:
-        from morphseq_dagster.cli.bulk import run_bulk
-
-        failures += run_bulk(call, chains=chains, steps=own, force=force, verbose=verbose)
+        _show_plans(plans, total=len(steps), bulk=bulk, verbose=call.verbose)
     else:
-        forced = [spec.name for spec in call.workspace.pipeline.steps if spec.name in own] if force else []
-        failures += run_plans(call, plans=plans, forced=forced, verbose=verbose)
+        failures += run_chains(call, chains, bulk=bulk, steps=own, force=force)
     raise typer.Exit(1 if failures else 0)
 
 
@@ -107,48 +94,6 @@ def steps_of(goal: str, *, pipeline: Pipeline) -> tuple[frozenset[str], frozense
             remedy="correct the name",
         )
     return own, frozenset(pipeline.ancestors(set(own)))
-
-
-def run_plans(
-    call: Call, *, plans: Mapping[str, Sequence[StepPlan]], forced: Sequence[str] = (), verbose: bool = False
-) -> int:
-    """Run what is pending, one experiment after the other; return how many failed."""
-    todo = {experiment: plan for experiment, plan in plans.items() if plan}
-    for experiment in plans:
-        if experiment not in todo:
-            print(f"{experiment}: nothing to do")
-    if not todo:
-        return 0
-    from morphseq_dagster.cli.display import Display
-    from morphseq_dagster.cli.launch import Launcher, open_instance
-
-    failures = 0
-    with open_instance() as (instance, lasting), Display(total=sum(map(len, todo.values()))) as display:
-        if not lasting:
-            display.say("DAGSTER_HOME is not set: the web page will not show these runs; the records will")
-        launcher = Launcher(call, instance=instance, verbose=verbose)
-        for experiment, plan in todo.items():
-            display.begin(experiment)
-            steps = [pending.step for pending in plan]
-            outcome = launcher.run(
-                experiment,
-                steps=steps,
-                forced=[name for name in forced if name in steps],
-                on_event=display.note,
-                on_progress=display.progress,
-            )
-            display.finish(outcome)
-            failures += bool(outcome.failed)
-    return failures
-
-
-def _tell_choice(choice: Selection) -> None:
-    for name, reason in choice.waiting:
-        print(f"{printable(name)}: left out, {printable(reason)}")
-    for name, reason in choice.refused:
-        print(f"{printable(name)}: refused, {printable(reason)}", file=sys.stderr)
-    if not (choice.experiments or choice.refused):
-        print("no experiment is chosen")
 
 
 def _set_model(call: Call, *, experiments: Sequence[str], model: str, dry_run: bool) -> None:
@@ -174,7 +119,7 @@ def _set_model(call: Call, *, experiments: Sequence[str], model: str, dry_run: b
 def _plan(
     call: Call, *, experiments: Sequence[str], steps: frozenset[str], forced: frozenset[str]
 ) -> tuple[dict[str, tuple[StepPlan, ...]], dict[str, str]]:
-    """Plan every experiment; one whose plan cannot be made is reported and left out."""
+    """Plan every experiment; those whose plan cannot be made, with the reason, apart."""
     from morphseq_dagster.engine.planner.plan import plan_experiments
     from morphseq_dagster.engine.planner.scans import Scans
 
@@ -184,19 +129,19 @@ def _plan(
     for plan in plan_experiments(call.workspace, experiments=experiments, steps=steps, forced=forced, scans=scans):
         if plan.problem:
             broken[plan.experiment] = plan.problem
-            print(f"{plan.experiment}: error: {printable(plan.problem)}", file=sys.stderr)
         else:
             plans[plan.experiment] = plan.pending
     return plans, broken
 
 
-def _tell_plans(plans: Mapping[str, Sequence[StepPlan]], *, total: int, bulk: bool) -> None:
+def _show_plans(plans: Mapping[str, Sequence[StepPlan]], *, total: int, bulk: bool, verbose: bool) -> None:
     from morphseq_dagster.engine.planner.run_times import describe_cost, estimate_cost
     from morphseq_dagster.runs.run_mode import describe_way
 
+    idle = [(experiment, ": nothing to do") for experiment, plan in plans.items() if not plan]
+    print("".join(f"{line}\n" for line in group_lines(idle, everything=verbose)), end="")
     for experiment, plan in plans.items():
         if not plan:
-            print(f"{experiment}: nothing to do")
             continue
         print(f"{experiment}: would run {len(plan)} of {total} steps, {describe_cost(estimate_cost(plan))}")
         for verdict in plan:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from morphseq_dagster.cli.messages import printable
-from morphseq_dagster.cli.options import DEFAULT_PIPELINE, DataRoot, PipelineName, Verbose, open_call, refusing_call
-from morphseq_dagster.cli.status import Format
+from morphseq_dagster.cli.messages import print_json, printable
+from morphseq_dagster.cli.options import Call, Form, Format, add_verb, refusing_call, verb
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.identifiers import check_experiment
 
@@ -18,8 +17,15 @@ if TYPE_CHECKING:
     from morphseq_dagster.engine.contract.recipe import Recipe
     from morphseq_dagster.engine.pipeline import Pipeline
 
-recipe = typer.Typer(no_args_is_help=True, help="Parameters of the science.", rich_markup_mode=None)
+_EXAMPLE = "morphseq recipe show 20250529_ctrl snips"
 DEFAULTS = "default"
+recipe = typer.Typer(
+    no_args_is_help=True,
+    help="Parameters of the science.",
+    epilog=f"Example: {_EXAMPLE}",
+    rich_markup_mode=None,
+    add_completion=False,
+)
 
 
 @recipe.callback()
@@ -27,19 +33,15 @@ def _recipe() -> None:
     """Parameters of the science."""
 
 
-@recipe.command()
+@verb(example=_EXAMPLE)
 def show(
+    call: Call,
     experiment: Annotated[str, typer.Argument(help="Experiment, or `default` for the lab's recipe.")],
     step: Annotated[str | None, typer.Argument(help="Step; all when left out.")] = None,
     *,
-    form: Annotated[Format, typer.Option("--format", help="Form of the output.")] = Format.table,
-    data_root: DataRoot = None,
-    verbose: Verbose = False,
-    pipeline: PipelineName = DEFAULT_PIPELINE,
+    form: Form = Format.table,
 ) -> None:
     """Print the resolved parameters, each with the file that sets it, or `default`."""
-    del verbose
-    call = open_call(data_root, pipeline=pipeline)
     with refusing_call():
         if experiment != DEFAULTS:
             check_experiment(experiment)
@@ -48,7 +50,7 @@ def show(
     rows = [(name, value, origin) for s in steps for name, value, origin in list_parameters(resolved, step=s)]
     if form is Format.json:
         values = [{"parameter": name, "value": value, "from": origin} for name, value, origin in rows]
-        print(json.dumps({"schema": "morphseq.recipe", "version": 1, "parameters": values}, indent=1))
+        print_json({"schema": "morphseq.recipe", "version": 1, "parameters": values})
         return
     texts = [(name, _write(value), origin) for name, value, origin in rows]
     width, wide = (max((len(row[i]) for row in texts), default=0) for i in (0, 1))
@@ -58,6 +60,9 @@ def show(
         print("no parameters")
     for (section, name, path), backends in _find_unused(resolved, steps=steps).items():
         print(printable(f"{section}.{name} of {path} is not used: it belongs to {' and '.join(backends)}"))
+
+
+add_verb(recipe, "show", show)
 
 
 def list_parameters(recipe: Recipe, *, step: str) -> Iterator[tuple[str, Any, str]]:

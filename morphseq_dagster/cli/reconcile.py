@@ -1,11 +1,10 @@
 """`morphseq reconcile`: what was edited, deleted or replaced behind the pipeline's back, and what to do.
 
-Reports unless told to act. Needs no Dagster, except for `--report-to-dagster`.
+It only reports unless an option makes it act. Only `--report-to-dagster` needs Dagster.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -14,20 +13,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from morphseq_dagster.cli.messages import describe_error, printable
-from morphseq_dagster.cli.options import (
-    DEFAULT_PIPELINE,
-    Call,
-    DataRoot,
-    Experiments,
-    PipelineName,
-    Verbose,
-    open_call,
-    refuse_call,
-    refusing_call,
-    split_names,
-)
-from morphseq_dagster.cli.status import Format
+from morphseq_dagster.cli.messages import describe_error, group_lines, print_json, printable
+from morphseq_dagster.cli.options import Call, Experiments, Form, Format, refuse_call, refusing_call, split_names, verb
 from morphseq_dagster.engine.planner.inventory import list_artifacts
 from morphseq_dagster.engine.planner.reconcile import Finding, Kind, Reconciliation, find_departed
 from morphseq_dagster.engine.planner.reconcile import reconcile as compare_with_records
@@ -45,7 +32,9 @@ _HINTS: Final = {
 }
 
 
+@verb(example="morphseq reconcile --experiments 20250529_ctrl")
 def reconcile(
+    call: Call,
     *,
     experiments: Experiments = None,
     keep_paths: Annotated[
@@ -61,15 +50,14 @@ def reconcile(
         bool, typer.Option("--hash", help="Read and hash every file, not only suspicious ones.")
     ] = False,
     to_dagster: Annotated[
-        bool, typer.Option("--report-to-dagster", help="Tell Dagster of every artifact that it does not know.")
+        bool, typer.Option("--report-to-dagster", help="Report every artifact that Dagster does not know yet.")
     ] = False,
-    form: Annotated[Format, typer.Option("--format", help="Form of the output.")] = Format.table,
-    data_root: DataRoot = None,
-    verbose: Verbose = False,
-    pipeline: PipelineName = DEFAULT_PIPELINE,
+    form: Form = Format.table,
 ) -> None:
-    """Compare all files with their records; exit code 1 while findings remain."""
-    call = open_call(data_root, pipeline=pipeline)
+    """Find files that were edited, deleted or replaced.
+
+    All files are compared with their records. Exit code 1 while findings remain.
+    """
     layout = call.workspace.layout
     chosen = None
     if experiments is not None:
@@ -91,9 +79,9 @@ def reconcile(
     retired = read_retired(call.workspace)
     departed = {n: c for n, c in departed.items() if n not in retired and (chosen is None or n in chosen)}
     if form is Format.json:
-        print(json.dumps(_encode(found, departed=departed, data_root=str(layout.data_root)), indent=1))
+        print_json(_encode(found, departed=departed, data_root=str(layout.data_root)))
     else:
-        print("\n".join(_draw(found, departed=departed, verbose=verbose)))
+        print("\n".join(_draw(found, departed=departed, verbose=call.verbose)))
     if to_dagster:
         _report(call, experiments=chosen)
     raise typer.Exit(1 if failures or found.remaining else 0)
@@ -142,12 +130,12 @@ def _report(call: Call, *, experiments: tuple[str, ...] | None) -> None:
             on_progress=_progress(Format.table),
         )
     print(
-        f"told Dagster of {told.reported} artifacts and {told.tombstones} missing files; {told.known} were known, "
+        f"reported to Dagster: {told.reported} artifacts and {told.tombstones} missing files; {told.known} were known, "
         f"{told.registered} experiments registered",
         file=sys.stderr,
     )
-    for path, reason in told.refused:
-        print(f"  left out {printable(path)}: {printable(reason)}", file=sys.stderr)
+    for line in group_lines([(path, f": {reason}") for path, reason in told.refused], everything=call.verbose):
+        print(f"  left out {line}", file=sys.stderr)
 
 
 def _progress(form: Format) -> Callable[[int, int], None] | None:

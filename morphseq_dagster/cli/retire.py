@@ -7,23 +7,21 @@ from typing import Annotated
 import typer
 
 from morphseq_dagster.cli.messages import print_error
-from morphseq_dagster.cli.options import DEFAULT_PIPELINE, DataRoot, PipelineName, Verbose, open_call, refusing_call
+from morphseq_dagster.cli.options import Apply, Call, refusing_call, verb
 from morphseq_dagster.engine.planner.inventory import list_artifacts
 from morphseq_dagster.engine.planner.retirement import mark_retired, refuse_retirement
 from morphseq_dagster.engine.storage.atomic_io import host_name
 from morphseq_dagster.errors import MorphseqError, PermanentError
 
 
+@verb(example="morphseq retire 20240101")
 def retire(
+    call: Call,
     experiment: Annotated[str, typer.Argument(help="Experiment whose raw folder is gone.")],
-    apply: Annotated[bool, typer.Option("--apply", help="Do it; without, say what would happen.")] = False,
-    data_root: DataRoot = None,
-    verbose: Verbose = False,
-    pipeline: PipelineName = DEFAULT_PIPELINE,
+    *,
+    apply: Apply = False,
 ) -> None:
-    """Retire an experiment: its partition goes, its records and files stay."""
-    del verbose
-    call = open_call(data_root, pipeline=pipeline)
+    """Take an experiment out of Dagster; its files stay."""
     layout = call.workspace.layout
     records = sum(entry.has_record for entry in list_artifacts(call.workspace, experiments=[experiment]))
     with refusing_call():

@@ -2,57 +2,44 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from morphseq_dagster.cli.messages import printable
-from morphseq_dagster.cli.options import (
-    DEFAULT_PIPELINE,
-    Call,
-    DataRoot,
-    Experiments,
-    PipelineName,
-    Verbose,
-    open_call,
-    refusing_call,
-    split_names,
-)
-from morphseq_dagster.cli.status import Format
+from morphseq_dagster.cli.messages import group_lines, print_json, printable
+from morphseq_dagster.cli.options import Call, Experiments, Form, Format, refusing_call, split_names, verb
 
 if TYPE_CHECKING:
     from morphseq_dagster.engine.planner.verdicts import ExperimentPlan
 
 
+@verb(example="morphseq stale --experiments 20250529_ctrl")
 def stale(
+    call: Call,
     *,
     experiments: Experiments = None,
     launch: Annotated[bool, typer.Option("--launch", help="Run what is stale.")] = False,
-    form: Annotated[Format, typer.Option("--format", help="Form of the output.")] = Format.table,
-    data_root: DataRoot = None,
-    verbose: Verbose = False,
-    pipeline: PipelineName = DEFAULT_PIPELINE,
+    form: Form = Format.table,
 ) -> None:
-    """List what is stale and why; every raw folder and picture is looked at now.
+    """List what is stale in all experiments, and why.
 
-    Steps that were edited by hand, that failed in the same way too often or that miss an input are listed and left to a
-    person. Experiments at work are left out.
+    Every raw folder and picture is looked at now. Steps whose output you edited by hand, that failed too often for the
+    same reason or that miss an input are listed and left to you. Experiments at work are left out.
     """
-    call = open_call(data_root, pipeline=pipeline)
     with refusing_call():
         names, left_out = _choose(call, names=None if experiments is None else split_names(experiments))
     plans = _plan(call, names=names)
     concerned = [plan for plan in plans if plan.pending or plan.held or plan.problem or plan.busy]
     if form is Format.json:
-        print(json.dumps(_encode(concerned, data_root=str(call.workspace.data_root)), indent=1))
+        print_json(_encode(concerned, data_root=str(call.workspace.data_root)))
     else:
-        lines = [f"{name}: left out, {reason}" for name, reason in left_out]
-        lines += _tell(concerned, total=len(plans), way=_way(call, plans=concerned), verbose=verbose)
+        entries = [(name, f": left out, {reason}") for name, reason in left_out]
+        lines = list(group_lines(entries, everything=call.verbose))
+        lines += _draw(concerned, total=len(plans), way=_way(call, plans=concerned), verbose=call.verbose)
         print("\n".join(printable(line) for line in lines))
     if launch:
-        raise typer.Exit(_launch(call, plans=concerned, verbose=verbose))
+        raise typer.Exit(_launch(call, plans=concerned))
     raise typer.Exit(1 if any(plan.problem for plan in plans) else 0)
 
 
@@ -88,20 +75,20 @@ def _plan(call: Call, *, names: Sequence[str]) -> list[ExperimentPlan]:
     return plans
 
 
-def _launch(call: Call, *, plans: Sequence[ExperimentPlan], verbose: bool) -> int:
+def _launch(call: Call, *, plans: Sequence[ExperimentPlan]) -> int:
     """Run the automatic part of every plan; return the exit code."""
     names = [plan.experiment for plan in plans if plan.automatic and not plan.busy]
     if not names:
         print("nothing to launch")
         return 0
-    from morphseq_dagster.cli.bulk import run_bulk
     from morphseq_dagster.cli.choice import goes_as_bulk
     from morphseq_dagster.cli.launch import open_instance
+    from morphseq_dagster.cli.runs import run_chains
     from morphseq_dagster.engine.planner.plan import plan_experiments
     from morphseq_dagster.partitions import find_busy
 
     with open_instance() as (instance, _):
-        # First who is at work, then the facts: what starts in between is met inside the claim.
+        # First who is at work, then the facts: a run that starts in between holds the lock of its step.
         busy = find_busy(instance, pipeline=call.workspace.pipeline)
     chains = {}
     for plan in plan_experiments(call.workspace, experiments=names, busy=busy):
@@ -109,28 +96,9 @@ def _launch(call: Call, *, plans: Sequence[ExperimentPlan], verbose: bool) -> in
             print(printable(f"{plan.experiment}: left out, {plan.busy}"))
         elif plan.automatic:
             chains[plan.experiment] = plan.automatic
-    if goes_as_bulk(call.settings, chains=chains):
-        steps = {step for chain in chains.values() for step in chain}
-        failures = run_bulk(call, chains=chains, steps=steps, automatic=True, verbose=verbose)
-    else:
-        failures = _launch_each(call, chains=chains, verbose=verbose)
-    return 1 if failures else 0
-
-
-def _launch_each(call: Call, *, chains: Mapping[str, Sequence[str]], verbose: bool) -> int:
-    """Run one experiment after the other; return how many failed."""
-    from morphseq_dagster.cli.display import Display
-    from morphseq_dagster.cli.launch import Launcher, open_instance
-
-    failures = 0
-    with open_instance() as (instance, _), Display(total=sum(map(len, chains.values()))) as display:
-        launcher = Launcher(call, instance=instance, verbose=verbose)
-        for experiment, steps in chains.items():
-            display.begin(experiment)
-            outcome = launcher.run(experiment, steps=steps, on_event=display.note, on_progress=display.progress)
-            display.finish(outcome)
-            failures += bool(outcome.failed)
-    return failures
+    steps = {step for chain in chains.values() for step in chain}
+    bulk = goes_as_bulk(call.settings, chains=chains)
+    return 1 if run_chains(call, chains, bulk=bulk, steps=steps, automatic=True) else 0
 
 
 def _way(call: Call, *, plans: Sequence[ExperimentPlan]) -> str:
@@ -142,7 +110,7 @@ def _way(call: Call, *, plans: Sequence[ExperimentPlan]) -> str:
     return describe_way(bulk=goes_as_bulk(call.settings, chains=chains)) if len(chains) > 1 else ""
 
 
-def _tell(plans: Sequence[ExperimentPlan], *, total: int, way: str, verbose: bool) -> Iterable[str]:
+def _draw(plans: Sequence[ExperimentPlan], *, total: int, way: str, verbose: bool) -> Iterable[str]:
     from morphseq_dagster.engine.planner.run_times import describe_cost, estimate_cost
 
     for plan in plans:
@@ -157,7 +125,7 @@ def _tell(plans: Sequence[ExperimentPlan], *, total: int, way: str, verbose: boo
             if own and (verdict.runs or verdict.held) and not plan.problem:
                 yield f"  {verdict.step:<22}{'; '.join(cause.describe() for cause in own)}"
             if verdict.held and not plan.problem:
-                yield f"  {'':<22}left to a person: {verdict.held}"
+                yield f"  {'':<22}left to you: {verdict.held}"
         after = sum(all(c.kind == "upstream" for c in v.causes) for v in plan.pending)
         if after and not verbose:
             yield f"  and {after} steps after these"

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Iterable, Mapping
-from enum import StrEnum
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Final
 
 import typer
 
-from morphseq_dagster.cli.messages import printable
-from morphseq_dagster.cli.options import (
-    DEFAULT_PIPELINE,
-    DataRoot,
-    Experiments,
-    PipelineName,
-    Verbose,
-    open_call,
-    refusing_call,
-    split_names,
-)
+from morphseq_dagster.cli.messages import group_lines, print_json
+from morphseq_dagster.cli.options import Call, Experiments, Form, Format, refusing_call, split_names, verb
 from morphseq_dagster.engine.layout import Layout
-from morphseq_dagster.engine.planner.snapshot import RemoteWork
+from morphseq_dagster.engine.planner.snapshot import ArtifactStatus, RemoteWork
 from morphseq_dagster.engine.planner.status import StatusTable, encode_status, read_status
 
 _COLOURS: Final = {
@@ -38,43 +27,32 @@ _COLOURS: Final = {
     "unavailable": "2",
     "interrupted": "33",
 }
-
-
 _FEW_JOBS: Final = 10
 
 
-class Format(StrEnum):
-    """Forms of the output."""
-
-    table = "table"
-    json = "json"
-
-
+@verb(example="morphseq status --experiments 20250529_ctrl")
 def status(
+    call: Call,
     *,
     experiments: Experiments = None,
-    form: Annotated[Format, typer.Option("--format", help="Form of the output.")] = Format.table,
+    form: Form = Format.table,
     model_name: Annotated[
         str | None, typer.Option("--model-name", help="Latent model to look at [default: of each recipe].")
     ] = None,
-    data_root: DataRoot = None,
-    verbose: Verbose = False,
-    pipeline: PipelineName = DEFAULT_PIPELINE,
 ) -> None:
     """Show the state of every experiment and why it is so.
 
     States: ok, missing, stale, failed, error, queued, running, degraded, unavailable, interrupted, pruned.
     """
-    call = open_call(data_root, pipeline=pipeline)
     with refusing_call():
         chosen = None if experiments is None else split_names(experiments)
         found = read_status(
             call.workspace, experiments=chosen, model=model_name, remote=_look_at_jobs(call.workspace.layout)
         )
     if form is Format.json:
-        print(json.dumps(encode_status(found, data_root=str(call.workspace.data_root)), indent=1))
+        print_json(encode_status(found, data_root=str(call.workspace.data_root)))
     else:
-        print("\n".join(_draw(found, data_root=str(call.workspace.data_root), verbose=verbose)))
+        print("\n".join(_draw(found, data_root=str(call.workspace.data_root), verbose=call.verbose)))
 
 
 def _look_at_jobs(layout: Layout) -> Mapping[tuple[str, str], RemoteWork]:
@@ -102,11 +80,11 @@ def _draw(status: StatusTable, *, data_root: str, verbose: bool) -> Iterable[str
     yield from _draw_jobs(status, verbose=verbose)
     yield from _draw_stale(status, verbose=verbose)
     told = ("failed", "interrupted") if not verbose else ("failed", "interrupted", "degraded", "unavailable", "running")
-    yield from _draw_list("failed or interrupted" if not verbose else "not ok", status.having(*told))
+    yield from _draw_list("failed or interrupted" if not verbose else "not ok", status.having(*told), verbose=verbose)
     if verbose:
         waiting = [(name, cell) for name, cell in status.having("missing") if cell.reason]
-        yield from _draw_list("missing", waiting)
-    yield from _draw_list("could not be read", status.unreadable)
+        yield from _draw_list("missing", waiting, verbose=verbose)
+    yield from _draw_list("could not be read", status.unreadable, verbose=verbose)
     looked = status.relied + status.skipped
     if looked:
         yield ""
@@ -115,7 +93,8 @@ def _draw(status: StatusTable, *, data_root: str, verbose: bool) -> Iterable[str
     if status.refused:
         yield ""
         yield f"raw folders that are no experiments ({len(status.refused)}):"
-        yield from (f"  {printable(name)}: {printable(reason)}" for name, reason in status.refused)
+        refused = group_lines([(name, f": {reason}") for name, reason in status.refused], everything=verbose)
+        yield from (f"  {line}" for line in refused)
 
 
 def _draw_table(status: StatusTable) -> Iterable[str]:
@@ -138,7 +117,7 @@ def _draw_jobs(status: StatusTable, *, verbose: bool) -> Iterable[str]:
     """Steps with a cluster job; a few of many unless more is asked for."""
     entries = [(name, cell) for name, cell in status.having("queued", "running") if cell.state == "queued" or cell.job]
     shown = entries if verbose else entries[:_FEW_JOBS]
-    yield from _draw_list("at the cluster, as the files tell", shown)
+    yield from _draw_list("at the cluster, as their files show", shown, verbose=verbose)
     if len(entries) > len(shown):
         yield f"  and {len(entries) - len(shown)} more; `morphseq jobs` asks the cluster"
 
@@ -148,16 +127,14 @@ def _draw_stale(status: StatusTable, *, verbose: bool) -> Iterable[str]:
     stale = status.having("stale")
     own = [(name, cell) for name, cell in stale if verbose or not cell.reason.startswith("after ")]
     followers = len(stale) - len(own)
-    yield from _draw_list("stale", own)
+    yield from _draw_list("stale", own, verbose=verbose)
     if followers:
         yield f"  and {followers} steps after these"
 
 
-def _draw_list(title: str, entries: Iterable[tuple[str, object]]) -> Iterable[str]:
-    lines = [
-        f"  {name} {getattr(cell, 'step', '')}: {printable(getattr(cell, 'reason', ''))}" for name, cell in entries
-    ]
-    if lines:
+def _draw_list(title: str, cells: Sequence[tuple[str, ArtifactStatus]], *, verbose: bool) -> Iterable[str]:
+    if cells:
         yield ""
-        yield f"{title} ({len(lines)}):"
-        yield from lines
+        yield f"{title} ({len(cells)}):"
+        entries = [(name, f" {cell.step}: {cell.reason}") for name, cell in cells]
+        yield from (f"  {line}" for line in group_lines(entries, everything=verbose))

@@ -11,21 +11,24 @@ from typing import Annotated
 import typer
 
 from morphseq_dagster.cli.messages import printable
-from morphseq_dagster.cli.options import DEFAULT_PIPELINE, Call, DataRoot, PipelineName, open_call, refusing_call
+from morphseq_dagster.cli.options import Call, refusing_call, verb
 from morphseq_dagster.cli.pipeline import E2E, steps_of
 from morphseq_dagster.cluster.array_script import ArrayScheduler, ArrayScript, parse_list, write_array_script
 from morphseq_dagster.engine.layout import Layout
-from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.errors import PermanentError, name_some
+from morphseq_dagster.morphseq import PIPELINE
 from morphseq_dagster.settings.job_values import Resources
 from morphseq_dagster.settings.slurm import SlurmSettings
 
 
+@verb(example="morphseq submit-script experiments.txt --scheduler slurm")
 def submit_script(
+    call: Call,
     names: Annotated[
         Path, typer.Argument(metavar="LIST", help="File with one experiment per line; # begins a comment.")
     ],
     *,
-    scheduler: Annotated[ArrayScheduler, typer.Option(help="Whose array it is.")],
+    scheduler: Annotated[ArrayScheduler, typer.Option(help="Scheduler that the array is for.")],
     action: Annotated[str, typer.Option(help="What every task runs, as in `morphseq pipeline`.")] = E2E,
     output: Annotated[Path | None, typer.Option(help="File for the script [default: standard output].")] = None,
     cpus: Annotated[int | None, typer.Option(help="Processors of a task.")] = None,
@@ -37,16 +40,14 @@ def submit_script(
     slots: Annotated[str, typer.Option(help="Sun Grid Engine: parallel environment for several processors.")] = "smp",
     gpu_request: Annotated[
         str | None,
-        typer.Option("--gpu-request", help="Sun Grid Engine: the site's words for a GPU, gpgpu=TRUE,cuda=1."),
+        typer.Option("--gpu-request", help="Sun Grid Engine: how your site asks for a GPU, gpgpu=TRUE,cuda=1."),
     ] = None,
-    data_root: DataRoot = None,
-    pipeline: PipelineName = DEFAULT_PIPELINE,
 ) -> None:
-    """Write a plain array script; what is not given comes from the section places.slurm.
+    """Write an array script for Slurm or Sun Grid Engine.
 
-    Nothing is submitted. Exit code: 0 written, 2 wrongly asked.
+    What you do not give comes from the section places.slurm. Nothing is submitted. Exit code: 0 written, 2 the command
+    is wrong.
     """
-    call = open_call(data_root, pipeline=pipeline)
     asked = {"cpus": cpus, "memory": memory, "time": time, "gpus": gpus}
     slurm = call.settings.places.slurm or SlurmSettings()
     there = Layout(Path(slurm.data_root or call.settings.data_root))
@@ -68,7 +69,7 @@ def submit_script(
                 ),
                 environment=slurm.surroundings(),
                 weights={name: str(path) for name, path in call.settings.weights.named().items()},
-                pipeline="" if pipeline == DEFAULT_PIPELINE else pipeline,
+                pipeline="" if call.pipeline == PIPELINE else call.pipeline,
                 at_once=at_once,
                 queue=queue,
                 slots=slots,
@@ -108,7 +109,7 @@ def _refuse_unready(call: Call, experiments: tuple[str, ...]) -> None:
     if refused:
         raise PermanentError(
             expected="experiments that can run",
-            found="; ".join(f"{name}: {reason}" for name, reason in refused),
+            found=name_some([f"{name}: {reason}" for name, reason in refused], separator="; "),
             where="list of experiments",
             remedy="mend them, or take them out of the list",
         )

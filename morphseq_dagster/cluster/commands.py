@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -41,17 +41,7 @@ _NO_ACCOUNTING: Final = ("accounting storage is disabled", "accounting_storage/n
 _SIGNALLED: Final = 128
 _UNKNOWN_JOB: Final = ("invalid job id specified", "invalid job id")
 _QUEUE_FIELDS: Final = ("JobID", "Name", "State", "Reason", "NodeList", "exit_code", "RestartCnt")
-_ACCOUNT_FIELDS: Final = (
-    "JobIDRaw",
-    "JobName",
-    "State",
-    "ExitCode",
-    "NodeList",
-    "MaxRSS",
-    "TotalCPU",
-    "ElapsedRaw",
-    "Restarts",
-)
+_ACCOUNT_FIELDS: Final = ("JobIDRaw", "JobName", "State", "ExitCode", "NodeList", "Restarts")
 _BATCH: Final = 500
 """Jobs per call: far below what a command line may hold, and one call in practice."""
 
@@ -79,8 +69,6 @@ class Row:
         Exit code and signal as the scheduler counts them.
     restarts
         Times the job was started again.
-    max_rss_mb, cpu_s
-        Peak memory and processor time from accounting.
     """
 
     job: str
@@ -91,8 +79,6 @@ class Row:
     exit_code: int | None = None
     signal: int | None = None
     restarts: int | None = None
-    max_rss_mb: float | None = None
-    cpu_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -206,7 +192,7 @@ class Scheduler:
                 answer = self._call("sacct", "-n", "-P", *since, option, ",".join(some), "-o", ",".join(fields))
                 if answer.code != 0:
                     raise _no_answer("sacct", answer)
-                _merge_account(rows, lines=answer.out.splitlines(), fields=fields)
+                rows |= {row.job: row for row in _read_account(answer.out, fields=fields)}
         return Reply(rows)
 
     def cancel(self, jobs: Sequence[str]) -> None:
@@ -269,47 +255,27 @@ def _read_queue(line: str) -> Row | None:
     )
 
 
-def _merge_account(rows: dict[str, Row], *, lines: Iterable[str], fields: Sequence[str]) -> None:
-    """Read lines of sacct; the job's own line gives the state, its steps' lines memory and processor time."""
-    for line in lines:
+def _read_account(text: str, *, fields: Sequence[str]) -> Iterator[Row]:
+    """Read the lines of sacct about jobs; half a line is no row."""
+    for line in text.splitlines():
         parts = line.split("|")
         if len(parts) != len(fields):
             continue
         values = dict(zip(fields, parts, strict=True))
-        number, _, step = values["JobIDRaw"].partition(".")
+        number = values["JobIDRaw"]
         if not number.isdigit():
-            continue
-        if not step:
-            code, _, signal = values.get("ExitCode", "").partition(":")
-            restarts = values.get("Restarts", "")
-            rows[number] = Row(
-                job=number,
-                name=values["JobName"],
-                state=values["State"].split(" ")[0],
-                node="" if values.get("NodeList") in (None, "None assigned") else values["NodeList"],
-                exit_code=int(code) if code.isdigit() else None,
-                signal=int(signal) if signal.isdigit() else None,
-                restarts=int(restarts) if restarts.isdigit() else None,
-            )
-        elif number in rows:
-            row = rows[number]
-            memory = [m for m in (row.max_rss_mb, parse_size_mb(values.get("MaxRSS", ""))) if m is not None]
-            times = [t for t in (row.cpu_s, parse_clock_s(values.get("TotalCPU", ""))) if t is not None]
-            rows[number] = Row(
-                **{
-                    **row.__dict__,
-                    "max_rss_mb": max(memory) if memory else None,
-                    "cpu_s": max(times) if times else None,
-                }
-            )
-
-
-def parse_size_mb(text: str) -> float | None:
-    """Read a size such as `12340K` in MiB; None for a blank."""
-    match = re.fullmatch(r"([0-9.]+)([KMGT]?)", text.strip())
-    if match is None:
-        return None
-    return float(match[1]) * {"": 1 / 1048576, "K": 1 / 1024, "M": 1, "G": 1024, "T": 1048576}[match[2]]
+            continue  # a step of a job
+        code, _, signal = values.get("ExitCode", "").partition(":")
+        restarts = values.get("Restarts", "")
+        yield Row(
+            job=number,
+            name=values["JobName"],
+            state=values["State"].split(" ")[0],
+            node="" if values.get("NodeList") in (None, "None assigned") else values["NodeList"],
+            exit_code=int(code) if code.isdigit() else None,
+            signal=int(signal) if signal.isdigit() else None,
+            restarts=int(restarts) if restarts.isdigit() else None,
+        )
 
 
 def parse_clock_s(text: str) -> float | None:

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -37,7 +38,7 @@ _CONNECTING = threading.Lock()
 
 def connect(settings: SlurmSettings, *, data_root: Path) -> tuple[Client, Poller]:
     """Client and poller of a cluster and a data root: one of each, and one login, per process."""
-    connection = [settings.transport, settings.resource, settings.ssh and settings.ssh.model_dump(), settings.commands]
+    connection = [settings.transport, settings.resource, settings.ssh and asdict(settings.ssh), settings.commands]
     timeouts = Timeouts(grace_s=settings.grace_s, lost_s=settings.lost_s, settle_s=settings.settle_s)
     there = settings.data_root or str(data_root)
     name = json.dumps([connection, str(data_root), there, timeouts.__dict__])
@@ -73,8 +74,8 @@ def make_transport(settings: SlurmSettings) -> Transport:
         if settings.resource is not None:
             return dagster_slurm.DagsterSlurmTransport(dagster_slurm.load_resource(settings.resource).ssh)
         if settings.ssh is not None:
-            return dagster_slurm.DagsterSlurmTransport(dagster_slurm.connection_of(settings.ssh.address()))
-    return LocalTransport() if settings.ssh is None else SshTransport(settings.ssh.address())
+            return dagster_slurm.DagsterSlurmTransport(dagster_slurm.connection_of(settings.ssh))
+    return LocalTransport() if settings.ssh is None else SshTransport(settings.ssh)
 
 
 def default_resources(settings: SlurmSettings) -> Resources:

@@ -79,3 +79,12 @@ class JobVerdict:
     job: str
     node: str = ""
     log: str = ""
+
+    @property
+    def words(self) -> str:
+        """State and reason of the scheduler, where there are any."""
+        return ", ".join(part for part in (self.state, self.reason) if part)
+
+    def last_lines(self, count: int) -> str:
+        """Last lines of the log that are not blank, in one."""
+        return " | ".join([line for line in self.log.splitlines() if line.strip()][-count:])

@@ -94,7 +94,7 @@ def recall_job(layout: Layout, *, record: Record, run_id: str) -> Mapping[str, s
             _await_end(attempt)  # the result is there, the end record may follow
             find_open_jobs(layout, step=record.step, experiment=record.experiment)
         if read_result(attempt).record == record:
-            return recall_facts(attempt).as_dict()
+            return recall_facts(attempt)
     return None
 
 

@@ -152,7 +152,7 @@ class RequestJob:
         """
         record = self._find_record()
         if record is not None:
-            return Committed(self.request, record, facts=collect_facts(handle.attempt, verdict=verdict).as_dict())
+            return Committed(self.request, record, facts=collect_facts(handle.attempt, verdict=verdict))
         again = self._plan_retry(handle, verdict)
         if again is None:
             raise self._error(handle, verdict)
@@ -240,10 +240,9 @@ class RequestJob:
         recorded = read_result(handle.attempt).error
         if verdict.outcome is JobOutcome.FAILED and recorded is not None:
             return RecordedError(restore(recorded))
-        lines = [line for line in verdict.log.splitlines() if line.strip()][-5:]
-        ending = "; last lines of its log: " + " | ".join(lines) if lines else ""
+        lines, words = verdict.last_lines(5), verdict.words
+        ending = f"; last lines of its log: {lines}" if lines else ""
         kind = PermanentError if verdict.outcome in _FINAL else TransientError
-        words = ", ".join(part for part in (verdict.state, verdict.reason) if part)
         found = f"{verdict.outcome}{f' ({words})' if words else ''}{f' on {verdict.node}' if verdict.node else ''}"
         return kind(
             expected=f"job {handle.job or 'of unknown number'} to finish step {self.request.step}",

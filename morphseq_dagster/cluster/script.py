@@ -88,7 +88,7 @@ while :; do
     [ "$code" -eq 127 ] || rc=$code
     kill -0 "$child" 2>/dev/null || break
 done
-# A wait that a signal cut short told the signal's number; the child's own end is told by one more.
+# A wait that a signal cut short returned the signal's number; one more returns that of the child's own end.
 wait "$child" 2>/dev/null
 code=$?
 [ "$code" -eq 127 ] || rc=$code

@@ -1,6 +1,6 @@
 """Cohort: which keys are members of the artifact that joins all, at which version, and which are left out and why.
 
-One reading of the members gives the cohort's request (`requests.py`) and tells whether it is stale, at 99 members as at
+One reading of the members gives the cohort's request (`requests.py`) and shows whether it is stale, at 99 members as at
 1,000. A member is a key whose final artifact stands as recorded.
 """
 

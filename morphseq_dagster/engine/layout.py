@@ -118,13 +118,23 @@ class Layout:
         """Folder of working files that no reader of the science needs."""
         return self.data_root / ".morphseq"
 
+    @property
+    def locks(self) -> Path:
+        """Folder of the locks of steps at work."""
+        return self.private / "claims"
+
+    @property
+    def journals(self) -> Path:
+        """Folder of pending publications."""
+        return self.private / "pending"
+
     def lock(self, step: str, *, experiment: str) -> Path:
         """Lock of a step at work."""
-        return self.private / "claims" / f"{experiment}.{step}.json"
+        return self.locks / f"{experiment}.{step}.json"
 
     def journal(self, step: str, *, experiment: str) -> Path:
         """Pending publication, rolled forward after a crash."""
-        return self.private / "pending" / f"{experiment}.{step}.json"
+        return self.journals / f"{experiment}.{step}.json"
 
     def checkpoints(self, step: str, *, experiment: str) -> Path:
         """Finished wells of a step that has not been published."""
@@ -176,7 +186,7 @@ class Layout:
         for artifact in self.artifacts:
             for template in (artifact.primary, *artifact.folders):
                 yield from self._parents(template, seen)
-        for folder in (self.private / "claims", self.private / "pending", self.data_root / "recipes"):
+        for folder in (self.locks, self.journals, self.data_root / "recipes"):
             if folder not in seen:
                 seen.add(folder)
                 yield folder

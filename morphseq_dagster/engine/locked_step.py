@@ -1,6 +1,6 @@
 """Locked step: the way of one step of one key - lock, roll forward, request, "nothing changed" test, run, publish.
 
-Assets, bulk runs, command line and tests all go this way. What is stale, and why, is told without a lock by the planner
+Assets, bulk runs, command line and tests all go this way. What is stale, and why, the planner finds without a lock
 (`engine/planner`); the test here is the one that counts.
 """
 
@@ -160,18 +160,18 @@ def _clear_place(layout: Layout, *, executor: Executor, request: StepRequest, re
     What a crash left is none of these: its publication has been rolled forward, or its journal still stands.
     """
     step, experiment, primary = request.step, request.experiment, layout.absolute(request.output)
-    foreign = list(find_untracked(layout, step=step, experiment=experiment, primary=primary))
-    if not foreign or is_interrupted(layout, step=step, experiment=experiment):
+    untracked = list(find_untracked(layout, step=step, experiment=experiment, primary=primary))
+    if not untracked or is_interrupted(layout, step=step, experiment=experiment):
         return
     if executor.is_at_work(layout, step=step, experiment=experiment):
         return
     if replace:
-        for path in foreign:
+        for path in untracked:
             _LOG.info("%s lay there without a record, it is kept as %s", path, put_aside(layout, path))
         return
     error = PermanentError(
         expected=f"an empty place for the result of {step}, or one with a record",
-        found=f"{len(foreign)} files without a record, the first: {layout.relative(foreign[0])}",
+        found=f"{len(untracked)} files without a record, the first: {layout.relative(untracked[0])}",
         where=request.output,
         remedy=f"`morphseq adopt --experiments {experiment}` checks them and gives them a record; "
         f"`morphseq reconcile --discard {request.output}` puts them aside, and so does --force",
@@ -236,11 +236,11 @@ def discard_unpublished(layout: Layout, *, outcome: Executed | Committed) -> Non
 
 
 def finish(layout: Layout, *, outcome: Executed | Committed) -> Record:
-    """Commit what ran here; verify what another place committed."""
+    """Commit what ran here; verify what another process committed."""
     if isinstance(outcome, Executed):
         return publish(layout, executed=outcome)
     return verify(layout, committed=outcome)
 
 
-def _log_wait(claim: StepLock) -> None:
-    _LOG.info("waiting for %s", claim.holder())
+def _log_wait(lock: StepLock) -> None:
+    _LOG.info("waiting for %s", lock.holder())

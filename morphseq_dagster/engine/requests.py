@@ -1,7 +1,7 @@
 """Requests: from pipeline, recipe and records to the request that a step would run with right now.
 
-Holds hashing of registered inputs, weights among them, and reading of the records of artifacts. Decides nothing about
-staleness.
+Registered inputs, weights among them, are hashed here, and the records of artifacts are read. Whether a result answers
+its request is decided in `locked_step.py` for a run, and by the planner (`planner/rules.py`) for a plan.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The job `bulk`: one run over many experiments, each of which walks its own chain of steps as a campaign.
+"""The job `bulk`: one run over many experiments, each of which walks through its own chain of steps.
 
 Holds the job: who is asked for, what is told to Dagster of each finished partition, and the word on failures at the
 end. The walking is `morphseq_dagster.cluster.bulk_run`.
@@ -83,15 +83,15 @@ def make_bulk_job(core: dg.Definitions, *, tags: Mapping[str, str]) -> dg.JobDef
             f"{len(names) - len(chains) - len(failed)} are up to date"
         )
         report_records(context.instance, graph=core.resolve_asset_graph(), workspace=opened, experiments=names)
-        campaign = BulkRun(
+        bulk_run = BulkRun(
             opened,
             chains=chains,
             executor_of=lambda step, experiment: workspace.executor_of(step, experiment=experiment),
             run_id=context.run_id,
             forced=forced,
         )
-        with termination_raises(), campaign:
-            for item in campaign.events():
+        with termination_raises(), bulk_run:
+            for item in bulk_run.events():
                 announce(item)
                 if isinstance(item, StepFailed):
                     failed[item.experiment] = f"{item.step}: {item.error}"
@@ -106,6 +106,8 @@ def make_bulk_job(core: dg.Definitions, *, tags: Mapping[str, str]) -> dg.JobDef
         description="One run over many experiments: each walks its own chain of steps; on a cluster all wait in one "
         "process. What failed is named at the end, the others are done.",
         executor_def=dg.in_process_executor,
+        # Given here, Dagster need not copy the sensors that launch this job, at which it warns of a beta parameter.
+        resource_defs=dict(core.resources or {}),
         tags=dict(tags),
     )
     def bulk() -> None:

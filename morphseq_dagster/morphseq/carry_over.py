@@ -1,7 +1,7 @@
 """Records of earlier versions read as the present one would have written them, so that what stands is not made again.
 
 `StepSpec.carry_over` of `pipeline.py` names these functions; the planner and the locked step apply them. Which results
-are carried over, and which are not, is told in `docs/migration.md`.
+are carried over, and which are not, stands in `docs/migration.md`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Discovery: which experiments lie in the raw folders, which of them can be worked on, and why the others cannot.
 
-Holds the rules of spec 4.1 and 2.1-2.2 and the judgement whether an acquisition has ended. Reads names, sizes and
-times, and the table `frames.csv`; never pixels. Whatever is wrong with one folder is said of it and never raised.
+The rules are those of spec 4.1 and 2.1-2.2. Names, sizes, times and the table `frames.csv` are read, never pixels.
+Whatever is wrong with one folder becomes its reason and is never raised.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Registered inputs: files that a microscope, a lab or a person supplies, found for one experiment and hashed.
 
-Holds the finders that the pipeline names. Absent is None; two raw folders of one name are an error.
+`pipeline.py` names these finders; a file with one fixed place needs none, its path in `paths.py` is enough. Absent is
+None; two raw folders of one name are an error.
 """
 
 from __future__ import annotations
@@ -11,17 +12,7 @@ from morphseq_dagster.engine.layout import Layout
 from morphseq_dagster.engine.storage.file_lists import list_names
 from morphseq_dagster.engine.storage.hashing import hash_bytes
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.morphseq.paths import (
-    MICROSCOPES,
-    SENTINELS,
-    area_reference,
-    curation,
-    perturbation_key,
-    raw_folder,
-    raw_root,
-    stage_reference,
-    workbook_folders,
-)
+from morphseq_dagster.morphseq.paths import MICROSCOPES, SENTINELS, raw_folder, raw_root, workbook_folders
 
 
 def find_raw_folder(layout: Layout, experiment: str) -> Path | None:
@@ -60,26 +51,3 @@ def find_plate_workbook(layout: Layout, experiment: str) -> Path | None:
     from morphseq_dagster.plate.workbook import find_workbook
 
     return find_workbook(workbook_folders(layout), experiment=experiment).path
-
-
-def find_perturbation_key(layout: Layout, experiment: str) -> Path | None:
-    """Perturbation names of the lab, the same for all experiments."""
-    del experiment
-    return perturbation_key(layout)
-
-
-def find_curation(layout: Layout, experiment: str) -> Path | None:
-    """Overrides by hand."""
-    return curation(layout, experiment)
-
-
-def find_area_reference(layout: Layout, experiment: str) -> Path | None:
-    """Percentiles of embryo area against stage, the same for all experiments."""
-    del experiment
-    return area_reference(layout)
-
-
-def find_stage_reference(layout: Layout, experiment: str) -> Path | None:
-    """Embryo area against stage, the same for all experiments."""
-    del experiment
-    return stage_reference(layout)

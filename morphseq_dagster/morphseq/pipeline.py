@@ -6,8 +6,9 @@ in `artifacts.py`, parameters in `recipes.py`, bodies in `steps/`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from morphseq_dagster.backends import Backends, weights_input
@@ -22,17 +23,27 @@ from morphseq_dagster.morphseq import recipes
 from morphseq_dagster.morphseq.artifacts import ARTIFACTS
 from morphseq_dagster.morphseq.carry_over import drop_unread
 from morphseq_dagster.morphseq.discovery import inspect_folder, list_folders
-from morphseq_dagster.morphseq.paths import raw_root
+from morphseq_dagster.morphseq.paths import area_reference, curation, perturbation_key, raw_root, stage_reference
 from morphseq_dagster.segmentation.backends import SEGMENTERS
 
+_GROUPS: Final = {
+    "build01": "acquisition",
+    "sam2": "segmentation",
+    "build02": "embryos",
+    "build03": "embryos",
+    "build04": "embryos",
+    "latents": "latents",
+    "build06": "latents",
+    "cohort": "cohort",
+}
+"""Group of assets by the stage of their steps."""
 
-def _latent_model(recipe: dict[str, Any]) -> str:
-    return str(recipe["model"])
 
-
-def _find_nothing(layout: Layout, experiment: str) -> None:
-    """Weights lie where the machine's settings say."""
-    del layout, experiment
+def _step(stage: str, name: str, *inputs: str, version: int = 1, kinds: str, **options: Any) -> StepSpec:  # noqa: ANN401
+    """Describe the step of a stage whose body has its name; `options` are further fields of `StepSpec`."""
+    body = f"morphseq_dagster.morphseq.steps.{name}:run"
+    badges = frozenset(kinds.split())
+    return StepSpec(name, version, body, inputs, group=_GROUPS[stage], stage=stage, kinds=badges, **options)
 
 
 def _weights(backends: Backends[Any], *, parameter: str = "backend") -> tuple[ExternalInput, ...]:
@@ -41,222 +52,107 @@ def _weights(backends: Backends[Any], *, parameter: str = "backend") -> tuple[Ex
     def is_wanted(name: str, recipe: Mapping[str, Any]) -> bool:
         return backends.weights_of(recipe.get(parameter, backends.default)) == name
 
+    # The machine's settings say where weights lie.
     return tuple(
-        ExternalInput(weights_input(name), _find_nothing, wanted=partial(is_wanted, name), weights=name)
+        ExternalInput(weights_input(name), lambda *_: None, wanted=partial(is_wanted, name), weights=name)
         for name in backends.weights()
     )
 
 
-_BODIES: Final = "morphseq_dagster.morphseq.steps"
-_WORKBOOK = ExternalInput("plate_workbook", registered.find_plate_workbook, required=True)
+def _of_the_lab(name: str, path: Callable[[Layout], Path]) -> ExternalInput:
+    """Describe a file of the lab that is the same for all experiments."""
+    return ExternalInput(name, lambda layout, _: path(layout))
+
+
+_RAW_FOLDER: Final = ExternalInput(
+    "raw_folder", registered.find_raw_folder, required=True, digest=registered.digest_listing
+)
+_WORKBOOK: Final = ExternalInput("plate_workbook", registered.find_plate_workbook, required=True)
 _STEPS: Final = (
-    StepSpec(
-        "raw_manifest",
-        1,
-        f"{_BODIES}.raw_manifest:run",
-        (),
-        group="acquisition",
-        stage="build01",
-        externals=(
-            ExternalInput("raw_folder", registered.find_raw_folder, required=True, digest=registered.digest_listing),
-        ),
-        kinds=frozenset({"json"}),
-    ),
-    StepSpec(
-        "plate_metadata",
-        1,
-        f"{_BODIES}.plate_metadata:run",
-        (),
-        group="acquisition",
-        stage="build01",
-        externals=(_WORKBOOK,),
-        kinds=frozenset({"csv", "excel"}),
-    ),
-    StepSpec(
-        "ff_images",
-        2,
-        f"{_BODIES}.ff_images:run",
-        ("raw_manifest",),
-        group="acquisition",
-        stage="build01",
-        recipe=recipes.FfImagesRecipe,
-        kinds=frozenset({"opencv", "jpeg"}),
-    ),
-    StepSpec(
-        "built_metadata",
-        1,
-        f"{_BODIES}.built_metadata:run",
-        ("ff_images", "plate_metadata"),
-        group="acquisition",
-        stage="build01",
-        recipe=recipes.BuiltMetadataRecipe,
-        kinds=frozenset({"csv"}),
-    ),
-    StepSpec(
-        "organized_frames",
-        1,
-        f"{_BODIES}.organized_frames:run",
-        ("ff_images",),
-        group="segmentation",
-        stage="sam2",
-        recipe=recipes.OrganizedFramesRecipe,
-        kinds=frozenset({"jpeg"}),
-    ),
-    StepSpec(
-        "experiment_metadata",
-        1,
-        f"{_BODIES}.experiment_metadata:run",
-        ("organized_frames", "built_metadata"),
-        group="segmentation",
-        stage="sam2",
-        kinds=frozenset({"json"}),
-    ),
-    StepSpec(
+    _step("build01", "raw_manifest", kinds="json", externals=(_RAW_FOLDER,)),
+    _step("build01", "plate_metadata", kinds="csv excel", externals=(_WORKBOOK,)),
+    _step("build01", "ff_images", "raw_manifest", version=2, kinds="opencv jpeg", recipe=recipes.FfImagesRecipe),
+    _step("build01", "built_metadata", "ff_images", "plate_metadata", kinds="csv", recipe=recipes.BuiltMetadataRecipe),
+    _step("sam2", "organized_frames", "ff_images", kinds="jpeg", recipe=recipes.OrganizedFramesRecipe),
+    _step("sam2", "experiment_metadata", "organized_frames", "built_metadata", kinds="json"),
+    _step(
+        "sam2",
         "gdino_raw",
-        2,
-        f"{_BODIES}.gdino_raw:run",
-        ("organized_frames",),
-        group="segmentation",
-        stage="sam2",
+        "organized_frames",
+        version=2,
+        kinds="opencv json",
+        pool="gpu",
         recipe=recipes.GdinoRawRecipe,
         externals=_weights(DETECTORS),
         carry_over=partial(drop_unread, model=recipes.GdinoRawRecipe, versions={1: 2}),
-        kinds=frozenset({"opencv", "json"}),
-        pool="gpu",
     ),
-    StepSpec(
-        "gdino_detections",
-        1,
-        f"{_BODIES}.gdino_detections:run",
-        ("gdino_raw",),
-        group="segmentation",
-        stage="sam2",
-        recipe=recipes.GdinoDetectionsRecipe,
-        kinds=frozenset({"json"}),
-    ),
-    StepSpec(
+    _step("sam2", "gdino_detections", "gdino_raw", kinds="json", recipe=recipes.GdinoDetectionsRecipe),
+    _step(
+        "sam2",
         "sam2_tracks",
-        2,
-        f"{_BODIES}.sam2_tracks:run",
-        ("organized_frames", "gdino_detections"),
-        group="segmentation",
-        stage="sam2",
+        "organized_frames",
+        "gdino_detections",
+        version=2,
+        kinds="opencv json",
+        pool="gpu",
         recipe=recipes.Sam2TracksRecipe,
         externals=_weights(SEGMENTERS),
         carry_over=partial(drop_unread, model=recipes.Sam2TracksRecipe),
-        kinds=frozenset({"opencv", "json"}),
-        pool="gpu",
     ),
-    StepSpec(
+    _step(
+        "sam2",
         "sam2_segmentations",
-        1,
-        f"{_BODIES}.sam2_segmentations:run",
-        ("sam2_tracks", "organized_frames"),
-        group="segmentation",
-        stage="sam2",
+        "sam2_tracks",
+        "organized_frames",
+        kinds="json",
         recipe=recipes.Sam2SegmentationsRecipe,
-        kinds=frozenset({"json"}),
     ),
-    StepSpec(
-        "exported_masks",
-        2,
-        f"{_BODIES}.exported_masks:run",
-        ("sam2_segmentations",),
-        group="segmentation",
-        stage="sam2",
-        recipe=recipes.ExportedMasksRecipe,
-        kinds=frozenset({"png"}),
-    ),
-    StepSpec(
-        "sam2_metadata",
-        1,
-        f"{_BODIES}.sam2_metadata:run",
-        ("sam2_segmentations", "exported_masks", "experiment_metadata"),
-        group="segmentation",
-        stage="sam2",
-        kinds=frozenset({"csv"}),
-    ),
-    StepSpec(
-        "qc_masks",
-        1,
-        f"{_BODIES}.qc_masks:run",
-        ("ff_images",),
-        group="embryos",
-        stage="build02",
-        recipe=recipes.QcMasksRecipe,
-        kinds=frozenset({"json"}),
-    ),
-    StepSpec(
+    _step("sam2", "exported_masks", "sam2_segmentations", version=2, kinds="png", recipe=recipes.ExportedMasksRecipe),
+    _step("sam2", "sam2_metadata", "sam2_segmentations", "exported_masks", "experiment_metadata", kinds="csv"),
+    _step("build02", "qc_masks", "ff_images", kinds="json", recipe=recipes.QcMasksRecipe),
+    _step(
+        "build03",
         "embryo_metadata",
-        2,
-        f"{_BODIES}.embryo_metadata:run",
-        ("sam2_metadata", "sam2_segmentations", "exported_masks", "organized_frames", "built_metadata", "qc_masks"),
-        group="embryos",
-        stage="build03",
-        externals=(
-            ExternalInput("perturbation_key", registered.find_perturbation_key),
-            ExternalInput("curation", registered.find_curation),
-        ),
+        "sam2_metadata",
+        "sam2_segmentations",
+        "exported_masks",
+        "organized_frames",
+        "built_metadata",
+        "qc_masks",
+        version=2,
+        kinds="csv",
         recipe=recipes.EmbryoMetadataRecipe,
-        kinds=frozenset({"csv"}),
+        externals=(_of_the_lab("perturbation_key", perturbation_key), ExternalInput("curation", curation)),
     ),
-    StepSpec(
+    _step(
+        "build03",
         "snips",
-        1,
-        f"{_BODIES}.snips:run",
-        ("exported_masks", "organized_frames", "qc_masks"),
-        group="embryos",
-        stage="build03",
+        "exported_masks",
+        "organized_frames",
+        "qc_masks",
+        kinds="opencv jpeg",
         recipe=recipes.SnipsRecipe,
-        kinds=frozenset({"opencv", "jpeg"}),
     ),
-    StepSpec(
+    _step(
+        "build04",
         "qc_staged",
-        1,
-        f"{_BODIES}.qc_staged:run",
-        ("embryo_metadata", "snips"),
-        group="embryos",
-        stage="build04",
-        externals=(
-            ExternalInput("area_reference", registered.find_area_reference),
-            ExternalInput("stage_reference", registered.find_stage_reference),
-        ),
+        "embryo_metadata",
+        "snips",
+        kinds="csv",
         recipe=recipes.QcStagedRecipe,
-        kinds=frozenset({"csv"}),
+        externals=(_of_the_lab("area_reference", area_reference), _of_the_lab("stage_reference", stage_reference)),
     ),
-    StepSpec(
+    _step(
         "latents",
-        1,
-        f"{_BODIES}.latents:run",
-        ("snips",),
-        group="latents",
-        stage="latents",
+        "latents",
+        "snips",
+        kinds="csv",
+        pool="gpu",
         recipe=recipes.LatentsRecipe,
         externals=_weights(EMBEDDERS, parameter="model"),
-        kinds=frozenset({"csv"}),
-        pool="gpu",
-        variant=_latent_model,
+        variant=lambda recipe: str(recipe["model"]),
     ),
-    StepSpec(
-        "embryo_latents_final",
-        1,
-        f"{_BODIES}.embryo_latents_final:run",
-        ("qc_staged", "latents"),
-        group="latents",
-        stage="build06",
-        recipe=recipes.FinalRecipe,
-        kinds=frozenset({"csv"}),
-    ),
-)
-
-_COHORT: Final = StepSpec(
-    "cohort_final",
-    1,
-    f"{_BODIES}.cohort_final:run",
-    (),
-    group="cohort",
-    stage="cohort",
-    kinds=frozenset({"csv"}),
+    _step("build06", "embryo_latents_final", "qc_staged", "latents", kinds="csv", recipe=recipes.FinalRecipe),
 )
 
 MORPHSEQ: Final = Pipeline(
@@ -272,7 +168,7 @@ MORPHSEQ: Final = Pipeline(
     sources=Sources(list_folders, inspect_folder, raw_root),
     listing="raw_manifest",
     final="embryo_latents_final",
-    cohort=_COHORT,
+    cohort=_step("cohort", "cohort_final", kinds="csv"),
     goals={
         "build01": ("build01",),
         "sam2": ("sam2",),

@@ -1,8 +1,8 @@
 """Transport `dagster_slurm`: a login described by dagster-slurm's connection object, a queue by its queue object.
 
-What the objects say is used, dagster-slurm's connection pool, run loop and re-attachment are not: they leave sessions
-behind, submit twice and decide outcomes (docs/slurm.md). Imported only where this transport is chosen: dagster-slurm
-brings Dagster, which nothing else on the way to a job needs.
+The values of both objects are converted and used. dagster-slurm's connection pool, run loop and re-attachment are not:
+they leave sessions behind, submit twice and decide outcomes (docs/slurm.md). Only this transport imports this module,
+because dagster-slurm brings Dagster, which nothing else on the way to a job needs.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ class _Login:
     def options(self) -> list[str]:
         """Options of `ssh` for the login node, without the way there."""
         login = self._connection
-        said = [*login.get_common_ssh_opts(), *login.get_auth_opts()]
-        return [*_STRICT, *said, "-p", str(login.port), "-l", login.user]
+        own = [*login.get_common_ssh_opts(), *login.get_auth_opts()]
+        return [*_STRICT, *own, "-p", str(login.port), "-l", login.user]
 
     def route(self) -> list[str]:
         """Options of `ssh` for the way to the login node."""

@@ -1,8 +1,8 @@
 """Interruption: a run in this process that a signal ends is cancelled, and nothing follows it.
 
-Holds the execution of a job inside another process's work, a command's or a run's. Left to itself Dagster calls such a
-run failed, since nobody asked for its end before, and returns as from any failure; a signal after the last step it
-forgets.
+`execute` runs a Dagster job inside a command or another run. Dagster alone would call such a run failed and go on with
+what follows, as after any failure; a signal after the last step it would drop. How a run stands, seen from outside, is
+`states.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Listeners: what a command that runs a job in its own process wants to know while the job runs.
+"""Listeners: a command that runs a job in its own process gets the events of that job while it runs.
 
-Dagster gives the body of an asset no way to the command that started it but the log, hence this one ambient channel, on
-Dagster's side of the house alone. Bodies of steps report through their context (`engine/contract/context.py`).
+Dagster gives the body of an asset no way to the command that started it but the log, hence this one ambient channel.
+Bodies of steps report their progress through their context (`engine/contract/context.py`).
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ _LISTENERS: ContextVar[tuple[Listener, ...]] = ContextVar("listeners", default=(
 
 
 def announce(event: Any) -> None:  # noqa: ANN401 - progress of a step, or an event of a bulk run
-    """Give an event to everyone who listens; without a listener nothing happens."""
+    """Give an event to all listeners; without one nothing happens."""
     for listener in _LISTENERS.get():
         listener(event)
 
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Receive the events of everything inside a `with` block, beside those who listen already."""
+    """Receive the events of everything inside a `with` block, beside other listeners."""
     token = _LISTENERS.set((*_LISTENERS.get(), listener))
     try:
         yield

@@ -1,6 +1,6 @@
-"""Ways of waiting: whether many experiments go as one run or each as a run of its own.
+"""Run mode: whether many experiments go as one bulk run or each as a run of its own.
 
-Holds the rule that the command line, the jobs and the sensors share. Knows no Dagster.
+The command line, the jobs and the sensors share this rule. The bulk run itself is `jobs/bulk.py`.
 """
 
 from __future__ import annotations
@@ -34,5 +34,5 @@ def wants_bulk(
 
 
 def describe_way(*, bulk: bool) -> str:
-    """Say the way in words, for dry runs and previews."""
+    """Describe the mode, for dry runs and previews."""
     return "one run over all" if bulk else "one run each"

@@ -1,7 +1,7 @@
-"""Run states: how Dagster's runs stand - at work, cancelled, over - whatever Dagster itself still believes.
+"""Run states: whether a run of Dagster is at work, cancelled or over, whatever Dagster itself still believes.
 
-Holds the answer only. A run is dead when its process, named by its tag or its first events, is gone from this host. A
-suspended run has no process and is alive.
+A run is dead when its process, named by its tag or its first events, is gone from this host. A suspended run has no
+process and is alive.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ AT_WORK: Final = (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.
 
 
 def state_of_run(instance: dg.DagsterInstance, run_id: str) -> RunStanding:
-    """Tell how a run stands; `unknown` when this instance has never heard of it."""
+    """How a run stands; `unknown` when this instance has no such run."""
     record = instance.get_run_record_by_id(run_id) if run_id else None
     if record is None:
         return RunStanding("unknown")

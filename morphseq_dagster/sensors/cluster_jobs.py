@@ -46,28 +46,28 @@ def settle_cluster(*, workspace: Workspace, settings: SlurmSettings, survey: Sur
 def report_done(
     instance: dg.DagsterInstance, *, orphans: Collection[Orphan], graph: Callable[[], Any], workspace: Workspace
 ) -> Reported:
-    """Tell Dagster of the results of jobs that were closed as done, as materialisations without a run."""
+    """Report the results of jobs that were closed as done to Dagster, as materialisations without a run."""
     experiments = {orphan.experiment for orphan in orphans if orphan.action is OrphanAction.DONE}
     if not experiments:
         return Reported()
     return report_records(instance, graph=graph(), workspace=workspace, experiments=experiments, limit=EVENTS)
 
 
-def summarise(orphans: Collection[Orphan], *, trouble: str, told: Reported) -> str:
-    """Say in one line what a tick found and did."""
+def summarise(orphans: Collection[Orphan], *, trouble: str, reported: Reported) -> str:
+    """Describe in one line what a tick found and did."""
     counts = Counter(orphan.action.value for orphan in orphans)
     actions = ", ".join(f"{count} {action}" for action, count in sorted(counts.items())) or "none without a verdict"
-    change = f"; told Dagster of {told.reported} artifacts" if told.reported else ""
+    change = f"; told Dagster of {reported.reported} artifacts" if reported.reported else ""
     return f"jobs: {actions}{change}" + (f"; the cluster could not be asked: {trouble}" if trouble else "")
 
 
 def look_after_jobs(
     context: dg.SensorEvaluationContext, *, workspace: Workspace, settings: SlurmSettings, core: dg.Definitions
 ) -> str:
-    """Do what one tick of the sensor does; return its words."""
+    """Do what one tick of the sensor does; describe it in one line."""
     survey = survey_cluster(context.instance, workspace=workspace, settings=settings)
     orphans = settle_cluster(workspace=workspace, settings=settings, survey=survey)
     for orphan in [orphan for orphan in orphans if orphan.action in _HANDLED][:_NAMED]:
         context.log.info(f"{orphan.experiment} {orphan.step}: {orphan.action.value} ({orphan.reason})")
-    told = report_done(context.instance, orphans=orphans, graph=core.resolve_asset_graph, workspace=workspace)
-    return summarise(orphans, trouble=survey.trouble, told=told)
+    reported = report_done(context.instance, orphans=orphans, graph=core.resolve_asset_graph, workspace=workspace)
+    return summarise(orphans, trouble=survey.trouble, reported=reported)

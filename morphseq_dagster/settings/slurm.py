@@ -9,7 +9,7 @@ import sys
 from dataclasses import replace
 from typing import Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler, field_validator, model_validator
 
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.settings.job_values import Environment, Resources, check_path
@@ -70,7 +70,7 @@ class SlurmStepSettings(ResourceSettings):
     more_memory: bool = True
     """Whether a job that ran out of memory is tried once more with twice as much."""
     small: bool | None = None
-    """Whether many experiments of it may share an allocation; unless said, where earlier ones took a minute at most."""
+    """Whether many experiments may share a pilot job for it; unless set, if earlier ones took a minute at most."""
 
 
 class SlurmExperimentSettings(BaseModel):
@@ -84,37 +84,6 @@ class SlurmExperimentSettings(BaseModel):
     """For single steps."""
 
 
-class SshSettings(BaseModel):
-    """The login node, where the cluster's commands are not programs of this host."""
-
-    model_config = _CLOSED
-
-    host: str
-    """Name of the login node, or of its section in the SSH configuration."""
-    port: int | None = None
-    """Port."""
-    user: str | None = None
-    """User there."""
-    key: str | None = None
-    """Private key file; without one the agent and the SSH configuration are asked."""
-    known_hosts: str | None = None
-    """File of known host keys; unknown or changed keys are refused."""
-    jump: str | None = None
-    """Host to go through: user@host:port."""
-
-    def address(self) -> SshAddress:
-        """Check and convert."""
-        return SshAddress(**self.model_dump())
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        try:
-            self.address()
-        except PermanentError as error:
-            raise ValueError(error.found) from error
-        return self
-
-
 class SlurmSettings(BaseModel):
     """One Slurm cluster."""
 
@@ -122,12 +91,12 @@ class SlurmSettings(BaseModel):
 
     transport: Literal["local", "ssh", "dagster_slurm"] = "local"
     """`local` on a submit host itself, `ssh` from anywhere else, or a login described by dagster-slurm's objects."""
-    ssh: SshSettings | None = None
+    ssh: SshAddress | None = None
     """The login node, for transports ssh and dagster_slurm."""
     resource: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$")
     """In place of ssh for transport dagster_slurm: module:attribute of a `SlurmResource`; its queue is the default."""
     commands: str = ""
-    """Folder of sbatch and its kin, where a login shell does not find them."""
+    """Folder of sbatch and the other commands, if a login shell does not find them."""
     python: str = sys.executable
     """Python of the environment on the nodes."""
     data_root: str = ""
@@ -147,27 +116,35 @@ class SlurmSettings(BaseModel):
     max_jobs: int = Field(default=200, ge=1)
     """Most jobs that a run over many experiments has submitted at once."""
     pack_above: int = Field(default=50, ge=0)
-    """More experiments than this that are ready for a small step share an allocation; 0 never packs."""
+    """More experiments than this that are ready for a small step share a pilot job; 0 for never."""
     pack_workers: int = Field(default=8, ge=1, le=1024)
-    """Experiments at work at once in such an allocation, which asks for as many times the resources of one."""
+    """Experiments at work at once in a pilot job, which asks for as many times the resources of one."""
     pack_time: str | None = None
-    """Time limit of such an allocation; unless said, as long as one may take and twice the expected for the others."""
+    """Time limit of a pilot job; unless set, as long as one may take and twice the expected for the others."""
     chain: bool = False
     """Whether a job of a run over many experiments goes on with the following steps that ask for the same resources."""
     requeue: bool = True
     """Whether the scheduler may start a job again by itself after a node was lost."""
     warn_s: int = Field(default=120, ge=0, le=65535)
-    """Seconds before the time limit at which a step is told to stop, at most a quarter of it; 0 never tells it."""
+    """Seconds before the time limit at which a step gets a signal to stop, at most a quarter of it; 0 for none."""
     grace_s: float = Field(default=60, gt=0)
-    """Seconds after which an attempt is given up whose submission nobody knows of."""
+    """Seconds after which an attempt is given up of which nobody knows whether it was submitted."""
     lost_s: float = Field(default=60, gt=0)
     """Seconds for which nobody knows of a job before it counts as lost."""
     settle_s: float = Field(default=30, ge=0)
-    """Seconds for a completed job's result to come into sight."""
+    """Seconds that a completed job's result may take to become visible."""
     orphans: Literal["keep", "cancel"] = "keep"
-    """Whether the reconciler leaves jobs at work whose run failed or was killed, for the next run, or cancels them."""
+    """Whether jobs whose run failed or was killed are left at work for the next run, or cancelled."""
     orphans_after_s: float = Field(default=1800, ge=0)
     """Seconds after the end of the run for which they are left at work nevertheless."""
+
+    @field_validator("ssh", mode="wrap")
+    @classmethod
+    def _check_address(cls, value: object, make: ValidatorFunctionWrapHandler) -> object:
+        try:
+            return make(value)
+        except PermanentError as error:
+            raise ValueError(error.found) from error
 
     @field_validator("pack_time", mode="before")
     @classmethod

@@ -1,13 +1,16 @@
 """SSH address: where to log in and as whom, as checked values and as options of OpenSSH.
 
-The connection itself is `cluster/transports/ssh.py`.
+It is the section `places.slurm.ssh` of the machine settings (`slurm.py`). The connection is
+`cluster/transports/ssh.py`.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
+
+from pydantic import ConfigDict
 
 from morphseq_dagster.settings.job_values import refuse
 
@@ -29,14 +32,16 @@ class SshAddress:
     Parameters
     ----------
     host, port, user
-        The login node; user and port as the SSH configuration says unless given.
+        The login node, or its section in the SSH configuration, from which user and port come unless given.
     key
-        Private key file; without one the agent and the SSH configuration are asked.
+        Private key file; without one `ssh` uses the agent and its configuration.
     known_hosts
         File of known host keys; the user's own unless given. An unknown or changed host key is refused.
     jump
         Host to go through: `user@host:port`; with the same key and the same file of known host keys.
     """
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
 
     host: str
     port: int | None = None

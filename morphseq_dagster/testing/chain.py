@@ -1,7 +1,6 @@
-"""Chain: run all steps of a pipeline in their order through the places, without Dagster.
+"""Chain: run all steps of a pipeline in their order in this process, without Dagster, or as a command.
 
-Holds what crash tests need: inputs of the toy pipeline, a whole run in this process, and the same as a command. Not a
-substitute for the pipeline: no selection, no plan, no retries.
+Crash tests and authors of workflows use it. It is no substitute for the pipeline: no selection, no plan, no retries.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Documents of earlier steps, made by hand for the test of a later one: frames, segmentations, label pictures.
 
-Holds builders that fill in what a test does not care about. What a test does care about it says itself.
+The builders fill in what a test does not care about; the test states what it does care about.
 """
 
 from __future__ import annotations

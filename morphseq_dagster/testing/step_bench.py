@@ -1,6 +1,6 @@
 """Step bench: give one step inputs written by hand, run its body, read what it staged.
 
-Holds the request and the files that stand for earlier steps. Nothing is published: no claim, no record, no commit.
+Files stand for earlier steps. Nothing is published: no lock, no record, no commit.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from selenium.common.exceptions import (
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
 
-from morphseq_dagster.engine.layout import Layout
+from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 from tests.support.frames_plate import make_frames_plate
 
 EXPERIMENT = "20240419_frames"
@@ -112,7 +112,7 @@ def launched(url: str) -> list[dict[str, Any]]:
 def test_dropped_folder_runs_changed_threshold_is_marked_and_one_click_clears_it(
     live: Live, browser: WebDriver, tmp_path: Path
 ) -> None:
-    layout = Layout(live.data_root)
+    layout = MORPHSEQ.layout(live.data_root)
     final = layout.primary("embryo_latents_final", experiment=EXPERIMENT)
     live.dagster("sensor", "start", "new_experiments", "-w", "workspace.yaml")
     make_frames_plate(live.data_root, truth_folder=tmp_path / "truth", experiment=EXPERIMENT)

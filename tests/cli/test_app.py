@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,23 @@ def test_planning_imports_no_other_verb_and_nothing_heavy(verb: str, tmp_path: P
     assert not modules & set(HEAVY)
     others = {f"morphseq_dagster.cli.{name.replace('-', '_')}" for name in VERBS if name not in (verb, "status")}
     assert not modules & others
+
+
+def test_short_option_asks_for_help_too(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["recipe", "show"], ["status"]):
+        assert cli.main([*arguments, "--help"]) == 0
+        wanted = capsys.readouterr().out
+        assert cli.main([*arguments, "-h"]) == 0
+        assert capsys.readouterr().out == wanted
+
+
+def test_list_of_verbs_cuts_no_sentence_short(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["-h"]) == 0
+    listed = capsys.readouterr().out.partition("Commands:")[2]
+    assert "recipe" in listed
+    assert "..." not in listed
+
+
+def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"morphseq {version('morphseq-dagster')}\n"

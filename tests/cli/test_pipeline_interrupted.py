@@ -1,4 +1,4 @@
-"""`morphseq pipeline` that somebody ends: its run is cancelled, nothing else begins, what is finished stands."""
+"""A command that somebody ends while it runs: its run is cancelled, nothing else begins, what is finished stands."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ def begin() -> Iterator[Begin]:
     """Starts the command, on demand as a script starts what it puts into the background: Ctrl-C is ignored."""
     children: list[subprocess.Popen[str]] = []
 
-    def begin(*experiments: str, background: bool = False) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "morphseq_dagster.cli", "pipeline", "--experiments", ",".join(experiments)]
+    def begin(*experiments: str, verb: str = "pipeline", background: bool = False) -> subprocess.Popen[str]:
+        option = "--partition" if verb == "materialize" else "--experiments"
+        command = [sys.executable, "-m", "morphseq_dagster.cli", verb, option, ",".join(experiments)]
         disposition = signal.SIG_IGN if background else signal.default_int_handler
         child = subprocess.Popen(
             command,
@@ -84,27 +85,34 @@ def wait_for(condition: Callable[[], object], child: subprocess.Popen[str]) -> N
 
 @pytest.mark.parametrize(
     "way",
-    [(signal.SIGTERM, False), (signal.SIGINT, False), (signal.SIGTERM, True)],
-    ids=["TERM", "INT", "TERM in the background"],
+    [
+        (signal.SIGTERM, "pipeline", False),
+        (signal.SIGINT, "pipeline", False),
+        (signal.SIGINT, "materialize", False),
+        (signal.SIGTERM, "pipeline", True),
+    ],
+    ids=["TERM", "INT", "INT to materialize", "TERM in the background"],
 )
 def test_ended_command_leaves_a_cancelled_run_and_begins_no_other(
     add: Callable[..., Path],
     workspace: Workspace,
     instance: dg.DagsterInstance,
     begin: Begin,
-    way: tuple[signal.Signals, bool],
+    way: tuple[signal.Signals, str, bool],
 ) -> None:
-    sent, background = way
+    sent, verb, background = way
     for name in (A, B, C):
         add(name)
     make_slow(workspace, B, seconds=600)
-    child = begin(A, B, C, background=background)
+    child = begin(A, B, C, verb=verb, background=background)
     claim = workspace.layout.lock("letters", experiment=B)
     wait_for(claim.exists, child)
     child.send_signal(sent)
     said, _ = child.communicate(timeout=180)
     assert child.returncode == 130, said
     assert "Traceback" not in said
+    assert "dagster" not in said.lower()
+    assert f"{B}  letters               FAILED: interrupted" in said
     assert not claim.exists()
     last, first = instance.get_runs()
     assert (first.tags["dagster/partition"], first.status) == (A, dg.DagsterRunStatus.SUCCESS)

@@ -52,22 +52,22 @@ def test_without_jobs_there_is_nothing(layout: Layout) -> None:
 def test_job_that_waits_is_queued_with_the_last_reason_and_its_age(layout: Layout) -> None:
     attempt = begin(layout)
     found = summary(layout)
-    assert (found.state, found.job, found.words) == ("queued", "7", "submitted 30 s ago")
+    assert (found.state, found.job, found.detail) == ("queued", "7", "submitted 30 s ago")
     log(attempt, "PENDING", "Priority")
     found = summary(layout)
-    assert (found.state, found.words) == ("queued", "PENDING (Priority), as the cluster said 0 s ago")
+    assert (found.state, found.detail) == ("queued", "PENDING (Priority), as the cluster said 0 s ago")
 
 
 def test_submission_without_a_number_yet_is_queued(layout: Layout) -> None:
     begin(layout, job="")
-    assert (summary(layout).state, summary(layout).words) == ("queued", "being submitted")
+    assert (summary(layout).state, summary(layout).detail) == ("queued", "being submitted")
 
 
 def test_job_that_has_begun_is_running_on_its_node_also_when_the_cluster_was_not_heard_since(layout: Layout) -> None:
     attempt = begin(layout)
     log(attempt, "PENDING", "Priority")
     attempt.write("start", job="7", node="n3", restart=0, t=time.time() + 5)
-    assert (summary(layout).state, summary(layout).words) == ("running", "on n3 for 0 s")
+    assert (summary(layout).state, summary(layout).detail) == ("running", "on n3 for 0 s")
 
 
 def test_job_that_is_started_again_is_queued_until_it_begins(layout: Layout) -> None:
@@ -85,11 +85,11 @@ def test_end_without_a_verdict_is_told_with_what_to_do(layout: Layout) -> None:
     attempt = begin(layout)
     attempt.write("end", job="7", rc=9, signal="", restart=0, t=time.time())
     assert summary(layout).state == "ended"
-    assert "code 9" in summary(layout).words
-    assert "--reconcile" in summary(layout).words
+    assert "code 9" in summary(layout).detail
+    assert "--reconcile" in summary(layout).detail
 
 
-def test_result_or_verdict_leaves_no_glimpse(layout: Layout) -> None:
+def test_result_or_verdict_leaves_no_summary(layout: Layout) -> None:
     first = begin(layout)
     first.write("end", job="7", rc=0, signal="", restart=0, t=time.time())
     assert summarise_jobs(layout) == {}
@@ -107,7 +107,7 @@ def test_newest_attempt_counts(layout: Layout) -> None:
     assert summarise_jobs(layout, experiments={"20990101"}) == {}
 
 
-def test_member_of_a_pack_runs_when_it_has_begun_itself(layout: Layout) -> None:
+def test_task_of_a_pilot_job_runs_when_it_has_begun_itself(layout: Layout) -> None:
     attempt = begin(layout)
     intent = attempt.record("intent") or {}
     attempt.write("intent", **intent, pack=f"ms.{'0' * 32}.{'1' * 8}.a1")

@@ -226,7 +226,7 @@ def test_end_that_the_scheduler_may_undo_is_believed_a_little_later() -> None:
     requeued = mark("*** JOB 7 ON n1 CANCELLED AT 2026-01-01T00:00:00 DUE TO JOB REQUEUE ***")
     shown = Evidence(done=False, queue=row("FAILED", "NonZeroExitCode", 143), end=End(143, "TERM"), log=requeued)
     assert classify(shown) is None
-    assert classify(Evidence(**{**shown.__dict__, "odd_s": 60})) is not None
+    assert classify(Evidence(**{**shown.__dict__, "unclear_s": 60})) is not None
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_end_that_the_scheduler_may_undo_is_believed_a_little_later() -> None:
 )
 def test_files_tell_the_end_that_nobody_else_remembers(end: End | None, log: bytes, outcome: JobOutcome) -> None:
     silent = Evidence(done=False, queue=EMPTY, accounting=False, end=end, log=log, unclear_s=60, lost_s=60)
-    assert classify(Evidence(**{**silent.__dict__, "odd_s": 59})) is None
+    assert classify(Evidence(**{**silent.__dict__, "unclear_s": 59})) is None
     found = classify(silent)
     assert found is not None
     assert found.outcome is outcome
@@ -252,10 +252,15 @@ def test_life_that_the_node_never_began_is_not_told_by_what_the_life_before_left
     unbegun = Evidence(
         done=False, queue=shown, end=End(143, "TERM"), log=requeued, again=True, began=False, settle_s=30
     )
-    assert classify(Evidence(**{**unbegun.__dict__, "odd_s": 29})) is None, "its start may be slow to come into sight"
-    found = classify(Evidence(**{**unbegun.__dict__, "odd_s": 30}))
-    assert found is not None
+    assert classify(Evidence(**{**unbegun.__dict__, "unclear_s": 29})) is None, (
+        "its start may be slow to come into sight"
+    )
+    found = classify(Evidence(**{**unbegun.__dict__, "unclear_s": 30}))
+    refused = row("FAILED", "JobLaunchFailure", 0, 53)
+    lost = classify(Evidence(**{**unbegun.__dict__, "unclear_s": 30, "queue": refused}))
     assert found.outcome is JobOutcome.NODE
-    lost = classify(Evidence(**{**unbegun.__dict__, "odd_s": 30, "queue": row("FAILED", "JobLaunchFailure", 0, 53)}))
+    lost = classify(
+        Evidence(**{**unbegun.__dict__, "unclear_s": 30, "queue": row("FAILED", "JobLaunchFailure", 0, 53)})
+    )
     assert lost is not None
     assert lost.outcome is JobOutcome.CONFIG

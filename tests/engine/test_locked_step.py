@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from morphseq_dagster.engine.locked_step import (
 )
 from morphseq_dagster.engine.storage import commit as commit_module
 from morphseq_dagster.engine.storage.commit import is_interrupted
-from morphseq_dagster.engine.storage.records import MAX_WELL_TRIES, Failure, Record, read_failure, read_record
+from morphseq_dagster.engine.storage.records import MAX_WELL_TRIES, Failure, Record, encode, read_failure, read_record
 from morphseq_dagster.engine.storage.step_locks import read_lock
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import MorphseqError, PermanentError, TransientError
@@ -325,8 +326,6 @@ def test_result_of_another_place_is_verified(workspace: Workspace) -> None:
 
 
 def test_other_version_of_the_code_is_refused(workspace: Workspace) -> None:
-    from dataclasses import replace
-
     spec = workspace.pipeline.spec("letters")
     newer = replace(spec, version=2)
     with (
@@ -335,6 +334,21 @@ def test_other_version_of_the_code_is_refused(workspace: Workspace) -> None:
     ):
         LocalExecutor(workspace.pipeline).run(newer, request=session.request)
     assert (caught.value.expected, caught.value.found) == ("version 1 of step letters", "version 2")
+
+
+@pytest.mark.parametrize("needed", [False, True])
+def test_pruned_result_is_made_again_only_where_a_later_step_needs_its_bytes(
+    workspace: Workspace, needed: bool
+) -> None:
+    ran(workspace)
+    pruned = record(workspace, "lengths").model_copy(update={"condition": "pruned"})
+    path = workspace.layout.absolute(pruned.output.path)
+    workspace.layout.record(path).write_bytes(encode(pruned))
+    path.unlink()
+    steps = workspace.pipeline.steps
+    newer = replace(workspace.pipeline, steps=(*steps[:2], replace(steps[2], version=2)))
+    space = Workspace(workspace.data_root, newer) if needed else workspace
+    assert ran(space) == (["lengths", "summary"] if needed else [])
 
 
 def test_record_tells_inputs_recipe_counts_and_place(workspace: Workspace) -> None:

@@ -1,6 +1,6 @@
 """Scene of a change: a data root of one small experiment on which a change is made, and what computes then.
 
-Holds running and small manipulations; the changes stand in the table (`testing.changes`), how each is made in its test.
+The changes are in the table (`changes.py`); how each is made is in its test.
 """
 
 from __future__ import annotations

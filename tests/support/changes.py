@@ -1,7 +1,7 @@
 """The table of changes: what a person, a disk or a release can change, and which steps that recomputes.
 
-Holds the table as data. `docs/staleness.md` shows it, the tests prove it on a small experiment: what computes is what
-stands here, no more and no less, each step once. Every new step, input or parameter adds its row.
+`docs/staleness.md` shows it, the tests prove it on a small experiment: what computes is what stands here, no more and
+no less, each step once. Every new step, input or parameter adds its row.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ _STAGED: Final = ("qc_staged", *_END)
 _EMBRYOS: Final = ("embryo_metadata", *_STAGED)
 _PLATE: Final = ("plate_metadata", "built_metadata", "experiment_metadata", "sam2_metadata", *_EMBRYOS)
 _UNTOUCHED: Final = ("plate_metadata", "gdino_detections", "exported_masks", "sam2_metadata")
-_MASKS: Final = ("sam2_tracks", "sam2_segmentations", "exported_masks", "sam2_metadata", "embryo_metadata")
 
 
 @dataclass(frozen=True)
@@ -151,14 +150,14 @@ CHANGES: Final = (
     Change(
         "older_file_adopted",
         "an older program's detections are adopted in the place of an output",
-        _MASKS,
-        "never computed themselves; the masks name their prompt, the outlines come out equal",
+        ("sam2_tracks",),
+        "never computed themselves; the tracks read them and come out equal",
     ),
     Change("experiment_added", "another experiment's raw folder appears", (), "a member once its final table is there"),
     Change("experiment_added_and_run", "another experiment is run to its end", (COHORT_STEP,)),
     Change("experiment_removed", "another experiment's final table is removed", (COHORT_STEP,)),
     Change("experiment_renamed", "raw folder and workbook get another name", ALL_STEPS, "a new experiment"),
-    Change("dead_claim", "a killed process left its lock", (), "a lock says who works, not what is stale"),
+    Change("dead_lock", "a killed process left its lock", (), "a lock says who works, not what is stale"),
 )
 
 

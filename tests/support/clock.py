@@ -1,7 +1,6 @@
 """Clock: a clock that jumps, for this process and for the files that it writes.
 
-Holds the shift of every moment that the package asks for, and of the times of files that it writes. Time that is
-measured (`time.monotonic`) goes on as it does when somebody sets a clock.
+Time that is measured (`time.monotonic`) goes on as it does when somebody sets a clock.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Crashes: what must hold of a data root after a run was killed or refused by the disk.
+"""Crashes: what must be true of a data root after a run was killed or refused by the disk.
 
-Holds two inputs of the toy pipeline with their known good outputs, the rules of survival, and children made by fork.
-Not how a run is broken: tests kill it, trace it or fill its disk.
+Two inputs of the toy pipeline have known good outputs. How a run is broken - killed, traced, its disk filled - is in
+the tests.
 """
 
 from __future__ import annotations

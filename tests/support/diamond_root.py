@@ -1,7 +1,7 @@
 """Diamond root: a data root of the diamond pipeline as tests look at it and harm it.
 
-Holds reading of what lies on the disk in the ledger's values, plans by a clock of one's own, damage, and a death at any
-change of the disk. What happens in which order is the tests' choice.
+What lies on the disk is read in the ledger's values (`ledger.py`); there are plans by a clock of one's own, damage, and
+a death at any change of the disk.
 """
 
 from __future__ import annotations

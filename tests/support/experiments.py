@@ -1,7 +1,6 @@
 """Experiments for tests: small plates with known truth, the whole chain run on them, and what it published.
 
-Holds makers, one run of the chain with an account of what was computed, the bytes of all artifacts, and the edits that
-people and disks make to inputs. `chain` holds the same for the toy pipeline.
+People's and disks' edits to inputs are here too. `testing/chain.py` runs the toy pipeline in the same way.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Faults: comparisons of the package that can be taken away, one at a time, to see whether tests notice.
-
-Holds what is replaced and by what; who replaces it, and looks for the consequences, is a test.
-"""
+"""Faults: comparisons of the package that can be taken away, one at a time, to see whether tests notice."""
 
 from __future__ import annotations
 

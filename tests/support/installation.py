@@ -1,6 +1,6 @@
 """Installation: web server, daemon and code server of a pipeline, as users start them.
 
-Holds starting, stopping and asking by GraphQL, as the web page asks; tests and benchmarks use it. Imports no Dagster.
+It is started, stopped and asked by GraphQL, as the web page asks. It imports no Dagster; tests and benchmarks use it.
 """
 
 from __future__ import annotations

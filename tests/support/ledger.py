@@ -1,8 +1,8 @@
 """Ledger: what must be true of a data root of the diamond pipeline, worked out without the code under test.
 
-Holds a model in values: the steps as plain functions of words, and per step what it was made from, what it gave and
-what became of it since. It tells which steps are stale, which a run computes and what they then hold. It reads no file
-and imports nothing of planner, records or keys.
+The steps are plain functions of words; per step the ledger keeps what it was made from, what it gave and what became of
+it since. From that follow the steps that are stale, what a run computes and what they then hold. It reads no file and
+imports nothing of planner, records or keys.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Older trees for tests: the artifacts of a finished experiment, written again as the lab's older programs left them.
 
-Holds the forms that differ over versions, each as a choice: where files lie, how ids end, whether images are a list.
+Each form that differs over versions is a choice: where files lie, how ids end, whether images are a list.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Bench for tests of the Slurm client: jobs whose executions can be counted, on a cluster of this machine.
 
-Holds one client with its root and the oracles - executions per request, accounting rows per job.
+It has one client with its root, and counts executions per request and rows of accounting per job.
 """
 
 from __future__ import annotations
@@ -141,6 +141,11 @@ class Bench:
         """Make the same bench over another transport."""
         client = self.cluster.client(self.root / "jobs", transport=transport)
         return Bench(self.cluster, self.root, client, self.transport)
+
+
+def children() -> set[int]:
+    """Processes that this one started and that are there."""
+    return {int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
 
 
 def wait_for(condition: Callable[[], bool], *, timeout_s: float = 120) -> None:

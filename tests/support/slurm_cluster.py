@@ -1,7 +1,6 @@
-"""Slurm cluster of one machine for tests: started through a given script, ended with the process.
+"""Slurm cluster of one machine for tests: started by a given script, ended with the process.
 
-Holds start, stop of single daemons, and clients of it. The cluster listens on loopback only, and each process of a test
-run has its own, so that tests may stop daemons.
+It listens on loopback only, and each process of a test run has its own, so that tests may stop single daemons.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Ends: jobs that end in every way which a Slurm of one machine can show, on one bench, with what each must be called.
+"""Ends: jobs that end in every way that a Slurm of one machine can show, with the outcome that each must get.
 
-Holds the jobs and what is done to them from outside; who watches them, and when, is up to a test. The same list is put
-before clusters that keep accounts or not, and controllers that forget soon.
+The jobs are made here, and what is done to them from outside. A test chooses who watches them, and when; the same list
+is run on clusters with and without accounting, and on controllers that forget soon.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Faults around the Slurm client: clients that are killed at a moment or at a step, outages at a step of the protocol.
 
-Holds the means, no expectations. Clients that are to die are forks of one process that has imported everything, so that
-thousands of them take minutes, not hours.
+Clients that are to die are forks of one process that has imported everything, so that thousands of them take minutes
+instead of hours.
 """
 
 from __future__ import annotations

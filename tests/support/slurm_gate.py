@@ -1,6 +1,6 @@
-"""Gate: a real cluster on which jobs wait, and questions stay without an answer, until somebody lets them go.
+"""Gate: a real cluster on which jobs wait, and questions stay without an answer, until a test opens it.
 
-Holds the switches. A small script goes before `squeue`: it counts, is silent or slow on demand, and asks the real one.
+A small script goes before `squeue`: it counts, is silent or slow if a test wants it, and calls the real one.
 """
 
 from __future__ import annotations

@@ -182,7 +182,7 @@ def _submit(
     write_whole(pilot.path("pack.sh"), script.encode(), sync_entry=False)
     pilot.intend(resources=needs.as_dict(), run_id=run_id)
     try:
-        submitted = client.scheduler.submit(f"{pilot.there}/pilot job.sh")
+        submitted = client.scheduler.submit(f"{pilot.there}/pack.sh")
     except RejectedError as error:
         pilot.give_up()
         pilot.close(kind=JobOutcome.REJECTED, reason=error.found)

@@ -1,7 +1,7 @@
-"""Lasting shell: one remote shell that runs commands one after another, so that its profile is read once.
+"""Lasting shell: one remote shell that runs commands one after another, so that its profile is read only once.
 
-Holds one shell: how it is started, told a command and read. Knows no login and no pool (`ssh`). An answer lies between
-frames, lines with a token that is new for each command, so it is exact to the byte, whatever it is.
+An answer lies between frames, lines with a token that is new for each command, so it is exact to the byte, whatever it
+is. Logging in and keeping several shells is `ssh.py`.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ from collections.abc import Sequence
 from typing import Final
 
 _CHUNK: Final = 65536
-_WORDS: Final = 1000
+_TAIL: Final = 1000
 _LEAVE_S: Final = 2.0
 """Time that a shell has to leave by itself once its input has ended."""
 
 
 class ShellEndedError(Exception):
-    """A shell ended or was cut off; a command that it had been told may or may not have run.
+    """A shell ended or was cut off; a command that it had got may or may not have run.
 
     Parameters
     ----------
     code
         How the program that leads to it ended: 255 when that is `ssh` and the connection broke; None if it did not.
-    said
-        Its last words.
+    output
+        Its last lines.
     """
 
-    def __init__(self, code: int | None, said: str) -> None:
-        super().__init__(said or f"the remote shell ended with code {code}")
+    def __init__(self, code: int | None, output: str) -> None:
+        super().__init__(output or f"the remote shell ended with code {code}")
         self.code = code
 
 
 class NoShellError(ShellEndedError):
-    """What was to become a shell ended before it was one."""
+    """The program ended before it was a shell."""
 
 
 class NotSentError(Exception):
-    """The shell had ended before it was told the whole command, which therefore did not run."""
+    """The shell had ended before it got the whole command, which therefore did not run."""
 
 
 class Shell:
@@ -54,7 +54,7 @@ class Shell:
     Parameters
     ----------
     way
-        Program and arguments that have one more argument, a command line, run by a login shell.
+        Program and arguments; with one more argument, a command line, a login shell runs that.
     environment
         Arguments of `env` that the environment of all commands is made with.
     deadline
@@ -90,7 +90,7 @@ class Shell:
                 os.set_blocking(pipe, False)
             for pipe in (self._out, self._err):
                 self._selector.register(pipe, selectors.EVENT_READ)
-            # What came before belongs to the profiles.
+            # Output before the first frame is that of the profiles.
             self._exchange(b"", halves, deadline=deadline)
         except ShellEndedError as error:
             raise NoShellError(error.code, str(error)) from error
@@ -111,7 +111,7 @@ class Shell:
         Raises
         ------
         NotSentError, ShellEndedError
-            When the shell ended before or after it was told.
+            When the shell ended before or after it got the command.
         TimeoutError
             When there was no answer in time. After each of these the shell is gone.
         ValueError
@@ -129,7 +129,7 @@ class Shell:
             raise
 
     def is_ready(self) -> bool:
-        """Whether it may be told a command: it lives, and has said nothing that it was not asked for."""
+        """Whether it can take a command: it lives, and has printed nothing outside of answers."""
         return self._is_clean and not self._selector.select(0) and self._process.poll() is None
 
     def end(self) -> None:
@@ -152,37 +152,37 @@ class Shell:
                 pipe.close()
 
     def _exchange(self, line: bytes, halves: tuple[str, str], *, deadline: float) -> tuple[int, bytes, bytes]:
-        """Tell it a line and read both streams, whichever has something, up to their frames."""
+        """Write a line and read both streams, whichever has something, up to their frames."""
         frame = re.compile(b"%b ([0-9]+)\n" % "".join(halves).encode())
-        said = {self._out: bytearray(), self._err: bytearray()}
+        read = {self._out: bytearray(), self._err: bytearray()}
         ends: dict[int, re.Match[bytes]] = {}
         if line:
             self._selector.register(self._in, selectors.EVENT_WRITE)
-        while line or len(ends) < len(said):
+        while line or len(ends) < len(read):
             left = deadline - time.monotonic()
             if left <= 0:
                 raise TimeoutError
             for key, _ in self._selector.select(left):
                 if key.fd == self._in:
-                    line = self._tell(line)
+                    line = self._write(line)
                     continue
                 data = os.read(key.fd, _CHUNK)
                 if not data:
                     if line:
                         raise NotSentError
-                    raise self._bury(said)
-                text = said[key.fd]
+                    raise self._remove(read)
+                text = read[key.fd]
                 # A frame may come in pieces.
                 begin = max(0, len(text) - 64)
                 text += data
                 end = frame.search(text, begin)
                 if end is not None:
                     ends[key.fd] = end
-        self._is_clean = all(ends[pipe].end() == len(text) for pipe, text in said.items())
-        out, err = (bytes(said[pipe][: ends[pipe].start()]) for pipe in (self._out, self._err))
+        self._is_clean = all(ends[pipe].end() == len(text) for pipe, text in read.items())
+        out, err = (bytes(read[pipe][: ends[pipe].start()]) for pipe in (self._out, self._err))
         return int(ends[self._out][1]), out, err
 
-    def _tell(self, line: bytes) -> bytes:
+    def _write(self, line: bytes) -> bytes:
         """Write as much as it takes now; return the rest."""
         try:
             rest = line[os.write(self._in, line) :]
@@ -192,22 +192,22 @@ class Shell:
             self._selector.unregister(self._in)
         return rest
 
-    def _bury(self, said: dict[int, bytearray]) -> ShellEndedError:
-        """Take away what has ended; return how it ended, with its last words."""
+    def _remove(self, read: dict[int, bytearray]) -> ShellEndedError:
+        """Clean up what has ended; return how it ended, with its last lines."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_LEAVE_S)
-        for pipe, text in said.items():
+        for pipe, text in read.items():
             with contextlib.suppress(OSError):
                 text.extend(os.read(pipe, _CHUNK))
         code = self._process.poll()
         self.kill()
-        # Accounts without a shell say so on their output.
-        words = said[self._err].strip() or said[self._out].strip()
-        return ShellEndedError(code, words[-_WORDS:].decode("utf-8", "backslashreplace"))
+        # Accounts without a shell print that to their output.
+        words = read[self._err].strip() or read[self._out].strip()
+        return ShellEndedError(code, words[-_TAIL:].decode("utf-8", "backslashreplace"))
 
 
 def is_one_line(argv: Sequence[str]) -> bool:
-    """Whether a lasting shell can be told a command: line ends part its commands, NUL has no place in any."""
+    """Whether a lasting shell can take a command: line ends separate its commands, and none may contain NUL."""
     return not any(character in part for part in argv for character in "\n\0")
 
 

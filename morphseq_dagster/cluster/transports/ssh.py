@@ -1,8 +1,8 @@
 """SSH transport: OpenSSH with one login that all commands share.
 
-Holds the connection. One master process logs in; commands go to a few lasting shells (`shell`), each a channel of it,
-or, where they bring an input, have a channel of their own. Master and shells live on pipes from this process, so they
-end with it, however that dies.
+One master process logs in. Commands go to a few lasting shells (`shell.py`), each a channel of its connection; a
+command with an input has a channel of its own. Master and shells hang on pipes of this process, so they end with it,
+however it ends. Where to log in is a `Login`, such as `settings/ssh_address.py`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from morphseq_dagster.errors import PermanentError
 _OWN_FAILURE = 255
 _NO_COMMAND = 127
 _CHANNELS = 6
-"""Commands at once: servers allow 10 sessions per connection unless told otherwise, and the master is one."""
+"""Commands at once: servers allow 10 sessions per connection by default, and the master is one."""
 _IDLE = 2
 """Shells that are kept for the next command; with those at work and the master still below that."""
 _TAKEN = (
@@ -139,7 +139,7 @@ class SshTransport:
             self._drop(login)
             raise self._no_answer(f"{argv[0]} gave none within {timeout_s:g} s") from error
         except ShellEndedError as error:
-            # One that once had a shell there will have one again.
+            # Who has had a shell there will have one again.
             if isinstance(error, NoShellError) and error.code != _OWN_FAILURE and not self._had_shell:
                 raise PermanentError(
                     expected="a login shell that runs what it is asked to",
@@ -204,10 +204,10 @@ class SshTransport:
         shared = ["-o", f"ControlPath={socket}", "-o", "ControlMaster=yes", "-o", "ControlPersist=no"]
         command = ["ssh", *shared, *self._login.route(), *self._login.options()]
         command += ["-T", self._login.host, "--", "exec cat"]
-        with tempfile.TemporaryFile() as said:
+        with tempfile.TemporaryFile() as errors:
             self.logins += 1
             master = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True
+                command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True
             )
             self._master = master
             deadline = time.monotonic() + 30
@@ -216,8 +216,8 @@ class SshTransport:
             if socket.exists():
                 return
             self._end_master()
-            said.seek(0)
-            text = said.read().decode("utf-8", "backslashreplace").strip()
+            errors.seek(0)
+            text = errors.read().decode("utf-8", "backslashreplace").strip()
         if any(refusal in text.lower() for refusal in _REFUSALS):
             raise PermanentError(
                 expected="to be let in",

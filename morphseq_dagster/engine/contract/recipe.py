@@ -1,6 +1,7 @@
 """Recipes resolved: defaults, then the lab's `recipes/default.toml`, then `recipes/{exp}.toml`.
 
-Holds merging, checking with the nearest right name, and where each value comes from. Files are only read here.
+Unknown names are refused with the nearest right one, and the source of each value is kept. Files are read here and
+written in `storage/recipe_files.py`; the parameters of a step are a class of its workflow.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def load_recipe(files: tuple[Path, ...], *, sections: Mapping[str, type[Paramete
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
     problems: list[str] = []
-    told: set[str] = set()
+    named: set[str] = set()
     for path in files:
         for section, value in _read(path).items():
             if section not in sections:
@@ -64,7 +65,7 @@ def load_recipe(files: tuple[Path, ...], *, sections: Mapping[str, type[Paramete
                 continue
             model = sections[section]
             unknown = _unknown(value, known=_list_names(model), prefix=section, path=path)
-            told |= unknown.keys()
+            named |= unknown.keys()
             problems += unknown.values()
             for part in _sort_by_backend(value, model=model):
                 _merge(merged.setdefault(section, {}), part, prefix=section, origins=origins, origin=str(path))
@@ -75,7 +76,7 @@ def load_recipe(files: tuple[Path, ...], *, sections: Mapping[str, type[Paramete
         except ValidationError as error:
             for problem in error.errors():
                 name = ".".join([section, *map(str, problem["loc"])])
-                if name in told:
+                if name in named:
                     continue  # with the nearest right name
                 problems.append(f"{origins.get(name, 'recipe')}: {name}: {problem['msg']}")
     if problems:
@@ -127,7 +128,7 @@ def _sort_by_backend(value: dict[str, Any], *, model: type[Parameters]) -> Itera
 
 
 def _unknown(value: dict[str, Any], *, known: Mapping[str, Any], prefix: str, path: Path) -> dict[str, str]:
-    """Unknown names of a section and of the plain tables in it, each with what to tell of it."""
+    """Unknown names of a section and of the plain tables in it, each with its message."""
     problems: dict[str, str] = {}
     for name, inner in value.items():
         if name not in known:

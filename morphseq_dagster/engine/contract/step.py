@@ -67,7 +67,7 @@ class StepRequest(BaseModel):
 
     @property
     def key(self) -> str:
-        """What the result depends on: equal keys mean equal bytes, at every place and below every data root."""
+        """What the result depends on: equal keys mean equal bytes, with every executor and below every data root."""
         return make_key(
             experiment=self.experiment,
             step=self.step,

@@ -1,8 +1,8 @@
 """Environment: which Python, packages and code compute here, and whether they are those that a request expects.
 
-Holds the description, its files below the data root and the comparison. Installs nothing. Described is what can change
-a result: packages that the project needs, with theirs, and the code that a job runs. Dagster with what only it needs,
-tools of development, and the code around Dagster and the command line may differ, since no job imports them.
+A description names what can change a result: packages that the project needs, with theirs (`installed.py`), and the
+code that a job runs. Dagster with what only it needs, tools of development, and the code around Dagster and the command
+line may differ, since no job imports them.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ from morphseq_dagster.errors import MorphseqError, PermanentError, report
 
 _LOG = logging.getLogger(__name__)
 HERE: Final = "process"
-"""Name of the place that is the calling process."""
+"""Name of the executor that is the calling process."""
 
 
 def execute_body(
@@ -55,7 +55,7 @@ def execute_body(
     Parameters
     ----------
     spec, request, layout, place
-        What runs, on what, where its artifacts lie, and the place's name for the record.
+        What runs, on what, where its artifacts lie, and the executor's name for the record.
     workers
         Compute the wells; without them this process does, well after well.
     progress
@@ -89,8 +89,8 @@ def _execute(
         raise PermanentError(
             expected=f"version {request.version} of step {request.step}",
             found=f"version {spec.version}",
-            where=f"place {place}, host {host_name()}",
-            remedy="install the same release at every place",
+            where=f"executor {place}, host {host_name()}",
+            remedy="install the same release wherever steps run",
         )
     started_at, clock, cpu = timestamp(), time.monotonic(), _cpu_seconds()
     body = spec.load()
@@ -139,7 +139,7 @@ def publish(layout: Layout, *, executed: Executed) -> Record:
 
 
 def verify(layout: Layout, *, committed: Committed) -> Record:
-    """Check what another place published: the record on disk answers the request and the file is the recorded one.
+    """Check what another process published: the record on disk answers the request and the file is the recorded one.
 
     Raises
     ------
@@ -159,7 +159,7 @@ def verify(layout: Layout, *, committed: Committed) -> Record:
         expected=f"the recorded result of request {request.key[:12]}",
         found=found,
         where=request.output,
-        remedy="check that both places see the same data root, then run the step again",
+        remedy="check that both processes see the same data root, then run the step again",
     )
 
 

@@ -1,8 +1,8 @@
-"""Installed: which packages are there, looked at in two ways.
+"""Installed packages, looked at in two ways.
 
-Holds a short look, which names everything that is installed without opening it, and a long one, which follows what the
-project needs through the requirements of each package. Two places with equal short looks and equal code need no long
-one. The long look loads what reads requirements, hence only when it is called.
+The short look names everything that is installed without opening it; the long one follows the requirements of each
+package from ours on. Two machines with equal short looks and equal code need no long one, whose libraries are loaded
+only when it is called.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def glance(paths: Sequence[str] | None = None) -> str:
     Returns
     -------
     str
-        Empty where it cannot be told without the long look, and then equal to nothing.
+        Empty where it is not known without the long look, and then equal to nothing.
     """
     names: list[str] = []
     needs: list[str] | None = None
@@ -115,7 +115,7 @@ def _public(version: str) -> str:
 
 
 def _read_needs(info: Path) -> list[str]:
-    """Requirements of our own package, whose version does not tell them; none where they cannot be read."""
+    """Requirements of our own package, whose version does not show them; none where they cannot be read."""
     path = info / ("METADATA" if info.suffix == _INFO else "PKG-INFO")
     try:
         head, _, _ = path.read_text(encoding="utf-8").partition("\n\n")

@@ -68,7 +68,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--pipeline", required=True, help="module:attribute of the pipeline")
     parser.add_argument("--outcome", type=Path, help="file for the record or the error")
     parser.add_argument("--usage", type=Path, help="file for peak memory and processor time")
-    parser.add_argument("--place", default="subprocess", help="name of the place, for the record")
+    parser.add_argument("--place", default="subprocess", help="name of the executor, for the record")
     parser.add_argument("--environment", type=Path, help="description of the environment that this one must be")
     parser.add_argument("--preamble", type=Path, help="shell file that was read before; its hash stands in the usage")
     parser.add_argument(
@@ -103,7 +103,7 @@ def _stop_in_time(number: int, frame: object) -> None:
 
 
 def _leave(outcome: RunnerOutcome, *, options: argparse.Namespace, workers: WorkerPool | None = None) -> int:
-    """Write down how it ended; the exit code says so as well."""
+    """Write down how it ended; the exit code shows it as well."""
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # the outcome is written whatever comes now
     if outcome.error is not None:
         print(outcome.error.message, file=sys.stderr)
@@ -128,10 +128,10 @@ def _end_like(error: WorkerLostError, *, options: argparse.Namespace, workers: W
 def _write_usage(options: argparse.Namespace, *, workers: WorkerPool | None) -> None:
     if options.usage is None:
         return
-    told: dict[str, float | str] = {**_measure(workers), "environment": describe_environment().hash}
+    usage: dict[str, float | str] = {**_measure(workers), "environment": describe_environment().hash}
     if options.preamble is not None and options.preamble.is_file():
-        told["preamble"] = hash_file(options.preamble)
-    write_durably(options.usage, json.dumps(told).encode())
+        usage["preamble"] = hash_file(options.preamble)
+    write_durably(options.usage, json.dumps(usage).encode())
 
 
 def _measure(workers: WorkerPool | None) -> dict[str, float]:

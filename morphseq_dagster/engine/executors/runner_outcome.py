@@ -48,9 +48,9 @@ def relay_line(line: bytes, *, progress: Report) -> None:
     """Pass a progress message of the runner on; anything else that native code prints goes to the log."""
     try:
         message = json.loads(line)
-        told = Progress(message["step"], message["done"], message["total"], message["label"])
+        reported = Progress(message["step"], message["done"], message["total"], message["label"])
     except (ValueError, KeyError, TypeError):
         sys.stderr.buffer.write(line)
         sys.stderr.flush()
         return
-    progress(told)
+    progress(reported)

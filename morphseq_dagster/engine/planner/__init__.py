@@ -1,5 +1,5 @@
-"""Lineage: what the records say - the state of every artifact, and which steps would run and why.
+"""The planner: the state of every artifact by its record, which steps would run, and why.
 
-Reads records, failures, claims and journals and needs no Dagster. Only `mending`, `retirement` and `adopt` write, when
-a person says so.
+`facts.py` reads, `rules.py` judges, `plan.py` does both for many experiments; `snapshot.py` and `status.py` show the
+result. Nothing is written but what a person decides: `reconcile_actions.py` and `retirement.py`.
 """

@@ -1,6 +1,6 @@
-"""Causes: why a step is stale, held or at work, as values that can be compared, counted, hashed and told.
+"""Causes: why a step is stale, held or at work, as values that can be compared, counted, hashed and described.
 
-Holds the kinds and their words; which of them apply is the planner's.
+Which causes apply to a step is decided in `rules.py`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Cause:
     old, new
         Recorded and present value: hash, version, parameter; None stands for absent.
     detail
-        Words of an error, holder of a claim.
+        Words of an error, holder of a lock.
     tries
         Attempts made, of `failed` and `degraded`.
     computes

@@ -1,6 +1,6 @@
-"""Explain: steps told in full - what changed and where, when the result was made, by which run, and at what cost.
+"""Explanations: a step in full - what changed and where, when the result was made, by which run, and at what cost.
 
-Holds the selection of what is told. The causes are the planner's.
+The causes come from the rules (`rules.py`); the command line prints what is selected here.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def explain_experiment(workspace: Workspace, *, experiment: str) -> tuple[Experi
     (facts,) = read_facts(workspace, experiments=(experiment,))
     plan = plan_experiment(facts, pipeline=workspace.pipeline)
     plan = add_estimates(plan, facts=facts, experience=RunTimes(workspace))
-    told = tuple(_explain(v, facts=facts, plan=plan, pipeline=workspace.pipeline) for v in plan.verdicts)
-    return plan, told
+    explained = tuple(_explain(v, facts=facts, plan=plan, pipeline=workspace.pipeline) for v in plan.verdicts)
+    return plan, explained
 
 
 def _explain(verdict: StepPlan, *, facts: ExperimentFacts, plan: ExperimentPlan, pipeline: Pipeline) -> Explanation:

@@ -1,7 +1,7 @@
 """Facts: everything that the planner needs to know of an experiment, read once, frozen.
 
-Holds reading: records, failures, claims, journals, outputs, registered inputs, the resolved recipe. Nothing is written,
-nothing is judged (`planner`), and what cannot be read is a fact of its own with its reason.
+Records, failures, locks, journals, outputs, registered inputs and the resolved recipe are read here and judged in
+`rules.py`. What cannot be read is a fact of its own, with its reason.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class StepFacts:
         File at the artifact's place, relative to the data root, although there is no record; empty without one.
     failure
         Why the last attempt failed.
-    claim, claim_is_dead
+    lock, lock_is_dead
         Holder of the step, and whether it is proven gone.
     interrupted
         Whether a publication has begun and not ended.
@@ -93,8 +93,8 @@ class StepFacts:
     artifact: OutputFact = "none"
     orphan: str = ""
     failure: Failure | None = None
-    claim: StepLock | None = None
-    claim_is_dead: bool = False
+    lock: StepLock | None = None
+    lock_is_dead: bool = False
     interrupted: bool = False
     externals: tuple[InputRead, ...] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
@@ -149,8 +149,8 @@ class _Reader:
         self._hash_weights = cache(self._look_at_weights)
         self._root = str(self._layout.data_root)
         self._templates = {s.name: self._layout.artifact(s.name).primary for s in workspace.pipeline.steps}
-        self._claims = _names(self._layout.private / "claims")
-        self._journals = _names(self._layout.private / "pending")
+        self._locks = _names(self._layout.locks)
+        self._journals = _names(self._layout.journals)
         self._own_recipes = _names(self._layout.recipes("default")[0].parent)
 
     def read(self, experiment: str) -> ExperimentFacts:
@@ -191,10 +191,10 @@ class _Reader:
         record = spec.translate(record) if record is not None else None
         failure = self._read(output, FAILURE_SUFFIX, Failure, unreadable)
         label = f"{experiment}.{spec.name}.json"
-        claim = None
-        if label in self._claims:
+        lock = None
+        if label in self._locks:
             try:
-                claim = read_lock(self._layout.lock(spec.name, experiment=experiment))
+                lock = read_lock(self._layout.lock(spec.name, experiment=experiment))
             except (MorphseqError, OSError) as error:
                 unreadable.append((f".morphseq/claims/{label}", describe(error)))
         artifact: OutputFact = "none"
@@ -212,24 +212,24 @@ class _Reader:
             recipe_json=recipe_json,
             record=record,
             artifact=artifact,
-            orphan="" if record is not None or unreadable else self._find_foreign(spec.name, experiment, output),
+            orphan="" if record is not None or unreadable else self._find_untracked(spec.name, experiment, output),
             failure=failure,
-            claim=claim,
-            claim_is_dead=claim is not None and holder_is_dead(claim),
+            lock=lock,
+            lock_is_dead=lock is not None and holder_is_dead(lock),
             interrupted=label in self._journals,
             externals=externals,
             refused=refused,
             unreadable=tuple(unreadable),
         )
 
-    def _find_foreign(self, step: str, experiment: str, output: str) -> str:
+    def _find_untracked(self, step: str, experiment: str, output: str) -> str:
         """Say what lies at an artifact's place without a record."""
         primary = self._layout.absolute(output)
-        foreign = next(find_untracked(self._layout, step=step, experiment=experiment, primary=primary), None)
-        return "" if foreign is None else self._layout.relative(foreign)
+        untracked = next(find_untracked(self._layout, step=step, experiment=experiment, primary=primary), None)
+        return "" if untracked is None else self._layout.relative(untracked)
 
     def _read(self, output: str, suffix: str, model: type[_Model], unreadable: list[tuple[str, str]]) -> _Model | None:
-        """Read a record beside an output; what cannot be understood is told by the reader of records."""
+        """Read a record beside an output; the reader of records names what cannot be understood."""
         name = f"{output}{suffix}"
         try:
             return model.model_validate_json(_read_quickly(f"{self._root}/{name}"))

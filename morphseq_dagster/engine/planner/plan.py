@@ -1,7 +1,4 @@
-"""Plan: facts read and planned in one go, for one experiment or a thousand.
-
-Holds the way from a workspace to plans. The rules are the planner's, the reading is the facts'.
-"""
+"""Plan: facts read (`facts.py`) and judged (`rules.py`) in one go, for one experiment or a thousand."""
 
 from __future__ import annotations
 
@@ -43,7 +40,7 @@ def plan_experiments(
         Steps to run whatever the records say.
     busy
         Experiment to the queued or running run that works on it. Whoever launches asks for them before calling this:
-        what starts in between is then met inside the claim, while the other order would launch twice.
+        what starts in between is then met inside the lock, while the other order would launch twice.
     variants
         Variant per step (the latent model) to look at instead of the recipe's.
     scans

@@ -1,7 +1,7 @@
 """Reconcile: compare what lies below the data root with the records, and name every difference.
 
-Holds finding only, without a byte written; acting on a finding is `mending`. Looks at size, time and inode first and
-hashes on suspicion; what is at work right now is left out and named.
+Size, time and inode are compared first, and contents where these differ; what is at work right now is left out and
+named. Nothing is written here: what a person may do about a finding is in `reconcile_actions.py`.
 """
 
 from __future__ import annotations
@@ -183,8 +183,8 @@ def find_vanished(
             continue
         if (experiments is None or lost.experiment in experiments) and not _find_holder(layout, lost):
             steps = ", ".join(dict.fromkeys(step for step, _ in made))
-            told = f"file and record are gone, but {steps} was made from version {made[0][1][:_SHORT]} of it"
-            yield Finding(Kind.DELETED, lost.experiment, lost.step, path, f"{told}; a run makes it again")
+            found = f"file and record are gone, but {steps} was made from version {made[0][1][:_SHORT]} of it"
+            yield Finding(Kind.DELETED, lost.experiment, lost.step, path, f"{found}; a run makes it again")
 
 
 def _find_cohort(workspace: Workspace, *, located: Collection[Located]) -> Iterator[Located]:
@@ -203,11 +203,11 @@ def examine(layout: Layout, entry: Located, *, hash_all: bool = False) -> Findin
     try:
         record = read_record(layout, primary=entry.primary)
         if record is None:
-            told = "the file is there, its record is not"
-            return find(Kind.NO_RECORD, told, "adopt", "discard") if entry.has_file else None
+            found = "the file is there, its record is not"
+            return find(Kind.NO_RECORD, found, "adopt", "discard") if entry.has_file else None
         if (record.step, record.experiment, record.output.path) != (entry.step, entry.experiment, path):
-            told = f"the record is that of {record.step} of {record.experiment} at {record.output.path}"
-            return find(Kind.ORPHAN_RECORD, told, "discard")
+            found = f"the record is that of {record.step} of {record.experiment} at {record.output.path}"
+            return find(Kind.ORPHAN_RECORD, found, "discard")
         if record.condition != "published":
             return None
         return _compare(layout, entry=entry, record=record, hash_all=hash_all, find=find)
@@ -247,20 +247,20 @@ def _compare(
 def _judge_primary(entry: Located, *, record: Record, size: int, inode: int, find: Callable[..., Finding]) -> Finding:
     """Say what happened to a primary file whose content is not the recorded one."""
     recorded = record.output
-    told = f"{size} bytes where {recorded.size} were recorded" if size != recorded.size else "other content, same size"
+    found = f"{size} bytes where {recorded.size} were recorded" if size != recorded.size else "other content, same size"
     if size < recorded.size and is_cut_off(entry.primary):
-        return find(Kind.TRUNCATED, f"{told}; it has no proper end", "discard")
-    return find(Kind.EDITED if inode == recorded.inode else Kind.REPLACED, told, "keep", "discard")
+        return find(Kind.TRUNCATED, f"{found}; it has no proper end", "discard")
+    return find(Kind.EDITED if inode == recorded.inode else Kind.REPLACED, found, "keep", "discard")
 
 
 def _find_holder(layout: Layout, entry: Located) -> str:
     """Say who works on an artifact's step; empty when nobody does."""
     try:
-        claim = read_lock(layout.lock(entry.step, experiment=entry.experiment))
+        lock = read_lock(layout.lock(entry.step, experiment=entry.experiment))
     except MorphseqError as error:
         return str(error)
-    if claim is not None and not holder_is_dead(claim):
-        return claim.holder()
+    if lock is not None and not holder_is_dead(lock):
+        return lock.holder()
     if layout.journal(entry.step, experiment=entry.experiment).exists():
         return "its publication was cut off; the next run finishes it"
     return ""

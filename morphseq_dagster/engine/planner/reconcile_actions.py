@@ -1,7 +1,8 @@
-"""Mending: what a person decides about a finding - keep an edit, discard it, refresh a record - done inside the claim.
+"""Reconcile actions: what a person decides about a finding - to keep an edit, discard it, or refresh a record.
 
-Holds the actions of `reconcile`. A kept edit is published anew through the ordinary commit, so that exactly the bytes
-that were checked are the ones recorded; a discarded one is marked, and the recompute replaces the file.
+Each is done under the lock of the step; the findings come from `reconcile.py`. A kept edit is published anew through
+the ordinary commit, so that exactly the bytes that were checked are the ones recorded; a discarded one is marked, and
+the recompute replaces the file.
 """
 
 from __future__ import annotations
@@ -97,8 +98,8 @@ def discard(workspace: Workspace, path: Path, *, run_id: str = "reconcile") -> F
         if finding.kind in (Kind.NO_RECORD, Kind.ORPHAN_RECORD, Kind.UNREADABLE_RECORD):
             record_path.unlink(missing_ok=True)
             # Beside a record of something else lies a file that nobody has spoken of yet.
-            for foreign in list(_find_foreign(layout, entry)) if finding.kind is not Kind.ORPHAN_RECORD else []:
-                put_aside(layout, foreign)
+            for untracked in list(_find_untracked(layout, entry)) if finding.kind is not Kind.ORPHAN_RECORD else []:
+                put_aside(layout, untracked)
         else:
             record = read_record(layout, primary=entry.primary)
             if record is None:
@@ -160,17 +161,19 @@ def _find_kept(layout: Layout, entry: Located) -> Finding | None:
     return Finding(Kind.EDITED, entry.experiment, entry.step, path, "an edit that was kept", actions=("discard",))
 
 
-def _find_foreign(layout: Layout, entry: Located) -> Iterator[Path]:
+def _find_untracked(layout: Layout, entry: Located) -> Iterator[Path]:
     return find_untracked(layout, step=entry.step, experiment=entry.experiment, primary=entry.primary)
 
 
 def _find_pictures(layout: Layout, entry: Located) -> Finding | None:
     """Pictures of an older program, without a manifest, are no artifact that could be examined; but they lie there."""
-    foreign = next(_find_foreign(layout, entry), None)
-    if foreign is None:
+    untracked = next(_find_untracked(layout, entry), None)
+    if untracked is None:
         return None
-    told = "pictures are there without a record"
-    return Finding(Kind.NO_RECORD, entry.experiment, entry.step, layout.relative(foreign), told, actions=("discard",))
+    detail = "pictures are there without a record"
+    return Finding(
+        Kind.NO_RECORD, entry.experiment, entry.step, layout.relative(untracked), detail, actions=("discard",)
+    )
 
 
 def _restage(layout: Layout, *, entry: Located, record: Record) -> Staged:

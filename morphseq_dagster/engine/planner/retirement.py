@@ -1,7 +1,6 @@
 """Retirement: experiments that have left, marked as such; their records and files stay.
 
-Holds the mark, `.morphseq/retired/{exp}.json`, and whether an experiment may be retired. Without Dagster: who removes
-the partition is the command line.
+The mark is `.morphseq/retired/{exp}.json`. The command line removes the partition from Dagster.
 """
 
 from __future__ import annotations
@@ -50,12 +49,12 @@ def refuse_retirement(workspace: Workspace, *, experiment: str) -> None:
             remedy="move the raw folder away first; as long as it is there the experiment is found again",
         )
     for path in sorted(layout.lock("*", experiment=experiment).parent.glob(f"{experiment}.*.json")):
-        claim = read_lock(path)
+        lock = read_lock(path)
         # A name that continues after a point is another experiment's only if it had a point, which no name has.
-        if claim is not None and not holder_is_dead(claim):
+        if lock is not None and not holder_is_dead(lock):
             raise TransientError(
                 expected="nobody at work on the experiment",
-                found=f"{path.name.split('.')[1]} is held by {claim.holder()}",
+                found=f"{path.name.split('.')[1]} is held by {lock.holder()}",
                 where=f"experiment {experiment}",
                 remedy="wait for the run to end, then retire the experiment",
             )

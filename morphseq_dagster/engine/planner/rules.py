@@ -57,7 +57,7 @@ def plan_experiment(
         if spec.name in facts.steps:
             verdicts[spec.name] = _judge(spec, facts=facts, before=verdicts, forced=spec.name in forced)
     _rebuild_pruned(verdicts, specs=specs)
-    working = [f.claim.holder() for f in facts.steps.values() if f.claim is not None and not f.claim_is_dead]
+    working = [f.lock.holder() for f in facts.steps.values() if f.lock is not None and not f.lock_is_dead]
     automatic = _automatic(verdicts, specs=specs)
     return ExperimentPlan(
         experiment=facts.experiment,
@@ -75,16 +75,16 @@ def _judge(spec: StepSpec, *, facts: ExperimentFacts, before: Mapping[str, StepP
     record = own.record
     seconds = record.seconds if record is not None and record.origin != "adopted" else None
     if facts.recipe_problem:
-        cause = Cause("unreadable", "recipe", detail=facts.recipe_problem)
+        cause = Cause("unreadable", "recipe", detail=facts.recipe_problem, computes=False)
         return StepPlan(spec.name, (cause,), "stale", runs=True, held=cause.describe(), seconds=seconds)
     ahead = [name for name in spec.inputs if before[name].runs]
     inputs, absent = _inputs(spec, facts=facts)
     differences = [*_compare(spec, own=own, inputs=inputs, ahead=ahead), *_missing_inputs(own, absent=absent)]
-    # What comes before will be made again: no key can be told until then.
+    # What comes before will be made again: no key is known until then.
     key = None if ahead else _key(spec, own=own, inputs=inputs, experiment=facts.experiment)
     if record is not None and record.origin == "external_edit" and own.artifact in _STANDING and not forced:
-        told = "; ".join(c.describe() for c in differences)
-        return StepPlan(spec.name, (Cause("kept", detail=told),), "kept", seconds=seconds)
+        detail = "; ".join(c.describe() for c in differences)
+        return StepPlan(spec.name, (Cause("kept", detail=detail),), "kept", seconds=seconds)
     if record is not None and key and record.request_key != key and not differences and own.artifact != "discarded":
         differences.append(Cause("key", old=record.request_key, new=key))
     causes = [*_of_claim(own), *_of_unreadable(own)]
@@ -96,7 +96,7 @@ def _judge(spec: StepSpec, *, facts: ExperimentFacts, before: Mapping[str, StepP
     causes += _of_output(own)
     causes += _of_wells(record)
     causes += _of_failure(own, key=key, causes=causes)
-    # Without its input a published result can neither be refuted nor made again: it stands, and the cause is told.
+    # Without its input a published result can neither be refuted nor made again: it stands, and the cause is named.
     stale = any(c.kind not in ("running", "waiting") for c in causes)
     # What was cut off while it was published may be the very result that is asked for.
     certain = any(c.computes for c in causes) and not (own.unreadable or own.refused or own.interrupted)
@@ -186,8 +186,8 @@ def _key(spec: StepSpec, *, own: StepFacts, inputs: Mapping[str, InputRead], exp
 def _missing(own: StepFacts) -> Cause:
     if own.orphan:
         return Cause("missing", own.output, detail=f"{own.orphan} is there without its record")
-    if own.claim is not None and own.claim_is_dead:
-        return Cause("missing", own.output, detail=f"{own.claim.holder()} is gone; the next run takes over")
+    if own.lock is not None and own.lock_is_dead:
+        return Cause("missing", own.output, detail=f"{own.lock.holder()} is gone; the next run takes over")
     return Cause("missing", own.output)
 
 
@@ -200,8 +200,8 @@ def _missing_inputs(own: StepFacts, *, absent: Sequence[str]) -> list[Cause]:
 
 
 def _of_claim(own: StepFacts) -> list[Cause]:
-    if own.claim is not None and not own.claim_is_dead:
-        return [Cause("running", detail=own.claim.holder(), computes=False)]
+    if own.lock is not None and not own.lock_is_dead:
+        return [Cause("running", detail=own.lock.holder(), computes=False)]
     if own.interrupted:
         return [Cause("interrupted", detail="its publication was cut off; the next run finishes it", computes=False)]
     return []
@@ -246,7 +246,7 @@ def _hold(causes: Sequence[Cause], *, own: StepFacts) -> str:
     for cause in causes:
         if cause.kind in ("unreadable", "waiting"):
             return cause.describe()
-        if cause.kind == "missing" and own.orphan and own.claim is None and not own.interrupted:
+        if cause.kind == "missing" and own.orphan and own.lock is None and not own.interrupted:
             return f"{cause.describe()}: `morphseq adopt` gives it one, `morphseq reconcile --discard` puts it aside"
         if cause.kind == "file_changed":
             return f"{cause.describe()}: `morphseq reconcile` keeps or discards the edit"

@@ -151,9 +151,9 @@ def describe_cost(cost: Cost) -> str:
     parts = []
     if cost.most_s > 0 or cost.estimated or not cost.unknown:
         least, most = span(cost.least_s), span(cost.most_s)
-        words = f"about {most}" if least == most else f"{'about ' if cost.estimated else ''}{least} to {most}"
+        text = f"about {most}" if least == most else f"{'about ' if cost.estimated else ''}{least} to {most}"
         others = f"{cost.experiments} other experiment{'s' if cost.experiments != 1 else ''}"
-        parts.append(words + (f" ({cost.estimated} of them judged by {others})" if cost.estimated else ""))
+        parts.append(text + (f" ({cost.estimated} of them judged by {others})" if cost.estimated else ""))
     if cost.unknown:
         parts.append(f"{cost.unknown} of unknown cost (never run)")
     return " and ".join(parts)

@@ -1,9 +1,8 @@
 """Scans: the last listings of raw folders and image sets, kept under `.morphseq/scans/`, and when to list again.
 
-Holds a cache and nothing that is true: without it everything is listed again. A listing is trusted only beside the very
-record that stood when it was taken, while it is younger than the caller allows, and never when its time lies ahead of
-the clock. Which of listing and record came first is never asked of a clock, which may jump. The hole this leaves: what
-changes after a trusted listing is seen by the next one.
+This is a cache: without it everything is listed again. A listing is trusted only beside the very record that stood when
+it was taken, while it is younger than the caller allows, and never when its time lies ahead of the clock, which may
+jump. The hole this leaves: what changes after a trusted listing is seen by the next one.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Snapshot: the state of every artifact of every experiment in one word and a reason, for people.
 
-Holds the translation of facts and verdicts into states. Reading is `facts`, judging `planner`; nothing is written.
+Facts (`facts.py`) and verdicts (`verdicts.py`) are turned into states; `status.py` makes a table of them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ArtifactStatus:
         Step that makes it.
     state
         `ok`; `missing`; `stale` (something that it was made from changed); `failed` (the last attempt did); `error`
-        (cannot be read, or is not what the record says); `queued` (at a cluster, its job waits); `running` (claimed,
+        (cannot be read, or is not what the record says); `queued` (at a cluster, its job waits); `running` (locked,
         or its job works); `degraded` (without some wells);
         `unavailable` (published as such); `interrupted` (a publication or attempt was cut off; the next run finishes
         it); `pruned` (bytes removed on purpose).
@@ -58,7 +58,7 @@ class ArtifactStatus:
 
 @dataclass(frozen=True)
 class RemoteWork:
-    """How work on a step stands that goes on without a process here, as far as files tell.
+    """How work on a step stands that goes on without a process here, as far as files show.
 
     Parameters
     ----------
@@ -66,13 +66,13 @@ class RemoteWork:
         `queued`; `running`; `ended` without a result and without anybody having taken note.
     job
         Its number at the cluster; empty as long as nobody knows it.
-    words
+    detail
         State, reason or node, and how long ago that was known.
     """
 
     state: Literal["queued", "running", "ended"]
     job: str
-    words: str
+    detail: str
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def take_snapshot(
     scans: Scans | None = None,
     remote: Mapping[tuple[str, str], RemoteWork] | None = None,
 ) -> Iterator[ExperimentSnapshot]:
-    """Tell the state of every step of the experiments, one after the other.
+    """Yield the state of every step of the experiments, one after the other.
 
     Parameters
     ----------
@@ -135,16 +135,16 @@ def find_recorded(workspace: Workspace) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def _of_job(own: StepFacts, glimpse: RemoteWork | None) -> ArtifactStatus | None:
-    """State of a step with a cluster job; None where that says nothing new."""
-    if glimpse is None or not own.output or own.unreadable:
+def _of_job(own: StepFacts, work: RemoteWork | None) -> ArtifactStatus | None:
+    """State of a step with a cluster job; None where the job adds nothing."""
+    if work is None or not own.output or own.unreadable:
         return None
-    job = f"job {glimpse.job}: {glimpse.words}" if glimpse.job else f"a job: {glimpse.words}"
-    if glimpse.state != "ended":
-        return ArtifactStatus(own.step, glimpse.state, job, job=glimpse.job)
-    if own.claim is not None and not own.claim_is_dead:
+    job = f"job {work.job}: {work.detail}" if work.job else f"a job: {work.detail}"
+    if work.state != "ended":
+        return ArtifactStatus(own.step, work.state, job, job=work.job)
+    if own.lock is not None and not own.lock_is_dead:
         return None  # whoever waits for it is about to take note
-    return ArtifactStatus(own.step, "interrupted", job, job=glimpse.job)
+    return ArtifactStatus(own.step, "interrupted", job, job=work.job)
 
 
 def _of_other_variant(facts: ExperimentFacts, *, step: str, variants: Mapping[str, str]) -> ArtifactStatus | None:
@@ -177,8 +177,8 @@ def _unjudged(own: StepFacts, *, recipe_problem: str) -> ArtifactStatus | None:
         return ArtifactStatus(own.step, "error", f"recipe: {recipe_problem}")
     if own.unreadable:
         return ArtifactStatus(own.step, "error", "; ".join(reason for _, reason in own.unreadable))
-    if own.claim is not None and not own.claim_is_dead:
-        return ArtifactStatus(own.step, "running", own.claim.holder())
+    if own.lock is not None and not own.lock_is_dead:
+        return ArtifactStatus(own.step, "running", own.lock.holder())
     if own.interrupted:
         return ArtifactStatus(own.step, "interrupted", "its publication was cut off; the next run finishes it")
     return None
@@ -195,8 +195,8 @@ def _damage(own: StepFacts, *, record: Record) -> ArtifactStatus | None:
 
 
 def _without_record(spec: StepSpec, *, own: StepFacts, cells: Mapping[str, ArtifactStatus]) -> ArtifactStatus:
-    if own.claim is not None:
-        return ArtifactStatus(spec.name, "interrupted", f"{own.claim.holder()} is gone; the next run takes over")
+    if own.lock is not None:
+        return ArtifactStatus(spec.name, "interrupted", f"{own.lock.holder()} is gone; the next run takes over")
     if own.orphan:
         return ArtifactStatus(spec.name, "error", f"{own.orphan} is there without its record")
     waiting = [name for name in spec.inputs if cells[name].state in ("missing", "failed", "error")]

@@ -1,6 +1,6 @@
-"""Status: one row per experiment with the columns that the lab knows, what could not be read, and totals.
+"""Status: one row per experiment with the columns that the pipeline names, what could not be read, and totals.
 
-Holds the choice of columns and the sums; how they are shown is the command line's.
+The states come from `snapshot.py`; the command line shows the table.
 """
 
 from __future__ import annotations
@@ -220,8 +220,8 @@ def encode_status(status: StatusTable, *, data_root: str) -> dict[str, Any]:
 
 
 def _encode_cell(cell: ArtifactStatus) -> dict[str, Any]:
-    told = {"state": cell.state, "reason": cell.reason, "rows": cell.rows, "finished_at": cell.finished_at}
-    return told | {"job": cell.job}
+    values = {"state": cell.state, "reason": cell.reason, "rows": cell.rows, "finished_at": cell.finished_at}
+    return values | {"job": cell.job}
 
 
 def _variants(pipeline: Pipeline, *, model: str | None) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Verdicts: what the planner says of a step and of an experiment, as values.
+"""Verdicts: what the planner finds about a step and an experiment, as values.
 
 The rules that make them are in `rules.py`, the causes that they name in `causes.py`.
 """
@@ -42,7 +42,7 @@ class StepPlan:
     seconds
         Wall time that computing it took last time; None when it never did.
     estimate
-        In place of the time, where the step never ran: what it took elsewhere; None when nobody can tell.
+        In place of the time, where the step never ran: what it took elsewhere; None when nobody knows.
     """
 
     step: str
@@ -73,7 +73,7 @@ class ExperimentPlan:
     busy
         Who works on the experiment; empty when nobody does. A busy experiment is not launched.
     problem
-        Why nothing can be said, the recipe mostly; empty when all is well.
+        Why nothing is known, because of the recipe mostly; empty when all is well.
     automatic
         Steps that automation may launch: the closure without what is held and what comes after that.
     run_key
@@ -117,7 +117,7 @@ class ExperimentPlan:
 
 
 def encode_plan(plan: ExperimentPlan) -> dict[str, Any]:
-    """Give a plan as JSON values: every step that has a word to say."""
+    """Give a plan as JSON values: every step that has a cause."""
     return {
         "experiment": plan.experiment,
         "busy": plan.busy,

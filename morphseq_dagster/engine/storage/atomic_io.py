@@ -1,7 +1,7 @@
 """Writes and renames that survive a crash: the reader finds the old or the new, never a half.
 
-Holds temporary names, the write primitive, fsync, replacement of files and exchange of folders.
-Does not know artifacts or records.
+Files are written under temporary names, flushed, and renamed into place; folders are exchanged. What is published with
+these, and in which order, is decided in `commit.py`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.ENOTTY, errno.EOPNOTSUPP)
 
 @dataclass(frozen=True)
 class TemporaryName:
-    """What a temporary's name says of its writer."""
+    """What a temporary's name shows of its writer."""
 
     stem: str
     host: str
@@ -41,12 +41,12 @@ class TemporaryName:
 
 @cache
 def host_name() -> str:
-    """Name of this host as temporaries and claims carry it (dots would break the name's grammar)."""
+    """Name of this host as temporaries and locks carry it (dots would break the name's grammar)."""
     return re.sub(r"[^0-9A-Za-z-]", "-", socket.gethostname()) or "unknown"
 
 
 def temporary_beside(target: Path) -> Path:
-    """Make a name in the target's folder that tells host and process and ends in `.tmp`."""
+    """Make a name in the target's folder that names host and process and ends in `.tmp`."""
     return target.with_name(f".{target.name}.{host_name()}.{os.getpid()}.{secrets.token_hex(6)}{TEMPORARY_SUFFIX}")
 
 
@@ -57,7 +57,7 @@ def parse_temporary(name: str) -> TemporaryName | None:
 
 
 def message_stem(stem: str) -> str:
-    """Make the stem of a file that one process writes for another: it tells the writer as a temporary does."""
+    """Make the stem of a file that one process writes for another: it names the writer as a temporary does."""
     return f"{stem}.{host_name()}.{os.getpid()}.{secrets.token_hex(6)}"
 
 

@@ -1,7 +1,7 @@
 """Checkpoints: finished wells of a step that has not been published yet, so that a killed run loses one well at most.
 
-Holds writing and reading of one well's folder. A checkpoint is valid when its key answers and every file has its
-recorded hash; anything else is as if it were not there.
+A checkpoint is valid when its key answers and every file has its recorded hash; anything else is as if it were not
+there. `map_wells` (`contract/wells.py`) writes and reads them.
 """
 
 from __future__ import annotations

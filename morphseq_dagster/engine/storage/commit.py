@@ -28,7 +28,7 @@ from morphseq_dagster.errors import PermanentError
 
 
 class Move(BaseModel):
-    """One rename of a publication; the inode tells after a crash whether it took place."""
+    """One rename of a publication; the inode shows after a crash whether it took place."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -88,7 +88,7 @@ def commit(layout: Layout, *, staged: Staged, record: Record) -> Record:
 def roll_forward(layout: Layout, *, step: str, experiment: str) -> Record | None:
     """Finish a publication that a crash interrupted; return its record, or None when there was none.
 
-    Only the holder of the step's claim may call this.
+    Only the holder of the step's lock may call this.
     """
     journal = read_journal(layout.journal(step, experiment=experiment))
     if journal is None:

@@ -1,4 +1,4 @@
-"""Content hashes of bytes, files and JSON values. Holds no idea of what is hashed or why."""
+"""Hashes of bytes, of files, and of JSON values in one canonical form."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Recipe files written: one parameter set, everything else of the file - order, comments - as its author left it.
 
-Holds writing only; `recipes.loading` reads and checks.
+They are read and checked in `contract/recipe.py`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def check_parameter(model: type[Parameters], *, name: str, value: str) -> None:
     Raises
     ------
     PermanentError
-        With the recipe's own words.
+        With the message of the recipe's model.
     """
     try:
         model.model_validate({name: value})
@@ -37,7 +37,7 @@ def check_parameter(model: type[Parameters], *, name: str, value: str) -> None:
 
 
 def set_parameter(path: Path, *, section: str, name: str, value: str) -> bool:
-    """Set `section.name` in a recipe file and keep the rest; tell whether the file had to be written.
+    """Set `section.name` in a recipe file and keep the rest; return whether the file had to be written.
 
     Raises
     ------

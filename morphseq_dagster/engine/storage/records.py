@@ -181,7 +181,7 @@ def describe_output(
 ) -> OutputState:
     """Describe a staged output; `folders` pairs each target folder with its staged one.
 
-    Renames keep size, time and inode, hence the staged files tell what the published ones will be.
+    Renames keep size, time and inode, hence the staged files show what the published ones will be.
     """
     status = staged_primary.stat()
     return OutputState(
@@ -210,7 +210,7 @@ def look_at_output(
     Returns
     -------
     tuple
-        The verdict, None where the content alone can tell; and what was seen.
+        The verdict, None where the content alone can show it; and what was seen.
     """
     try:
         status = os.stat(f"{layout.data_root}/{output.path}")  # noqa: PTH116 - a third of the time of Path

@@ -1,7 +1,7 @@
 """Staging: what a step made, written under temporary names, checked and hashed, but not yet published.
 
-Holds the staged artifact and the three ways to make one: a file's bytes, a set of picture folders, nothing else.
-Checking against a contract happens before the bytes come here (`contracts`); publishing is `commit`.
+A file's bytes or a set of picture folders can be staged, after their contract was checked (`engine/tables`);
+`commit.py` publishes them.
 """
 
 from __future__ import annotations

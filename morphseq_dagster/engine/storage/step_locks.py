@@ -1,23 +1,23 @@
-"""Claims: at most one worker on a step of an experiment, by a file that tells who holds it.
+"""Step locks: at most one process works on a step of an experiment, by a file that names who holds it.
 
-Holds taking, waiting for, releasing and breaking a claim. A claim is broken only on proof that its holder is dead: its
-process is gone on this host. A claim of another host is waited for, with one exception.
+A lock is broken only on proof that its holder is dead: its process is gone on this host. A lock of another host is
+waited for, with one exception.
 
-A claim may name the folder of a cluster job's attempt. From then on its holder computes and publishes nothing by
-itself, it waits for the job, and shows signs of life by touching the claim. When none has come for two minutes, by the
+A lock may name the folder of a cluster job's attempt. From then on its holder computes and publishes nothing by
+itself, it waits for the job, and shows signs of life by touching the lock. When none has come for two minutes, by the
 clock of the disk that both hosts see, whoever asks for it (`over_silent`) may take the step over. The holder may be
-alive - suspended, cut off from the disk - which is why this is right for claims with an attempt alone:
+alive - suspended, cut off from the disk - which is why this is right for locks with an attempt alone:
 
 - Both then wait for one job: submitting, giving up and trying again are locked by the attempts' folders
-  (`slurm.client`), so there is one execution, and either of them may close or cancel it. The holder that wakes up
-  verifies what was published; its release looks at the claim's token and leaves a newer one.
-- Who takes over at a place of one machine is refused while an attempt is open (`places.attempts`).
+  (`cluster/client.py`), so there is one execution, and either of them may close or cancel it. The holder that wakes up
+  verifies what was published; its release looks at the lock's token and leaves a newer one.
+- Who takes over on one machine is refused while an attempt is open (`cluster/open_jobs.py`).
 - Who asks for something else cancels the old job first; the old holder then sees a cancelled job, as after scancel.
-- An attempt is named once, by the holder itself and before its job is submitted, and never changed: a claim without it
+- An attempt is named once, by the holder itself and before its job is submitted, and never changed: a lock without it
   cannot be broken from another host, so no write meets a breaker. A holder killed on another host before it came to
-  that keeps its claim; `morphseq doctor` names it.
-- Two who take over at once: the claim is renamed away, which one of them alone can do, and looked at again under its
-  new name. If the old holder released and a third took the step in that moment, the third's claim is put back.
+  that keeps its lock; `morphseq doctor` names it.
+- Two who take over at once: the lock is renamed away, which one of them alone can do, and looked at again under its
+  new name. If the old holder released and a third took the step in that moment, the third's lock is put back.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from morphseq_dagster.engine.storage.atomic_io import host_name, make_folder, st
 from morphseq_dagster.errors import TransientError
 
 SILENT_S: Final = 120.0
-"""Seconds without a sign of life after which a claim with an attempt may be taken over; network disks tell one late."""
+"""Seconds without a sign of life after which a lock with an attempt may be taken over; network disks show one late."""
 _BEAT_S = 15.0
 _POLL_SECONDS = 0.2
 _BEATING: dict[Path, str] = {}
@@ -92,23 +92,23 @@ def process_is_gone(pid: int) -> bool:
     return process_start(pid) == ""
 
 
-def holder_is_dead(claim: StepLock) -> bool:
-    """Whether it is proven that a claim's holder is gone; False also stands for `cannot tell`."""
-    if claim.host != host_name():
+def holder_is_dead(lock: StepLock) -> bool:
+    """Whether it is proven that a lock's holder is gone; False also stands for `cannot tell`."""
+    if lock.host != host_name():
         return False
-    if process_is_gone(claim.pid):
+    if process_is_gone(lock.pid):
         return True
-    known = {process_start(claim.pid), claim.process_start} - {"", "unknown"}
+    known = {process_start(lock.pid), lock.process_start} - {"", "unknown"}
     return len(known) == 2
 
 
 def read_lock(path: Path) -> StepLock | None:
-    """Read a claim; None when nobody holds it.
+    """Read a lock; None when nobody holds it.
 
     Raises
     ------
     TransientError
-        When the claim cannot be understood, so that nobody works beside an unknown holder.
+        When the lock cannot be understood, so that nobody works beside an unknown holder.
     """
     try:
         return StepLock.model_validate_json(path.read_bytes())
@@ -116,7 +116,7 @@ def read_lock(path: Path) -> StepLock | None:
         return None
     except ValidationError as error:
         raise TransientError(
-            expected="a claim written by this project",
+            expected="a lock written by this project",
             found=str(error.errors()[0]["msg"]),
             where=str(path),
             remedy="make sure nobody works on this step, then remove the file",
@@ -132,12 +132,12 @@ def hold_lock(
     patience_s: float | None = None,
     over_silent: bool = False,
 ) -> Iterator[StepLock]:
-    """Hold a claim for the length of a `with` block, waiting for a live holder.
+    """Hold a lock for the length of a `with` block, waiting for a live holder.
 
     Parameters
     ----------
     path
-        File of the claim.
+        File of the lock.
     run_id
         Run on whose behalf it is taken.
     on_wait
@@ -153,7 +153,7 @@ def hold_lock(
     TransientError
         When the holder outlasts the patience.
     """
-    claim = StepLock(
+    lock = StepLock(
         host=host_name(),
         pid=os.getpid(),
         process_start=process_start(os.getpid()),
@@ -161,44 +161,44 @@ def hold_lock(
         taken_at=datetime.now(UTC).isoformat(timespec="seconds"),
         token=secrets.token_hex(8),
     )
-    _take(path, claim=claim, on_wait=on_wait, patience_s=patience_s, over_silent=over_silent)
+    _take(path, lock=lock, on_wait=on_wait, patience_s=patience_s, over_silent=over_silent)
     try:
-        yield claim
+        yield lock
     finally:
-        _release(path, token=claim.token)
+        _release(path, token=lock.token)
 
 
 def break_dead_lock(path: Path) -> bool:
-    """Remove a claim whose holder is proven dead; tell whether one was removed."""
+    """Remove a lock whose holder is proven dead; return whether one was removed."""
     with _breaking(path.parent):
-        claim = read_lock(path)
-        if claim is None or not holder_is_dead(claim):
+        lock = read_lock(path)
+        if lock is None or not holder_is_dead(lock):
             return False
         path.unlink()
         return True
 
 
 def name_attempt(path: Path, *, attempt: str) -> bool:
-    """Name in a claim of this process the attempt that it waits for, and begin to show signs of life; once per claim.
+    """Name in a lock of this process the attempt that it waits for, and begin to show signs of life; once per lock.
 
-    Tell whether the claim names one now; it does not where this process holds none.
+    Return whether the lock names one now; it does not where this process holds none.
     """
-    claim = read_lock(path)
-    if claim is None or (claim.host, claim.pid) != (host_name(), os.getpid()):
+    lock = read_lock(path)
+    if lock is None or (lock.host, lock.pid) != (host_name(), os.getpid()):
         return False
-    if not claim.attempt:
-        temporary = stage_file(path, claim.model_copy(update={"attempt": attempt}).model_dump_json().encode())
+    if not lock.attempt:
+        temporary = stage_file(path, lock.model_copy(update={"attempt": attempt}).model_dump_json().encode())
         temporary.replace(path)
-    _show_life(path, token=claim.token)
+    _show_life(path, token=lock.token)
     return True
 
 
-def holder_is_silent(path: Path, *, claim: StepLock, clock: Path) -> bool:
-    """Whether a claim names an attempt and its holder has shown no sign of life for long.
+def holder_is_silent(path: Path, *, lock: StepLock, clock: Path) -> bool:
+    """Whether a lock names an attempt and its holder has shown no sign of life for long.
 
     `clock` is a file of the caller on the same disk, which is touched to learn the disk's own time.
     """
-    if not claim.attempt:
+    if not lock.attempt:
         return False
     os.utime(clock)
     try:
@@ -211,19 +211,19 @@ def holder_is_silent(path: Path, *, claim: StepLock, clock: Path) -> bool:
 def _take(
     path: Path,
     *,
-    claim: StepLock,
+    lock: StepLock,
     on_wait: Callable[[StepLock], None] | None,
     patience_s: float | None,
     over_silent: bool,
 ) -> None:
     deadline = None if patience_s is None else time.monotonic() + patience_s
-    temporary = stage_file(path, claim.model_dump_json().encode())
+    temporary = stage_file(path, lock.model_dump_json().encode())
     try:
         _wait_and_link(path, temporary=temporary, on_wait=on_wait, deadline=deadline, over_silent=over_silent)
         temporary.unlink(missing_ok=True)
     except BaseException:
-        # A claim that is held by nobody's knowledge would block the step for as long as this process lives.
-        _release(path, token=claim.token)
+        # A lock that is held by nobody's knowledge would block the step for as long as this process lives.
+        _release(path, token=lock.token)
         temporary.unlink(missing_ok=True)
         raise
 
@@ -236,7 +236,7 @@ def _wait_and_link(
     deadline: float | None,
     over_silent: bool,
 ) -> None:
-    told = ""
+    met = ""
     while True:
         try:
             # A hard link appears whole and fails if the name is taken, on network disks too.
@@ -247,10 +247,10 @@ def _wait_and_link(
         other = read_lock(path)
         if other is None or break_dead_lock(path):
             continue
-        if over_silent and _break_silent(path, claim=other, clock=temporary):
+        if over_silent and _break_silent(path, lock=other, clock=temporary):
             continue
-        if other.token != told:
-            told = other.token
+        if other.token != met:
+            met = other.token
             if on_wait is not None:
                 on_wait(other)
         if deadline is not None and time.monotonic() >= deadline:
@@ -258,15 +258,15 @@ def _wait_and_link(
                 expected="the step to be free",
                 found=f"it is held by {other.holder()}",
                 where=str(path),
-                remedy="wait for the holder, or end it; a dead holder's claim is removed by itself",
+                remedy="wait for the holder, or end it; a dead holder's lock is removed by itself",
             )
         time.sleep(_POLL_SECONDS)
 
 
-def _break_silent(path: Path, *, claim: StepLock, clock: Path) -> bool:
-    """Remove the claim of a silent holder; tell whether the step may be free now."""
+def _break_silent(path: Path, *, lock: StepLock, clock: Path) -> bool:
+    """Remove the lock of a silent holder; return whether the step may be free now."""
     with _breaking(path.parent):
-        if not holder_is_silent(path, claim=claim, clock=clock):
+        if not holder_is_silent(path, lock=lock, clock=clock):
             return False
         aside = temporary_beside(path)
         try:
@@ -275,7 +275,7 @@ def _break_silent(path: Path, *, claim: StepLock, clock: Path) -> bool:
             return True
         try:
             taken = read_lock(aside)
-            if taken is not None and taken.token != claim.token:
+            if taken is not None and taken.token != lock.token:
                 with contextlib.suppress(FileExistsError):
                     os.link(aside, path)
                 return False
@@ -285,16 +285,16 @@ def _break_silent(path: Path, *, claim: StepLock, clock: Path) -> bool:
 
 
 def _show_life(path: Path, *, token: str) -> None:
-    """Touch a claim now and then from here on, until it is released."""
+    """Touch a lock now and then from here on, until it is released."""
     with _BEAT_LOCK:
         _BEATING[path] = token
         if not any(thread.is_alive() for thread in _BEATER):
-            _BEATER[:] = [threading.Thread(target=_beat, name="claims", daemon=True)]
+            _BEATER[:] = [threading.Thread(target=_beat, name="step locks", daemon=True)]
             _BEATER[0].start()
 
 
 def _beat() -> None:
-    """Touch every claim of this process that names an attempt, as long as there is one."""
+    """Touch every lock of this process that names an attempt, as long as there is one."""
     while True:
         time.sleep(_BEAT_S)
         with _BEAT_LOCK:
@@ -322,7 +322,7 @@ def _release(path: Path, *, token: str) -> None:
 
 @contextmanager
 def _breaking(folder: Path) -> Iterator[None]:
-    """Let one process of this host at a time break claims; the kernel frees the lock when it dies."""
+    """Let one process of this host at a time break locks; the kernel frees the lock when it dies."""
     make_folder(folder)
     descriptor = os.open(folder / ".breaking.lock", os.O_RDWR | os.O_CREAT, 0o664)
     try:

@@ -1,6 +1,6 @@
 """Sweep: finish interrupted publications and remove temporaries whose writer is dead.
 
-A temporary of this host is judged by its process; one of another host by its age and by the claims that are held, never
+A temporary of this host is judged by its process; one of another host by its age and by the locks that are held, never
 by a process number.
 """
 
@@ -35,35 +35,35 @@ class SweepReport:
 
     rolled_forward: tuple[str, ...]
     removed: tuple[str, ...]
-    broken_claims: tuple[str, ...]
+    broken_locks: tuple[str, ...]
     kept: tuple[str, ...]
 
 
 def sweep(
     layout: Layout, *, run_id: str = "sweep", is_at_work: Callable[[str, str], bool] = lambda _experiment, _step: False
 ) -> SweepReport:
-    """Break dead claims, roll publications forward and remove orphans; live work is left alone, and nothing waits.
+    """Break dead locks, roll publications forward and remove orphans; live work is left alone, and nothing waits.
 
-    What cannot be understood (a damaged claim or journal) is kept and named in the report.
+    What cannot be understood (a damaged lock or journal) is kept and named in the report.
 
     Parameters
     ----------
     layout, run_id
         Where, and on whose behalf.
     is_at_work
-        Whether something that outlives its claim may be publishing a step of an experiment: a job on a cluster.
+        Whether something that outlives its lock may be publishing a step of an experiment: a job on a cluster.
     """
     broken: list[str] = []
     rolled: list[str] = []
     removed: list[str] = []
     kept: list[str] = []
-    for path in _listed(layout.private / "claims"):
+    for path in _listed(layout.locks):
         try:
             if break_dead_lock(path):
                 broken.append(layout.relative(path))
         except TransientError:
             kept.append(layout.relative(path))
-    for path in _listed(layout.private / "pending"):
+    for path in _listed(layout.journals):
         finished = _finish(layout, journal=path, run_id=run_id, is_at_work=is_at_work)
         (rolled if finished else kept).append(layout.relative(path))
     for path in find_temporaries(layout):
@@ -84,7 +84,7 @@ def find_orphans(layout: Layout) -> Iterator[Path]:
 
 
 def find_temporaries(layout: Layout) -> Iterator[Path]:
-    """Yield whatever a publication, claim, checkpoint or message between processes may have left behind."""
+    """Yield whatever a publication, lock, checkpoint or message between processes may have left behind."""
     private = (Path(parent) for parent, _, _ in os.walk(layout.private))
     for folder in list(dict.fromkeys([*layout.publication_folders(), *private])):
         for path in sorted(folder.iterdir()) if folder.is_dir() else []:
@@ -116,7 +116,7 @@ def _finish(layout: Layout, *, journal: Path, run_id: str, is_at_work: Callable[
 def _promised(layout: Layout) -> set[str]:
     """Temporaries that a pending publication will still rename: they are no orphans, whoever wrote them."""
     promised: set[str] = set()
-    for path in _listed(layout.private / "pending"):
+    for path in _listed(layout.journals):
         with contextlib.suppress(PermanentError):  # a damaged journal can promise nothing
             journal = read_journal(path)
             promised |= {move.temporary for move in journal.moves} if journal is not None else set()
@@ -133,16 +133,16 @@ def _is_orphan(layout: Layout, path: Path) -> bool:
         age = time.time() - path.stat().st_mtime
     except FileNotFoundError:
         return False
-    return age > FOREIGN_AGE_S and not _host_holds_a_claim(layout, name.host)
+    return age > FOREIGN_AGE_S and not _host_holds_a_lock(layout, name.host)
 
 
-def _host_holds_a_claim(layout: Layout, host: str) -> bool:
-    for path in _listed(layout.private / "claims"):
+def _host_holds_a_lock(layout: Layout, host: str) -> bool:
+    for path in _listed(layout.locks):
         try:
-            claim = read_lock(path)
+            lock = read_lock(path)
         except TransientError:
-            return True  # whose it is cannot be told
-        if claim is not None and claim.host == host:
+            return True  # whose it is is not known
+        if lock is not None and lock.host == host:
             return True
     return False
 

@@ -1,8 +1,8 @@
-"""Foreign files: what lies at an artifact's place although no record accounts for it, and how it is put aside.
+"""Untracked files: what lies at an artifact's place although no record accounts for it, and how it is put aside.
 
-Holds finding and moving. A publication names its files and its record in a journal before the first rename, so that a
-crash leaves temporaries or something to roll forward, never a file under its final name without a record. Such a file
-is somebody else's - an older program's, mostly - or its record was lost.
+A publication names its files and its record in a journal before the first rename, so that a crash leaves temporaries or
+something to roll forward, never a file under its final name without a record. Such a file is somebody else's - an older
+program's, mostly - or its record was lost.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def find_untracked(layout: Layout, *, step: str, experiment: str, primary: Path)
 
 
 def put_aside(layout: Layout, path: Path) -> Path:
-    """Move a file out of the way, under its own path below `adopted_originals/`; tell where it lies."""
+    """Move a file out of the way, under its own path below `adopted_originals/`; return where it lies."""
     target = keep_aside(layout, path)
     sync_folder(target.parent)
     path.unlink()

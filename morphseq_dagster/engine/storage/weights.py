@@ -1,7 +1,7 @@
 """Hashes of weights files: read once per appearance, since such a file may have gigabytes.
 
-Holds the hash of a file or folder and its cache under `.morphseq/weights.json`. Nothing in it is true by itself: an
-entry holds as long as size, time and inode of every file are as they were, and a cache that is lost costs one reading.
+The hashes are cached in `.morphseq/weights.json`: an entry holds as long as size, time and inode of every file are as
+they were, and a cache that is lost costs one reading.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """JSON documents as contracts: a pydantic model per document, one way to write and to read them.
 
-Holds the machinery; the models stand in the module named after the artifact.
+The models themselves are the workflow's (MorphSeq's: `morphseq/contracts`), one module per artifact.
 """
 
 from __future__ import annotations

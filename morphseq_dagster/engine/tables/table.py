@@ -1,6 +1,6 @@
 """Tables as contracts: columns with type, unit, range and nullability; checking, reading and writing of CSV.
 
-Holds the machinery; the columns of each artifact stand in the module named after it. Equal tables give equal bytes.
+The columns of each table are the workflow's (MorphSeq's: `morphseq/contracts`). Equal tables give equal bytes.
 """
 
 from __future__ import annotations

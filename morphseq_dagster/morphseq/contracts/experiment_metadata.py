@@ -1,6 +1,6 @@
 """Experiment metadata: videos and images of an experiment with frame geometry and plate values (spec 1.6).
 
-Holds the models, and the nesting for all who write them.
+The step and the importer of older trees nest images into videos by the same function.
 """
 
 from __future__ import annotations

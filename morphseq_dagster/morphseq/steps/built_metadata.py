@@ -1,6 +1,6 @@
 """Step `built_metadata`: one row per well and time, frame geometry and times joined with the plate.
 
-Holds the join and its checks. Neither detection nor segmentation reads this table, so a spreadsheet edit stays cheap.
+Neither detection nor segmentation reads this table, so that an edit of the workbook stays cheap.
 """
 
 from __future__ import annotations

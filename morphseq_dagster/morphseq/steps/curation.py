@@ -1,7 +1,6 @@
 """Curation: overrides by hand, `metadata/curation/{exp}_overrides.csv`, applied to flags of the embryo table.
 
-Holds reading, checking and applying. One row per override: `snip_id` or `embryo_id`, `column`, `value` (true, false or
-blank for unknown), `reason`.
+One row per override: `snip_id` or `embryo_id`, `column`, `value` (true, false or blank for unknown), `reason`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Step `embryo_latents_final`: every staged row with its latents, null where there is no snip.
-
-Holds the join, the choice of rows and the account of coverage.
-"""
+"""Step `embryo_latents_final`: every staged row with its latents, null where there is no snip."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Measurement of every embryo's pixels, well by well: shape, optics of the body, flags that need the mask.
 
-Holds the per-well part of `embryo_metadata`. What needs an embryo's whole series is decided there.
+This is the first half of `embryo_metadata.py`, where what needs an embryo's whole series is decided.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Step `embryo_metadata` (build03): shape, viability, flags, predicted stage and perturbation per embryo and frame.
 
-Holds reading and joining. Pixels are measured well by well (`embryo_measurements`); series and tables are judged here
-by `morphometry.viability`, `quality` and `plate`.
+Pixels are measured well by well (`embryo_measurements.py`); whole series and tables are judged here, by the functions
+of `morphometry`, `quality` and `plate`.
 """
 
 from __future__ import annotations

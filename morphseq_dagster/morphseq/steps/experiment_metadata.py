@@ -1,6 +1,6 @@
 """Step `experiment_metadata`: videos and images with frame geometry and plate values as one document (spec 1.6).
 
-Holds the nesting. Only the tables after segmentation read it.
+Only the tables after segmentation read it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Step `exported_masks`: label pictures, one per image with an embryo, and their manifest, as one unit (spec 1.9).
 
-Holds the drawing of files; pixel k belongs to embryo number k, the higher number wins where masks overlap.
+Pixel k belongs to embryo number k; the higher number wins where masks overlap.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Step `ff_images`: one focused, stitched 8-bit frame per well and time, well by well.
 
-Holds the reading of raw sources into the published frames and their manifest. Focus and stitching are `imaging`.
-Wells with tiles whose place their pixels do not show are made a second time, with the usual steps of the plate.
+Raw sources are read, focused and stitched in `imaging`; this step publishes the frames and their manifest. Wells with
+tiles whose place their pixels do not show are made a second time, with the usual steps of the plate.
 """
 
 from __future__ import annotations
@@ -270,13 +270,13 @@ def _refuse_unequal(entries: Sequence[Mapping[str, Any]], *, well: str) -> None:
     """Refuse a well whose frames differ in size or scale: tracking and tables assume one geometry per well."""
     forms = {(e["height_px"], e["width_px"], e["um_per_px"]): e["path"] for e in reversed(entries)}
     if len(forms) > 1:
-        told = ", ".join(
+        found = ", ".join(
             f"{h} x {w} px at {'unknown' if scale is None else scale} um/px (first {p})"
             for (h, w, scale), p in forms.items()
         )
         raise PermanentError(
             expected="frames of equal size and pixel size",
-            found=told,
+            found=found,
             where=f"well {well}",
             remedy="acquire or crop to one size; correct um_per_px where it is written by hand",
         )

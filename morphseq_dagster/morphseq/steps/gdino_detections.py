@@ -1,6 +1,6 @@
 """Step `gdino_detections`: detections after confidence threshold and non-maximum suppression (spec 3.1).
 
-Holds the document; the filter is `detection.filtering`.
+The filter is `detection/filtering.py`.
 """
 
 from __future__ import annotations

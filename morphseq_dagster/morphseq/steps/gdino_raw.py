@@ -1,7 +1,7 @@
 """Step `gdino_raw`: every detection of the chosen detector, well by well, before any filter.
 
-Holds reading of frames and the document; detecting is `detection`. Thresholds of the filter do not enter here, so that
-changing them costs no inference.
+Detectors are in `detection`. The thresholds of the filter are parameters of `gdino_detections`, so that changing them
+costs no inference.
 """
 
 from __future__ import annotations
@@ -122,13 +122,13 @@ def _image(
     identity: BackendIdentity,
 ) -> ImageDetections:
     """One annotation per image; its id is derived from content, so that equal input gives equal bytes."""
-    said = recipe.parameters.model_dump()
+    parameters = recipe.parameters.model_dump()
     digest = hash_json([image_id, context.request.recipe_hash, context.request.version])
     annotation = Annotation(
         annotation_id=f"ann_{digest[:16]}",
-        prompt=said.get("prompt"),
+        prompt=parameters.get("prompt"),
         model_metadata=ModelMetadata(weights_sha256=identity.weights_sha256, model_architecture=identity.name),
-        inference_params={name: said[name] for name in ("box_threshold", "text_threshold") if name in said},
+        inference_params={name: parameters[name] for name in ("box_threshold", "text_threshold") if name in parameters},
         num_detections=len(found),
         detections=tuple(DetectionEntry.model_validate(entry) for entry in found),
     )

@@ -1,7 +1,4 @@
-"""Image sets as steps read and write them: file entries of a manifest, frames decoded with a bright background.
-
-Holds what several steps share about pictures on the disk.
-"""
+"""Image sets as steps read and write them: file entries of a manifest, frames decoded with a bright background."""
 
 from __future__ import annotations
 

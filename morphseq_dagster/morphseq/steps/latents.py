@@ -1,6 +1,6 @@
 """Step `latents`: the latent embedding of every snip, under the name of the model that made it.
 
-Holds reading in batches and the table; embedding is `latents`.
+Snips are read in batches and embedded in `latents`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Step `organized_frames`: frames named by image id, one folder per well.
 
-Holds the renaming and the manifest that detection and segmentation read. The bytes stay those of the full-focus frames.
+Detection and segmentation read its manifest. The bytes stay those of the full-focus frames.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Step `plate_metadata`: the plate workbook as a checked table.
 
-Holds the translation only; reading the workbook is `plate`.
+The workbook is read in `plate`.
 """
 
 from __future__ import annotations

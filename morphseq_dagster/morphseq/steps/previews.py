@@ -1,6 +1,6 @@
-"""Previews: small pictures that tell a person at a glance whether a step did what it should.
+"""Previews: small pictures that show a person at a glance whether a step did what it should.
 
-Holds contact sheets of frames, and of frames with outlines and boxes drawn in. Never read by a step.
+They are contact sheets of frames, some with outlines and boxes drawn in. No step reads them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Step `qc_masks`: masks of yolk, focus, bubbles and viability; without weights an explicit `unavailable`.
 
-Holds the honest statement. Consumers treat every flag that needs such a mask as unknown.
+Every later flag that needs such a mask is unknown then.
 """
 
 from __future__ import annotations

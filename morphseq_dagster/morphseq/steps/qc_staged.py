@@ -1,6 +1,6 @@
 """Step `qc_staged` (build04): death, surface area, stage from the area, and which rows to use.
 
-Holds the joining; each judgement is `quality`. A flag that is unknown never excludes a row, its reason is named.
+Each judgement is a function of `quality`. A flag that is unknown never excludes a row; its reason is named.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Step `raw_manifest`: list every raw file with size and hashes; terabytes are read once, by the step that needs them.
 
-Holds the rule of the raw version: times only say where to look again. A file whose time or size changed is hashed
-whole and compared with the hash that `ff_images` took while reading; if it differs, the whole hash enters its line.
+Times only show where to look again. A file whose time or size changed is hashed whole and compared with the hash that
+`ff_images` took while reading; if it differs, the whole hash enters its line.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Step `sam2_metadata`: the table of 43 columns, one row per embryo and frame (spec 1.10).
 
-Holds the flattening. Everything here is known already; nothing is measured.
+Everything here is known already from documents before it; nothing is measured.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Step `sam2_segmentations`: masks with their quality flags, recomputed from scratch (spec 1.8, 3.4).
 
-Holds the flags' section of the document; the rules are `quality.mask_flags`.
+The rules of the flags are `quality/mask_flags.py`.
 """
 
 from __future__ import annotations

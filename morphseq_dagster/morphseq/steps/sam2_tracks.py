@@ -1,7 +1,6 @@
 """Step `sam2_tracks`: masks of every embryo, tracked forward and backward from the seed frame, well by well.
 
-Holds reading of frames and detections and the document; segmenting is `segmentation`. Flags follow in
-`sam2_segmentations`.
+Frames are segmented in `segmentation`; quality flags follow in `sam2_segmentations.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Step `snips`: aligned pictures of every embryo at one scale, well by well, with their masks.
 
-Holds reading of frames and label pictures and the files; cutting is `morphometry.snips`. The embryo table is no input:
-a spreadsheet edit cuts no snip anew.
+Snips are cut in `morphometry/snips.py`. The embryo table is no input, so that an edit of the workbook cuts no snip
+anew.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Tables that people and labs supply as CSV: read whole, or refused by the name of the file.
 
-Holds the reading alone; what a table means is checked where it is used, and `naming_file` gives such an error its file.
+What a table means is checked where it is used, and `naming_file` gives such an error its file.
 """
 
 from __future__ import annotations

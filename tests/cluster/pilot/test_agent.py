@@ -86,7 +86,7 @@ def end_of(attempt: Attempt) -> tuple[int, str] | None:
     return None if end is None else (end["rc"], end["signal"])
 
 
-def test_module_is_imported_once_and_every_member_has_a_process_of_its_own(site: Site) -> None:
+def test_module_is_imported_once_and_every_task_has_a_process_of_its_own(site: Site) -> None:
     tasks = [site.add(f"m{number}") for number in range(5)]
     assert site.work(tasks, workers=2) == 0
     (prepared,) = (site.root / "prepared").read_text().split()
@@ -115,7 +115,7 @@ def test_module_is_imported_once_and_every_member_has_a_process_of_its_own(site:
         ("signal SIGTERM", 143, "TERM", ""),
     ],
 )
-def test_end_of_a_member_is_what_its_own_process_would_have_ended_with(
+def test_end_of_a_task_is_what_its_own_process_would_have_ended_with(
     site: Site, how: str, code: int, told: str, words: str
 ) -> None:
     task, other = site.add("m", how), site.add("other")
@@ -136,7 +136,7 @@ def test_any_other_command_is_executed(site: Site) -> None:
     assert "/nowhere/program" in gone.path("log.txt").read_text()
 
 
-def test_module_that_cannot_be_imported_fails_each_member_in_its_own_words(site: Site) -> None:
+def test_module_that_cannot_be_imported_fails_each_task_in_its_own_words(site: Site) -> None:
     command = (sys.executable, "-P", "-m", "morphseq_dagster.no_such_module")
     tasks = [site.add(name, command=command) for name in ("a", "b")]
     child = site.start(tasks)
@@ -169,7 +169,7 @@ def test_only_a_module_of_this_very_python_is_forked(
         assert arguments_of(command) == (["x"] if command[-1] == "x" else [])
 
 
-def test_each_member_is_taken_once_and_what_an_earlier_life_left_again(site: Site) -> None:
+def test_each_task_is_taken_once_and_what_an_earlier_life_left_again(site: Site) -> None:
     tasks = [site.add(f"e{number}") for number in range(12)]
     tasks[3].write("closed", kind="done")
     tasks[4].write("cancel", t=0)
@@ -185,7 +185,7 @@ def test_each_member_is_taken_once_and_what_an_earlier_life_left_again(site: Sit
     assert (told["rc"], told["signal"], told["restart"]) == (0, "", 1)
 
 
-def test_member_whose_folder_is_gone_or_cannot_be_written_takes_nobody_with_it(site: Site) -> None:
+def test_task_whose_folder_is_gone_or_cannot_be_written_takes_nobody_with_it(site: Site) -> None:
     tasks = [site.add(name) for name in ("gone", "full", "fine")]
     shutil.rmtree(tasks[0].folder)
     tasks[1].path(".end.0").mkdir()
@@ -212,7 +212,7 @@ def test_signal_to_the_job_ends_what_is_in_hand_and_nothing_more_is_begun(
 
 
 @pytest.mark.parametrize("heeding", [False, True], ids=["ended by the signal", "ends by itself"])
-def test_member_that_is_told_of_the_end_of_the_allocation_first_makes_no_room(site: Site, heeding: bool) -> None:
+def test_task_that_is_told_of_the_end_of_the_allocation_first_makes_no_room(site: Site, heeding: bool) -> None:
     heed = site.root / "heed.sh"
     heed.write_text(f"trap 'kill $!; exit 143' TERM; sleep 300 & echo $$ >{site.root}/$1.ran; wait\n")
     # Whether this process comes to the second signal within the moment is the machine's to say: then it is tried again.
@@ -260,7 +260,7 @@ def test_wish_to_cancel_ends_one_and_is_answered_where_it_came_before_the_claim(
     assert (child.returncode, end_of(tasks[1])) == (0, (0, ""))
 
 
-def test_member_over_its_time_is_warned_and_one_that_does_not_listen_is_ended(site: Site) -> None:
+def test_task_over_its_time_is_warned_and_one_that_does_not_listen_is_ended(site: Site) -> None:
     tasks = [site.add("warned", "wait"), site.add("deaf", "stubborn"), site.add("quick")]
     assert site.work(tasks, workers=2, limit=3, overdue=1) == 0
     assert end_of(tasks[0]) == (128 + signal.SIGUSR1, "USR1")
@@ -268,7 +268,7 @@ def test_member_over_its_time_is_warned_and_one_that_does_not_listen_is_ended(si
     assert end_of(tasks[2]) == (0, "")
 
 
-def test_members_do_not_outlive_a_killed_foreman(site: Site) -> None:
+def test_tasks_do_not_outlive_a_killed_agent(site: Site) -> None:
     tasks = [site.add("one", "wait"), site.add("two", "wait")]
     child = site.start(tasks)
     wait_for(lambda: all(site.traces(name) for name in ("one", "two")))
@@ -307,7 +307,7 @@ def test_what_follows_is_a_request_of_its_own_in_the_same_job(site: Site) -> Non
     assert (first.record("end") or {})["t"] > (second.record("intent") or {})["t"], "known before its forerunner ended"
 
 
-def test_nothing_follows_on_a_failure_a_cancelled_pack_or_where_somebody_is_at_it(site: Site) -> None:
+def test_nothing_follows_on_a_failure_a_cancelled_pilot_job_or_where_somebody_is_at_it(site: Site) -> None:
     failed, taken, begun = (
         site.add("failed", "1", then=["a"]),
         site.add("fine", then=["taken", "b"]),
@@ -335,7 +335,7 @@ def test_chain_of_an_earlier_life_goes_on_where_it_was(site: Site) -> None:
     assert (len(site.traces("first")), len(site.traces("second"))) == (1, 2)
 
 
-def test_line_that_is_being_written_is_no_member_yet(site: Site) -> None:
+def test_line_that_is_being_written_is_no_task_yet(site: Site) -> None:
     task = site.add("m")
     site.pilot.write_tasks([task])
     with site.pilot.path("members").open("a") as handle:

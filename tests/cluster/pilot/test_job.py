@@ -3,53 +3,36 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from morphseq_dagster.cluster.attempt_folder import Attempt, JobRoot
-from morphseq_dagster.cluster.errors import RejectedError, UndecidedError, UnreachableError
+from morphseq_dagster.cluster.attempt_folder import JobRoot
 from morphseq_dagster.cluster.job import JobSpec
-from morphseq_dagster.cluster.job_handle import JobHandle, JobVerdict
+from morphseq_dagster.cluster.job_handle import JobHandle
 from morphseq_dagster.cluster.outcome import JobOutcome
 from morphseq_dagster.cluster.pilot.job import PilotTask, resources_of_pilot, submit_pilot
-from morphseq_dagster.cluster.poller import Poller, Watch
-from morphseq_dagster.cluster.transports.local import LocalTransport
+from morphseq_dagster.cluster.poller import Poller
 from morphseq_dagster.settings.job_values import Resources
 from morphseq_dagster.testing.sequel import SEQUEL, key_of
+from tests.support.pilot_bench import (
+    SMALL,
+    begun,
+    executions,
+    finish,
+    kinds,
+    pilot_of,
+    pilots_of,
+    small,
+    tasks,
+    verdict,
+    watched,
+)
 from tests.support.slurm_bench import Bench, wait_for
-from tests.support.slurm_cluster import QUICK, UNHURRIED, LocalCluster
-from tests.support.slurm_faults import Interrupted
-
-SMALL = Resources(memory="32M", time="5")
-
-# A process that submits one pilot job for the requests named on its command line, and is killed before or after sbatch.
-CHILD = """
-import os, signal, sys
-from pathlib import Path
-from morphseq_dagster.settings.job_values import Resources
-from morphseq_dagster.cluster.transports.local import LocalTransport
-from morphseq_dagster.cluster.pilot.job import PilotTask, submit_pilot
-from morphseq_dagster.testing.sequel import SEQUEL, key_of
-from tests.support.slurm_bench import Bench
 from tests.support.slurm_cluster import LocalCluster
-from tests.support.slurm_faults import Interrupted
-root, cluster = Path(sys.argv[1]), LocalCluster(Path("/"))
-die = lambda: os.kill(os.getpid(), signal.SIGKILL)
-doomed = Interrupted(LocalTransport(), "sbatch", die, when=sys.argv[2])
-bench = Bench(cluster, root, cluster.client(root / "jobs", transport=doomed))
-resources = Resources(memory="32M", time="5")
-specs = [bench.spec(name, sys.argv[4], resources=resources) for name in sys.argv[3].split(",")]
-submit_pilot(bench.client, [PilotTask(spec, lambda _: None) for spec in specs], workers=4, python=sys.executable)
-"""
 
 
 @pytest.fixture
@@ -60,75 +43,10 @@ def local(cluster: LocalCluster, tmp_path: Path) -> Iterator[Bench]:
     wait_for(lambda: not found.queued())
 
 
-def tasks(specs: Sequence[JobSpec]) -> list[PilotTask]:
-    return [PilotTask(spec, lambda _: None) for spec in specs]
-
-
-def pack_of(bench: Bench, specs: Sequence[JobSpec], *, workers: int = 4, run_id: str = "run") -> list[JobHandle]:
-    lives = submit_pilot(bench.client, tasks(specs), workers=workers, python=sys.executable, run_id=run_id)
-    assert all(live is not None for live in lives)
-    return [live for live in lives if live is not None]
-
-
-def small(bench: Bench, count: int, body: str = "", *, first: str = "", **more: object) -> list[JobSpec]:
-    """Requests that do next to nothing; the first one may do something else."""
-    return [
-        bench.spec(f"m{number:03d}", first if first and number == 0 else body, resources=SMALL, **more)
-        for number in range(count)
-    ]
-
-
-@contextmanager
-def watched(bench: Bench, lives: Sequence[JobHandle]) -> Iterator[list[Watch]]:
-    poller = Poller(bench.client)
-    try:
-        yield [poller.watch(live, done=bench.done(live.spec.group[1])) for live in lives]
-    finally:
-        poller.close()
-
-
-def finish(bench: Bench, lives: Sequence[JobHandle]) -> list[JobVerdict]:
-    with watched(bench, lives) as watches:
-        wait_for(lambda: all(watch.ended.is_set() for watch in watches), timeout_s=300)
-        return [_verdict(watch) for watch in watches]
-
-
-def _verdict(watch: Watch) -> JobVerdict:
-    verdict = watch.wait(0)
-    assert verdict is not None
-    return verdict
-
-
-def packs_of(bench: Bench) -> list[Attempt]:
-    root = bench.client.root
-    return [
-        attempt
-        for folder in sorted((root.root / "_packs").glob("*"))
-        for attempt in root.attempts(("_packs",), key=folder.name)
-    ]
-
-
-def asked_at(attempt: Attempt) -> float:
-    return float((attempt.record("intent") or {})["t"])
-
-
-def kinds(verdicts: Sequence[JobVerdict]) -> list[JobOutcome]:
-    return [verdict.outcome for verdict in verdicts]
-
-
-def begun(bench: Bench, specs: Sequence[JobSpec]) -> int:
-    """Count the requests whose command has begun."""
-    return sum(bench.executions(spec.group[1]) > 0 for spec in specs)
-
-
-def executions(bench: Bench, specs: Sequence[JobSpec]) -> set[int]:
-    return {bench.executions(spec.group[1]) for spec in specs}
-
-
 # without a scheduler
 
 
-def test_a_pack_asks_for_all_that_work_at_once_and_time_for_all_rounds() -> None:
+def test_a_pilot_job_asks_for_all_that_work_at_once_and_time_for_all_rounds() -> None:
     one = Resources(cpus=2, memory="3G", time="10", partition="cpu")
     assert resources_of_pilot(one, tasks=60, workers=8) == Resources(
         cpus=16, memory="24G", time="24", partition="cpu"
@@ -139,7 +57,7 @@ def test_a_pack_asks_for_all_that_work_at_once_and_time_for_all_rounds() -> None
     assert resources_of_pilot(Resources(), tasks=60, workers=8) == Resources(cpus=8), "nobody set a limit"
 
 
-def test_members_know_their_pack_and_their_names_there(tmp_path: Path) -> None:
+def test_tasks_know_their_pilot_job_and_their_names_there(tmp_path: Path) -> None:
     root = JobRoot(tmp_path / "jobs", there="/cluster/jobs")
     task = root.attempt(("step", "exp"), key="a" * 64, number=3)
     pilot = root.attempt(("_packs",), key="b" * 32, number=1)
@@ -154,7 +72,7 @@ def test_members_know_their_pack_and_their_names_there(tmp_path: Path) -> None:
     assert task.job == "17"
 
 
-def test_the_verdict_on_the_last_member_closes_the_pack(tmp_path: Path) -> None:
+def test_the_verdict_on_the_last_task_closes_the_pilot_job(tmp_path: Path) -> None:
     root = JobRoot(tmp_path / "jobs")
     pilot = root.attempt(("_packs",), key="b" * 32, number=1)
     found = [root.attempt(("step", f"e{number}"), key="a" * 64, number=1) for number in range(2)]
@@ -175,11 +93,11 @@ def test_the_verdict_on_the_last_member_closes_the_pack(tmp_path: Path) -> None:
 @pytest.mark.slurm
 def test_sixty_requests_are_one_submission_and_run_once_each(local: Bench) -> None:
     specs = small(local, 60)
-    lives = pack_of(local, specs, workers=8)
+    lives = pilot_of(local, specs, workers=8)
     assert set(kinds(finish(local, lives))) == {JobOutcome.DONE}
     assert executions(local, specs) == {1}
     assert local.client.scheduler.calls["sbatch"] == 1
-    (pilot,) = packs_of(local)
+    (pilot,) = pilots_of(local)
     assert pilot.is_closed
     wait_for(lambda: not local.queued())
     wait_for(lambda: local.rows_of(pilot.token) == 1)  # the row trails the end
@@ -189,34 +107,34 @@ def test_sixty_requests_are_one_submission_and_run_once_each(local: Bench) -> No
 
 
 @pytest.mark.slurm
-def test_what_fails_or_is_killed_in_a_pack_is_known_while_the_others_go_on(local: Bench) -> None:
+def test_what_fails_or_is_killed_in_a_pilot_job_is_known_while_the_others_go_on(local: Bench) -> None:
     gate = local.root / "open"
     specs = [
         *small(local, 2, f"until [ -e {gate} ]; do sleep 0.1; done"),
         local.spec("fails", "exit 7", resources=SMALL),
         local.spec("killed", "kill -9 $$", resources=SMALL),
     ]
-    lives = pack_of(local, specs, workers=4)
+    lives = pilot_of(local, specs, workers=4)
     with watched(local, lives) as watches:
         wait_for(lambda: all(watch.ended.is_set() for watch in watches[2:]))
-        assert [_verdict(watch).outcome for watch in watches[2:]] == [JobOutcome.FAILED, JobOutcome.KILLED]
+        assert [verdict(watch).outcome for watch in watches[2:]] == [JobOutcome.FAILED, JobOutcome.KILLED]
         assert not any(watch.ended.is_set() for watch in watches[:2])
-        assert "exit code 7" in _verdict(watches[2]).reason
+        assert "exit code 7" in verdict(watches[2]).reason
         gate.touch()
         wait_for(lambda: all(watch.ended.is_set() for watch in watches))
-        assert kinds([_verdict(watch) for watch in watches[:2]]) == [JobOutcome.DONE, JobOutcome.DONE]
+        assert kinds([verdict(watch) for watch in watches[:2]]) == [JobOutcome.DONE, JobOutcome.DONE]
     assert executions(local, specs) == {1}
 
 
 @pytest.mark.slurm
-def test_killed_job_of_a_pack_loses_what_was_in_hand_and_leaves_the_rest_to_be_tried_again(local: Bench) -> None:
+def test_killed_job_of_a_pilot_job_loses_what_was_in_hand_and_leaves_the_rest_to_be_tried_again(local: Bench) -> None:
     """A task kills the process that all are forked of, as the kernel may for want of memory."""
     both = f"until [ -e {local.root}/m001.ran ] && [ -e {local.root}/m002.ran ]; do sleep 0.1; done"
     specs = [
         *small(local, 3, "sleep 280", first=f"{both}; kill -9 $PPID; sleep 280"),
         local.spec("left", resources=SMALL),
     ]
-    lives = pack_of(local, specs, workers=3)
+    lives = pilot_of(local, specs, workers=3)
     verdicts = finish(local, lives)
     assert kinds(verdicts) == [JobOutcome.KILLED] * 3 + [JobOutcome.VOID]
     assert [local.executions(spec.group[1]) for spec in specs] == [1, 1, 1, 0]
@@ -254,7 +172,7 @@ def test_chain_is_one_job_whose_followers_are_found_like_any_other(local: Bench)
     finally:
         poller.close()
     assert local.client.scheduler.calls["sbatch"] == 1
-    assert packs_of(local)[0].is_closed
+    assert pilots_of(local)[0].is_closed
     assert list(local.client.root.open_attempts()) == []
 
 
@@ -263,7 +181,7 @@ def test_cancelled_allocation_keeps_what_is_done_and_leaves_the_rest_to_the_next
     gate = local.root / "open"
     body = f"case $0 in *m00[0-2].sh) ;; *) until [ -e {gate} ]; do sleep 0.1; done ;; esac"
     specs = small(local, 12, body)
-    lives = pack_of(local, specs, workers=2)
+    lives = pilot_of(local, specs, workers=2)
     wait_for(lambda: begun(local, specs) == 5)
     local.cluster.ask("scancel", lives[0].job)
     verdicts = finish(local, lives)
@@ -272,7 +190,7 @@ def test_cancelled_allocation_keeps_what_is_done_and_leaves_the_rest_to_the_next
     assert {live.attempt.owner() for live in lives[5:]} == {"void"}
     assert {local.executions(spec.group[1]) for spec in specs[5:]} == {0}
     gate.touch()
-    again = pack_of(local, specs[3:], workers=4, run_id="again")
+    again = pilot_of(local, specs[3:], workers=4, run_id="again")
     assert set(kinds(finish(local, again))) == {JobOutcome.DONE}
     assert [local.executions(spec.group[1]) for spec in specs] == [1] * 3 + [2] * 2 + [1] * 7
 
@@ -281,7 +199,7 @@ def test_cancelled_allocation_keeps_what_is_done_and_leaves_the_rest_to_the_next
 def test_allocation_that_nobody_begins_any_more_is_tried_again(local: Bench) -> None:
     """A warning before the time limit: what is in hand is out of time, the others were never begun."""
     specs = small(local, 6, "sleep 280")
-    lives = pack_of(local, specs, workers=2)
+    lives = pilot_of(local, specs, workers=2)
     wait_for(lambda: begun(local, specs) == 2)
     local.cluster.ask("scancel", "--batch", "--signal=USR1", lives[0].job)
     verdicts = finish(local, lives)
@@ -295,7 +213,7 @@ def test_allocation_that_nobody_begins_any_more_is_tried_again(local: Bench) -> 
 def test_allocation_that_the_scheduler_starts_again_takes_up_what_it_had_in_hand(local: Bench) -> None:
     once = "[ -e $0.again ] || { touch $0.again; sleep 280; }"
     specs = [local.spec("quick", resources=SMALL), *(local.spec(f"s{n}", once, resources=SMALL) for n in range(3))]
-    lives = pack_of(local, specs, workers=2)
+    lives = pilot_of(local, specs, workers=2)
     with watched(local, lives) as watches:
         wait_for(lambda: all((local.root / f"s{number}.sh.again").exists() for number in range(2)))
         local.cluster.ask("scontrol", "requeue", lives[0].job)
@@ -304,10 +222,10 @@ def test_allocation_that_the_scheduler_starts_again_takes_up_what_it_had_in_hand
         local.cluster.ask("scontrol", "requeue", lives[0].job)
         local.start_again(lives[3])
         wait_for(lambda: all(watch.ended.is_set() for watch in watches), timeout_s=300)
-        assert kinds([_verdict(watch) for watch in watches]) == [JobOutcome.DONE] * 4
+        assert kinds([verdict(watch) for watch in watches]) == [JobOutcome.DONE] * 4
     assert [local.executions(spec.group[1]) for spec in specs] == [1, 2, 2, 2]
     assert {live.attempt.number for live in lives} == {1}
-    assert packs_of(local)[0].is_closed
+    assert pilots_of(local)[0].is_closed
 
 
 @pytest.mark.slow
@@ -319,101 +237,4 @@ def test_time_limit_of_the_allocation_is_that_of_what_it_had_in_hand(local: Benc
     found = [live for live in lives if live is not None]
     with watched(local, found) as watches:
         wait_for(lambda: all(watch.ended.is_set() for watch in watches), timeout_s=400)
-        assert kinds([_verdict(watch) for watch in watches]) == [JobOutcome.TIMEOUT] * 2 + [JobOutcome.VOID] * 2
-
-
-@pytest.mark.slurm
-def test_cancelling_one_member_leaves_the_allocation_and_cancelling_all_ends_it(local: Bench) -> None:
-    agent = local.root / "foreman"
-    specs = small(local, 6, f"echo $PPID > {agent}.$$; mv {agent}.$$ {agent}; sleep 280")
-    lives = pack_of(local, specs, workers=2)
-    wait_for(lambda: begun(local, specs) == 2 and agent.exists())
-    one, waiting = lives[0].attempt, lives[5].attempt
-    local.client.cancel([one, waiting])
-    local.client.await_cancelled([one, waiting])
-    assert [(attempt.record("closed") or {})["kind"] for attempt in (one, waiting)] == ["cancelled"] * 2
-    assert local.client.scheduler.calls["scancel"] == 0
-    assert local.queued() == [lives[0].job]
-    wait_for(lambda: local.executions("m002") == 1)
-    left = [live.attempt for live in lives[1:5]]
-    # Who looks between two wishes may end one task and begin the next.
-    os.kill(int(agent.read_text()), signal.SIGSTOP)
-    local.client.cancel(left)
-    with suppress(ProcessLookupError):
-        os.kill(int(agent.read_text()), signal.SIGCONT)
-    local.client.await_cancelled(left)
-    assert local.client.scheduler.calls["scancel"] == 1
-    assert local.queued() == []
-    assert {(attempt.record("closed") or {})["kind"] for attempt in left} == {"cancelled"}
-    assert (packs_of(local)[0].record("closed") or {})["kind"] == "cancelled"
-    assert [local.executions(spec.group[1]) for spec in specs] == [1, 1, 1, 0, 0, 0]
-
-
-@pytest.mark.slurm
-def test_lost_answer_is_found_by_the_name_of_the_pack(local: Bench) -> None:
-    specs = small(local, 8)
-    deaf = local.with_transport(Interrupted(LocalTransport(), "sbatch", lambda: None, when="after"))
-    with pytest.raises(UnreachableError):
-        pack_of(deaf, specs)
-    lives = []
-    for spec in specs:
-        live = deaf.client.ensure(spec, done=lambda: False, run_id="run")
-        assert isinstance(live, JobHandle)
-        lives.append(live)
-    assert deaf.client.scheduler.calls["sbatch"] == 1
-    assert deaf.client.scheduler.calls["squeue"] <= 1, "one answer is for all tasks"
-    assert set(kinds(finish(deaf, lives))) == {JobOutcome.DONE}
-    assert executions(local, specs) == {1}
-
-
-@pytest.mark.slurm
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_client_killed_around_sbatch_never_leads_to_a_second_execution(local: Bench, when: str) -> None:
-    names = [f"m{number:03d}" for number in range(8)]
-    hold = f"until [ -e {local.root}/go ]; do sleep 0.1; done"
-    told = [str(local.root), when, ",".join(names), hold]
-    done = subprocess.run([sys.executable, "-c", CHILD, *told], check=False, capture_output=True, text=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    specs = [local.spec(name, hold, resources=SMALL) for name in names]
-    lives = [found for spec in specs if isinstance(found := local.ensure(spec, run_id="next"), JobHandle)]
-    assert len(lives) == len(names)
-    (local.root / "go").touch()
-    assert set(kinds(finish(local, lives))) == {JobOutcome.DONE}
-    assert executions(local, specs) == {1}
-    (pilot,) = packs_of(local)
-    assert local.client.scheduler.calls["sbatch"] == (0 if when == "after" else len(names))
-    assert (pilot.job is not None) == (when == "after")
-    assert pilot.is_closed
-
-
-@pytest.mark.slurm
-def test_doubtful_members_are_asked_for_together_and_given_up_after_their_grace(local: Bench) -> None:
-    specs = small(local, 5)
-    gone = local.with_transport(Interrupted(LocalTransport(), "sbatch", lambda: None, when="instead"))
-    gone.client.timeouts = UNHURRIED
-    began = time.monotonic()
-    with pytest.raises(UnreachableError):
-        pack_of(gone, specs)
-    for spec in specs:
-        with pytest.raises(UndecidedError):
-            gone.client.ensure(spec, done=lambda: False, run_id="run", wait=False)
-    assert 1 <= gone.client.scheduler.calls["squeue"] <= 1 + (time.monotonic() - began) // 2, "an answer is for 2 s"
-    gone.client.timeouts = QUICK
-    verdicts = [gone.run(spec) for spec in specs]
-    assert set(kinds(verdicts)) == {JobOutcome.DONE}
-    for spec in specs:
-        first, second = local.client.root.attempts(spec.group, key=spec.key)
-        assert asked_at(second) - asked_at(first) >= QUICK.grace_s
-    assert executions(local, specs) == {1}
-    assert {spec.group[1]: len(local.client.root.attempts(spec.group, key=spec.key)) for spec in specs} == {
-        spec.group[1]: 2 for spec in specs
-    }
-
-
-@pytest.mark.slurm
-def test_rejected_pack_leaves_nothing_open(local: Bench) -> None:
-    specs = [local.spec(f"r{number}", resources=Resources(partition="nowhere", memory="32M")) for number in range(3)]
-    with pytest.raises(RejectedError):
-        submit_pilot(local.client, tasks(specs), workers=2, python=sys.executable)
-    assert list(local.client.root.open_attempts()) == []
-    assert (packs_of(local)[0].record("closed") or {})["kind"] == "rejected"
+        assert kinds([verdict(watch) for watch in watches]) == [JobOutcome.TIMEOUT] * 2 + [JobOutcome.VOID] * 2

@@ -176,7 +176,7 @@ def test_chain_of_two_small_steps_takes_an_allocation_each_and_fails_alone(
 
 
 @pytest.mark.slurm
-def test_packs_that_no_node_can_hold_become_single_jobs(
+def test_pilot_jobs_that_no_node_can_hold_become_single_jobs(
     cluster: LocalCluster, relay: Workspace, capfd: pytest.CaptureFixture[str]
 ) -> None:
     names = add_experiments(relay, 5)

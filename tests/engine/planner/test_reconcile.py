@@ -258,6 +258,7 @@ def test_pictures_of_a_set_are_named_one_by_one(fish: Workspace) -> None:
     (third.parent / "extra.jpg").write_bytes(third.read_bytes())
     finding = only(fish)
     assert (finding.kind, finding.actions) == (Kind.PICTURES, ("discard",))
+    assert finding.detail == "1 truncated, 1 deleted, 1 added"
     changes = {Path(p.path).name: p.change for p in finding.pictures}
     assert changes == {first.name: FileChange.DELETED, second.name: FileChange.TRUNCATED, "extra.jpg": FileChange.ADDED}
 
@@ -335,6 +336,18 @@ def test_a_live_holder_is_not_disturbed(toy: Workspace, monkeypatch: pytest.Monk
     path.write_bytes(b"edited\n")
     with hold_lock(toy.layout.lock("lengths", experiment=TOY), run_id="busy"), pytest.raises(TransientError):
         discard(toy, path)
+
+
+def test_a_publication_that_was_cut_off_is_left_to_the_next_run(toy: Workspace) -> None:
+    path = toy.output("lengths", experiment=TOY)
+    path.write_bytes(b"edited\n")
+    assert [finding.step for finding in reconcile(toy).findings] == ["lengths"]
+    journal = toy.layout.journal("lengths", experiment=TOY)
+    journal.parent.mkdir(exist_ok=True)
+    journal.write_text("{}")
+    found = reconcile(toy)
+    assert (found.findings, found.checked) == ((), 2)
+    assert found.busy == ((toy.layout.relative(path), "its publication was cut off; the next run finishes it"),)
 
 
 def test_departed_experiments_are_counted(toy: Workspace) -> None:

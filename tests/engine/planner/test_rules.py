@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from morphseq_dagster.engine.contract.step import StepRequest, make_key
+from morphseq_dagster.engine.executors.execution import fail_request
 from morphseq_dagster.engine.planner.facts import ExperimentFacts, read_facts
 from morphseq_dagster.engine.planner.plan import plan_experiments
 from morphseq_dagster.engine.planner.rules import BRAKE, compare_values, plan_experiment
@@ -18,14 +20,20 @@ from morphseq_dagster.engine.storage.hashing import canonical_json, hash_json
 from morphseq_dagster.engine.storage.records import InputRead, encode, read_failure, read_record
 from morphseq_dagster.engine.storage.step_locks import hold_lock
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.errors import MorphseqError
+from morphseq_dagster.errors import MorphseqError, TransientError
 from morphseq_dagster.testing.chain import run_chain, write_words
 
 EXPERIMENT = "20240418"
 
 
+UNSURE = {"waiting", "running", "interrupted", "unreadable", "upstream", "failed"}
+"""Kinds of causes for which a run may find that nothing is to be computed."""
+
+
 def plan(workspace: Workspace, **options: object) -> ExperimentPlan:
-    return next(plan_experiments(workspace, experiments=[EXPERIMENT], **options))  # type: ignore[arg-type]
+    found: ExperimentPlan = next(plan_experiments(workspace, experiments=[EXPERIMENT], **options))  # type: ignore[arg-type]
+    assert not [c for verdict in found.verdicts for c in verdict.causes if c.kind in UNSURE and c.computes]
+    return found
 
 
 def kinds(plan: ExperimentPlan, step: str) -> list[str]:
@@ -117,6 +125,54 @@ def test_a_result_stands_when_its_input_was_archived(done: Workspace) -> None:
     assert found.verdict("letters").held
 
 
+def fail(workspace: Workspace, step: str) -> None:
+    request = workspace.request(workspace.pipeline.spec(step), experiment=EXPERIMENT)
+    error = TransientError(expected="a disk", found="none", where="here", remedy="plug it in")
+    fail_request(workspace.layout, request=request, error=error)
+
+
+def test_a_failed_attempt_beside_a_result_that_answers_is_no_certain_computation(done: Workspace) -> None:
+    fail(done, "letters")
+    found = plan(done)
+    assert kinds(found, "letters") == ["failed"]
+    assert (found.verdict("letters").runs, found.verdict("letters").certain) == (True, False)
+
+
+def test_an_input_that_is_gone_with_its_record_leaves_open_whether_the_step_computes(done: Workspace) -> None:
+    path = done.output("letters", experiment=EXPERIMENT)
+    shutil.rmtree(path.parent)
+    found = plan(done)
+    assert [verdict.certain for verdict in found.pending] == [True, False, False]
+    (lost,) = (cause for cause in found.verdict("lengths").causes if cause.kind == "data")
+    assert (lost.subject, lost.new, lost.computes) == ("letters", None, False)
+
+
+@pytest.mark.parametrize("certain", [True, False])
+def test_pruned_bytes_are_made_again_as_surely_as_they_are_needed(done: Workspace, certain: bool) -> None:
+    path = done.output("lengths", experiment=EXPERIMENT)
+    record = read_record(done.layout, primary=path)
+    assert record is not None
+    write_durably(done.layout.record(path), encode(record.model_copy(update={"condition": "pruned"})))
+    path.unlink()
+    if not certain:
+        fail(done, "summary")
+    workspace = Workspace(done.data_root, _with_version(done, "summary")) if certain else done
+    found = plan(workspace)
+    (cause,) = found.verdict("lengths").causes
+    assert (cause.kind, cause.subject, cause.computes) == ("pruned", "summary", certain)
+    assert [(verdict.step, verdict.certain) for verdict in found.pending] == [
+        ("lengths", certain),
+        ("summary", certain),
+    ]
+
+
+def test_a_step_at_work_elsewhere_is_not_said_to_compute(done: Workspace) -> None:
+    with hold_lock(done.layout.lock("letters", experiment=EXPERIMENT), run_id="r"):
+        verdict = plan(done).verdict("letters")
+    assert [cause.kind for cause in verdict.causes] == ["running"]
+    assert (verdict.runs, verdict.certain) == (False, False)
+
+
 def test_an_experiment_at_work_is_busy_by_claim_or_by_word(done: Workspace) -> None:
     with hold_lock(done.layout.lock("lengths", experiment=EXPERIMENT), run_id="a-run"):
         assert "a-run" in plan(done).busy
@@ -137,6 +193,7 @@ def test_an_unreadable_recipe_says_so_of_the_experiment(done: Workspace) -> None
     found = plan(done)
     assert "did you mean upper?" in found.problem
     assert found.automatic == ()
+    assert all(verdict.runs and verdict.held for verdict in found.verdicts), "who asks for it gets the error"
 
 
 def test_an_edit_is_left_to_a_person_while_other_branches_go_on(done: Workspace) -> None:

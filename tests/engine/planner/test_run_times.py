@@ -95,6 +95,9 @@ def test_plan_of_a_new_experiment_carries_estimates_and_an_adopted_result_counts
     took(NEW, 0.0, origin="adopted", wells=2, step_version=99)
     (plan,) = plan_experiments(workspace, experiments=[NEW])
     assert (plan.verdict("ff_images").seconds, plan.verdict("ff_images").estimate) == (None, Estimate(6.0, 1))
+    took(NEW, 3.0, step_version=99)
+    (plan,) = plan_experiments(workspace, experiments=[NEW])
+    assert (plan.verdict("ff_images").seconds, plan.verdict("ff_images").estimate) == (3.0, None)
 
 
 def test_words_say_about_and_from_how_many(workspace: Workspace) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from morphseq_dagster.engine.storage import atomic_io as durable
+from morphseq_dagster.engine.storage import atomic_io
 from morphseq_dagster.engine.storage.atomic_io import (
     host_name,
     is_temporary,
@@ -102,7 +102,7 @@ def test_folder_is_replaced_whole_and_no_file_of_the_old_one_survives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchange: bool
 ) -> None:
     if not exchange:  # a file system without an atomic exchange
-        monkeypatch.setattr(durable, "_exchange", lambda first, second: False)
+        monkeypatch.setattr(atomic_io, "_exchange", lambda first, second: False)
     target = tmp_path / "set"
     replace_folder(target, temporary=fill(temporary_beside(target), a=b"1", b=b"2"))
     assert tree(tmp_path) == {"set/a": b"1", "set/b": b"2"}
@@ -178,3 +178,46 @@ def test_refused_link_for_another_reason_is_an_error(tmp_path: Path, monkeypatch
     monkeypatch.setattr(os, "link", refuse)
     with pytest.raises(OSError, match="full"):
         link_or_copy(tmp_path, tmp_path / "x")
+
+
+def test_refused_rename_leaves_the_old_version_and_no_temporary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "file"
+    target.write_bytes(b"old")
+
+    def refuse(*args: object, **values: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(OSError, match="Input/output error"):
+        write_durably(target, b"new")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("file", b"old")]
+
+
+class OtherLibrary:
+    """A C library whose exchange of two paths fails, or that has none."""
+
+    def __init__(self, code: int) -> None:
+        if code:
+            self.renameat2 = lambda *_: -1
+
+
+@pytest.mark.parametrize("code", [0, errno.EINVAL, errno.ENOSYS, errno.EIO])
+def test_folder_is_moved_aside_where_folders_cannot_be_exchanged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    target, temporary = tmp_path / "folder", tmp_path / "new.tmp"
+    for folder, content in ((target, "old"), (temporary, "new")):
+        folder.mkdir()
+        (folder / content).touch()
+    monkeypatch.setattr(atomic_io.ctypes, "CDLL", lambda *_, **__: OtherLibrary(code))
+    monkeypatch.setattr(atomic_io.ctypes, "get_errno", lambda: code)
+    if code == errno.EIO:
+        with pytest.raises(OSError, match="Input/output error"):
+            replace_folder(target, temporary=temporary)
+        assert [path.name for path in target.iterdir()] == ["old"]
+        return
+    replace_folder(target, temporary=temporary)
+    assert [path.name for path in target.iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]

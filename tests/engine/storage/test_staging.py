@@ -39,6 +39,21 @@ def test_staged_pictures_hold_the_manifest_in_the_last_unit(
     assert published(layout) == []
 
 
+@pytest.mark.parametrize("take", ["add_link", "add_copy"])
+def test_pictures_may_lie_in_folders_within_folders(layout: Layout, tmp_path: Path, take: str) -> None:
+    folders = layout.folders("pictures", experiment="20240418")
+    (tmp_path / "source").write_bytes(b"1")
+    stage = FolderStage(layout, folders=folders)
+    for name in ("a/b/one.png", "a/b/two.png"):
+        getattr(stage, take)(folders[1] / name, source=tmp_path / "source")
+    units, sha256 = stage.finish(folders[0] / "deep" / "er" / "m.json", manifest=b"{}")
+    assert sha256 == hash_bytes(b"{}")
+    assert (units[0].temporary / "a" / "b" / "two.png").read_bytes() == b"1"
+    assert (units[-1].temporary / "deep" / "er" / "m.json").read_bytes() == b"{}"
+    is_link = (units[0].temporary / "a" / "b" / "one.png").stat().st_ino == (tmp_path / "source").stat().st_ino
+    assert is_link == (take == "add_link")
+
+
 @pytest.mark.parametrize("what", ["table", "pictures"])
 def test_discarded_staging_leaves_nothing(
     layout: Layout,

@@ -208,9 +208,9 @@ def test_claim_that_a_third_took_meanwhile_is_put_back(path: Path, monkeypatch: 
     silence(path, 10_000)
     real = claims.holder_is_silent
 
-    def swap(path: Path, *, claim: StepLock, clock: Path) -> bool:
+    def swap(path: Path, *, lock: StepLock, clock: Path) -> bool:
         """The holder wakes up and releases between the look and the break, and a third takes the step."""
-        found = real(path, claim=claim, clock=clock)
+        found = real(path, lock=lock, clock=clock)
         path.unlink()
         write(path, third)
         return found

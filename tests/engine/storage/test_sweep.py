@@ -122,7 +122,7 @@ def test_dead_claims_are_broken_and_living_ones_kept(layout: Layout, dead: int) 
     claim = StepLock(host=host_name(), pid=dead, process_start="1", run_id="r", taken_at="then", token="t")
     gone.write_text(claim.model_dump_json())
     with hold_lock(layout.lock("pictures", experiment=EXPERIMENT), run_id="r"):
-        assert sweep(layout).broken_claims == (layout.relative(gone),)
+        assert sweep(layout).broken_locks == (layout.relative(gone),)
         assert layout.lock("pictures", experiment=EXPERIMENT).exists()
     assert not gone.exists()
 

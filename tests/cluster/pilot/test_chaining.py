@@ -70,7 +70,7 @@ def followers_of(workspace: Workspace, name: str, *then: str) -> list[tuple[str,
     return [(one.group[0], one.then) for one in heard.followers]
 
 
-def test_next_step_is_the_first_that_does_not_stand(relay: Workspace) -> None:
+def test_chaining_is_the_first_that_does_not_stand(relay: Workspace) -> None:
     (name,) = add_experiments(relay, 1)
     walk_here(relay, name, "first")
     assert followers_of(relay, name, "second", "third") == [("second", ("third",))]
