@@ -122,10 +122,6 @@ class Backends(Generic[_Model]):
 
         Parameters
         ----------
-        name
-            Name of an entry.
-        parameters
-            Its parameters; the defaults when None.
         weights
             Finds the file or folder of its weights by the name of the step's input.
 

@@ -12,17 +12,13 @@ from morphseq_dagster.errors import PermanentError
 
 _WELL = r"[A-H](?:0[1-9]|1[0-2])"
 _EXPERIMENT = r"20\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:_[0-9A-Za-z]+(?:-[0-9A-Za-z]+)*)*?"
-_EXPERIMENT_RE = re.compile(rf"(?P<experiment_id>{_EXPERIMENT})", re.ASCII)
+_IN_WELL = rf"(?P<experiment_id>{_EXPERIMENT})_(?P<well>{_WELL})"
+_EXPERIMENT_RE = re.compile(_EXPERIMENT, re.ASCII)
 _WELL_RE = re.compile(r"([A-Ha-h])(1[0-2]|0?[1-9])", re.ASCII)
-_VIDEO_RE = re.compile(rf"(?P<experiment_id>{_EXPERIMENT})_(?P<well>{_WELL})", re.ASCII)
-_IMAGE_RE = re.compile(
-    rf"(?P<experiment_id>{_EXPERIMENT})_(?P<well>{_WELL})(?:_ch(?P<channel>\d{{2}}))?_t(?P<frame>\d{{3,4}})", re.ASCII
-)
-_EMBRYO_RE = re.compile(rf"(?P<experiment_id>{_EXPERIMENT})_(?P<well>{_WELL})_e(?P<embryo>\d{{2,3}})", re.ASCII)
-_SNIP_RE = re.compile(
-    rf"(?P<experiment_id>{_EXPERIMENT})_(?P<well>{_WELL})_e(?P<embryo>\d{{2,3}})_(?:[ts])?(?P<frame>\d{{3,4}})",
-    re.ASCII,
-)
+_VIDEO_RE = re.compile(_IN_WELL, re.ASCII)
+_IMAGE_RE = re.compile(rf"{_IN_WELL}(?:_ch(?P<channel>\d{{2}}))?_t(?P<frame>\d{{3,4}})", re.ASCII)
+_EMBRYO_RE = re.compile(rf"{_IN_WELL}_e(?P<embryo>\d{{2,3}})", re.ASCII)
+_SNIP_RE = re.compile(rf"{_IN_WELL}_e(?P<embryo>\d{{2,3}})_(?:[ts])?(?P<frame>\d{{3,4}})", re.ASCII)
 _ENDS_LIKE_WELL = re.compile(rf"_{_WELL}\Z", re.ASCII)
 MAX_EXPERIMENT_LENGTH = 120
 """Longest experiment id: file names such as `{exp}_H12_e99_t9999.jpg` must stay under 255 bytes everywhere."""

@@ -27,6 +27,7 @@ from morphseq_dagster.demo.embryo import (
 from morphseq_dagster.demo.randomness import open_stream
 
 Image = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.floating]
 Box = tuple[float, float, float, float]
 
 _MARGIN_UM = 110.0
@@ -124,13 +125,12 @@ def render_embryo(
     shape = rows.shape
     y, x = (own[:, k].reshape(shape).astype(np.float32) for k in (0, 1))
     along, across = _body_coordinates(midline, y=y, x=x, mirrored=design.mirrored, um_per_px=um_per_px)
-    body = _draw_body(design, midline, along=along, across=across, look=look, pose=pose, um_per_px=um_per_px)
-    yolk = _draw_yolk(design, midline, y=y, x=x, look=look, pose=pose, um_per_px=um_per_px)
+    drawing = _Drawing(design, midline, pose, look, um_per_px)
+    body = _draw_body(drawing, along=along, across=across)
+    yolk = _draw_yolk(drawing, y=y, x=x)
     absorbance = body.absorbance + yolk.absorbance
     if chorion is not None:
-        absorbance += _draw_chorion(
-            chorion, rows=rows, columns=columns, look=look, um_per_px=um_per_px, design=design, pose=pose
-        )
+        absorbance += _draw_chorion(drawing, chorion, rows=rows, columns=columns)
     in_yolk, in_body = yolk.cover >= 0.5, body.cover >= 0.5
     # Heights reach a little beyond the outline, so that the outline of a part blurs with the part.
     near = body.inside_um > -_HALO_UM
@@ -148,8 +148,7 @@ def _cut_out(
     points = points + np.array([pose.row_px, pose.column_px])
     low, high = points.min(axis=0), points.max(axis=0)
     if chorion is not None:
-        box = chorion.box_px
-        low, high = np.minimum(low, box[:2]), np.maximum(high, box[2:])
+        low, high = np.minimum(low, chorion.box_px[:2]), np.maximum(high, chorion.box_px[2:])
     margin = _MARGIN_UM / um_per_px
     low, high = np.floor(low - margin).astype(int), np.ceil(high + margin).astype(int)
     return int(low[0]), int(low[1]), int(high[0]), int(high[1])
@@ -190,23 +189,32 @@ class _Part:
     inside_um: Image
 
 
-def _draw_body(
-    design: EmbryoDesign,
-    midline: Midline,
-    *,
-    along: Image,
-    across: Image,
-    look: EmbryoLook,
-    pose: Pose,
-    um_per_px: float,
-) -> _Part:
+@dataclass(frozen=True)
+class _Drawing:
+    """One embryo at one time, and how strongly and finely its parts are drawn."""
+
+    design: EmbryoDesign
+    midline: Midline
+    pose: Pose
+    look: EmbryoLook
+    um_per_px: float
+
+    def fill(self, inside: Floats, *, base: Floats, opaque: Floats, grain: Image) -> _Part:
+        """Fill an outline with what a living part absorbs, an opaque one as far as it is dead, and its texture."""
+        cover = np.clip(0.5 + inside / self.um_per_px, 0, 1)
+        alive = 1 - self.pose.opacity
+        soft = self.look.absorbance * (base + self.pose.opacity * opaque) + (0.2 + 0.8 * alive) * grain
+        return _Part((soft * cover).astype(np.float32), cover.astype(np.float32), inside.astype(np.float32))
+
+
+def _draw_body(drawing: _Drawing, *, along: Image, across: Image) -> _Part:
+    midline, um_per_px, alive = drawing.midline, drawing.um_per_px, 1 - drawing.pose.opacity
     half = np.where(
         across < 0,
         np.interp(along, midline.arc_um, midline.dorsal_um),
         np.interp(along, midline.arc_um, midline.ventral_um),
     ).astype(np.float32)
     inside = half - np.abs(across)
-    cover = np.clip(0.5 + inside / um_per_px, 0, 1)
     thickness = np.sqrt(np.clip(inside / np.maximum(half, 1), 0, 1))
     rim = np.exp(-((inside - 0.8 * um_per_px) ** 2) / (2 * (1.6 * um_per_px) ** 2))
     relative = across / np.maximum(half, 1)
@@ -214,13 +222,12 @@ def _draw_body(
     somites = np.cos(2 * np.pi * (along + 0.55 * np.abs(across)) / 62.0) ** 3
     somites = somites * trunk * np.clip(1.1 - along / midline.length_um, 0, 0.7)
     notochord = np.exp(-(((np.abs(relative - 0.05) - 0.26) / 0.09) ** 2)) * trunk
-    structure = 0.10 * somites + 0.10 * notochord + _draw_head(along, across, age_hpf=pose.age_hpf)
-    grain = _read_texture(design, part="body", row=across / um_per_px, column=along / um_per_px, fine=look.grain)
-    alive = 1 - pose.opacity
+    structure = 0.10 * somites + 0.10 * notochord + _draw_head(along, across, age_hpf=drawing.pose.age_hpf)
+    grain = _read_texture(
+        drawing.design, part="body", row=across / um_per_px, column=along / um_per_px, fine=drawing.look.grain
+    )
     base = 0.11 + 0.07 * thickness + 0.34 * (0.3 + 0.7 * alive) * rim + (0.12 + 0.88 * alive) * structure
-    opaque = pose.opacity * (0.55 + 0.65 * thickness)
-    soft = look.absorbance * (base + opaque) + (0.2 + 0.8 * alive) * grain
-    return _Part((soft * cover).astype(np.float32), cover.astype(np.float32), inside.astype(np.float32))
+    return drawing.fill(inside, base=base, opaque=0.55 + 0.65 * thickness, grain=grain)
 
 
 def _draw_head(along: Image, across: Image, *, age_hpf: float) -> Image:
@@ -235,44 +242,24 @@ def _draw_head(along: Image, across: Image, *, age_hpf: float) -> Image:
     return np.asarray(0.22 * ring + 0.13 * lens + 0.8 * pigment + 0.14 * ear, np.float32)
 
 
-def _draw_yolk(
-    design: EmbryoDesign,
-    midline: Midline,
-    *,
-    y: Image,
-    x: Image,
-    look: EmbryoLook,
-    pose: Pose,
-    um_per_px: float,
-) -> _Part:
+def _draw_yolk(drawing: _Drawing, *, y: Image, x: Image) -> _Part:
+    design, midline, um_per_px = drawing.design, drawing.midline, drawing.um_per_px
     random = open_stream(design.seed, name=f"{design.name}/yolk")
     turn = np.arctan2(y, x)
     phases = random.uniform(0, 2 * np.pi, 2)
     radius = midline.yolk_um * (1 + 0.016 * np.cos(2 * turn + phases[0]) + 0.008 * np.cos(3 * turn + phases[1]))
     inside = radius - np.hypot(y, x)
-    cover = np.clip(0.5 + inside / um_per_px, 0, 1)
     thickness = np.sqrt(np.clip(inside / midline.yolk_um, 0, 1))
     # The yolk is a ball lens: light near its rim leaves the objective, hence the wide dark border.
     border = np.exp(-np.clip(inside, 0, None) / 42) * np.clip(0.4 + inside / 30, 0, 1)
-    grain = _read_texture(design, part="yolk", row=y / um_per_px, column=x / um_per_px, fine=look.grain)
+    grain = _read_texture(design, part="yolk", row=y / um_per_px, column=x / um_per_px, fine=drawing.look.grain)
     tilt = 0.06 * np.cos(turn - phases[0]) * np.hypot(y, x) / midline.yolk_um
-    alive = 1 - pose.opacity
-    base = 0.20 + 0.06 * thickness + 0.85 * (0.3 + 0.7 * alive) * border + tilt
-    opaque = pose.opacity * (0.7 + 0.6 * thickness)
-    soft = look.absorbance * (base + opaque) + (0.2 + 0.8 * alive) * grain
-    return _Part((soft * cover).astype(np.float32), cover.astype(np.float32), inside.astype(np.float32))
+    base = 0.20 + 0.06 * thickness + 0.85 * (0.3 + 0.7 * (1 - drawing.pose.opacity)) * border + tilt
+    return drawing.fill(inside, base=base, opaque=0.7 + 0.6 * thickness, grain=grain)
 
 
-def _draw_chorion(
-    chorion: ChorionPlace,
-    *,
-    rows: Image,
-    columns: Image,
-    look: EmbryoLook,
-    um_per_px: float,
-    design: EmbryoDesign,
-    pose: Pose,
-) -> Image:
+def _draw_chorion(drawing: _Drawing, chorion: ChorionPlace, *, rows: Image, columns: Image) -> Image:
+    design, um_per_px, opacity = drawing.design, drawing.um_per_px, drawing.pose.opacity
     random = open_stream(design.seed, name=f"{design.name}/chorion")
     dy, dx = rows - chorion.row_px, columns - chorion.column_px
     turn = np.arctan2(dy, dx)
@@ -285,11 +272,11 @@ def _draw_chorion(
     line = 0.52 * np.exp(-(((inside - 8) / width) ** 2)) + 0.13 * np.exp(-np.clip(inside, 0, None) / 45) * enclosed
     bright = -0.07 * np.exp(-(((inside - 34) / width) ** 2))
     fluid = enclosed * (0.095 + 0.05 * share**4) * (1 + 0.25 * np.cos(turn - phase) * share)
-    drawn = look.chorion * (line + bright + fluid)
-    if pose.opacity > 0:
+    drawn = drawing.look.chorion * (line + bright + fluid)
+    if opacity > 0:
         # Content of a burst embryo clouds the fluid.
         cloud = _read_texture(design, part="cloud", row=dy, column=dx, fine=0.02)
-        drawn = drawn + pose.opacity * enclosed * (0.16 + 2.2 * cloud)
+        drawn = drawn + opacity * enclosed * (0.16 + 2.2 * cloud)
     return np.asarray(drawn, np.float32)
 
 

@@ -31,6 +31,11 @@ class WellPlan:
     pair: str = "1"
     temperature: float = 28.5
 
+    @property
+    def embryos_per_well(self) -> int:
+        """Number of embryos."""
+        return 0 if self.kind == "empty" else 1
+
 
 @dataclass(frozen=True)
 class PlatePlan:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -92,18 +94,15 @@ def _draw_debris(
     if keep_clear is not None and level.debris_touches:
         # Less room than the embryo's circle and the debris' reach: some of it comes to lie on the rim.
         keep_clear = (keep_clear[0], keep_clear[1], 0.9 * keep_clear[2] - 40)
-    for _ in range(count):
-        place = _find_place(random, shape=shape, keep_clear=keep_clear, reach=12)
-        if place is not None:
-            _add_speck(drawn, random, place=place, um_per_px=um_per_px)
-    for _ in range(max(1, count // 10)):
-        place = _find_place(random, shape=shape, keep_clear=keep_clear, reach=75)
-        if place is not None:
-            _add_thread(drawn, random, place=place)
-    for _ in range(max(1, count // 8)):
-        place = _find_place(random, shape=shape, keep_clear=keep_clear, reach=30)
-        if place is not None:
-            _add_bubble(drawn, random, place=place, um_per_px=um_per_px)
+    for add, number, reach in (
+        (partial(_add_speck, um_per_px=um_per_px), count, 12),
+        (_add_thread, max(1, count // 10), 75),
+        (partial(_add_bubble, um_per_px=um_per_px), max(1, count // 8), 30),
+    ):
+        for _ in range(number):
+            place = _find_place(random, shape=shape, keep_clear=keep_clear, reach=reach)
+            if place is not None:
+                add(drawn, random, place=place)
     return drawn
 
 

@@ -78,9 +78,7 @@ def tell_story(
         shift = reach * np.clip(random.standard_normal(2), -2, 2)
         turn = 0.015 * float(np.clip(random.standard_normal(), -2, 2))
         if index >= dies:
-            still = poses[last_alive]
-            opacity = DYING_OPACITY if index == dies else 1.0
-            poses.append(replace(still, opacity=opacity))
+            poses.append(replace(poses[last_alive], opacity=DYING_OPACITY if index == dies else 1.0))
             continue
         row, column = base.row_px + float(shift[0]), base.column_px + float(shift[1])
         poses.append(Pose(row, column, base.rotation_rad + turn, age, 0.0))
@@ -108,17 +106,10 @@ def _find_base(
         rotation += float(random.choice([0.0, np.pi])) + float(random.uniform(-0.3, 0.3))
     points = turn_points(held, rotation_rad=rotation) / um_per_px
     low, high = points.min(axis=0), points.max(axis=0)
-    if design.has_chorion:
-        placed = place_chorion(
-            design,
-            base=Pose(0, 0, rotation, ages[0], 0),
-            first_age_hpf=ages[0],
-            last_age_hpf=ages[1],
-            um_per_px=um_per_px,
-        )
-        if placed is not None:
-            box = placed.box_px
-            low, high = np.minimum(low, box[:2]), np.maximum(high, box[2:])
+    lying = Pose(0, 0, rotation, ages[0], 0)
+    chorion = place_chorion(design, base=lying, first_age_hpf=ages[0], last_age_hpf=ages[1], um_per_px=um_per_px)
+    if chorion is not None:
+        low, high = np.minimum(low, chorion.box_px[:2]), np.maximum(high, chorion.box_px[2:])
     start, stop = np.array(field[:2]) - low, np.array(field[2:]) - high
     if (stop < start).any():
         need = [round(float(v)) for v in high - low]

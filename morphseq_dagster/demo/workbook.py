@@ -41,16 +41,7 @@ def make_workbook(sheets: Mapping[str, Mapping[str, Cell]]) -> bytes:
 
 def fill_workbook(wells: tuple[WellPlan, ...]) -> dict[str, dict[str, Cell]]:
     """Cells of the plate workbook, sheet by sheet; an empty well has its row, with no embryo in it."""
-    sheets: dict[str, dict[str, Cell]] = {name: {} for name in SHEETS}
-    for well in wells:
-        sheets["medium"][well.well] = well.medium
-        sheets["genotype"][well.well] = well.genotype
-        sheets["chem_perturbation"][well.well] = well.chem_perturbation
-        sheets["start_age_hpf"][well.well] = well.start_age_hpf
-        sheets["embryos_per_well"][well.well] = 0 if well.kind == "empty" else 1
-        sheets["temperature"][well.well] = well.temperature
-        sheets["pair"][well.well] = well.pair
-    return sheets
+    return {name: {well.well: getattr(well, name) for well in wells} for name in SHEETS}
 
 
 def _fix_bytes(data: bytes) -> bytes:

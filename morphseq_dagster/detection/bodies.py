@@ -10,9 +10,15 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from morphseq_dagster.detection.background_estimate import level_water
 from morphseq_dagster.detection.parameters import ClassicalDetectorSettings
-from morphseq_dagster.detection.regions import apply_hysteresis, ellipse_kernel, fill_outlines, outline_of
+from morphseq_dagster.detection.regions import (
+    apply_hysteresis,
+    change_shape,
+    ellipse_kernel,
+    fill_outlines,
+    level_water,
+    outline_of,
+)
 from morphseq_dagster.detection.work_image import MAD_TO_SIGMA, Mask, WorkPicture
 
 
@@ -61,15 +67,12 @@ def find_bodies(
         edge_sigma=settings.body_edge_mad / MAD_TO_SIGMA,
     )
     dark = field & (flat < 1.0 - settings.body_darkness_min)
-    close = settings.body_close_px
-    # A margin of background lets the closing and the filling act on objects that the frame cuts.
-    marked = cv2.copyMakeBorder((edges | dark).astype(np.uint8), close, close, close, close, cv2.BORDER_REPLICATE)
-    closed = cv2.morphologyEx(marked, cv2.MORPH_CLOSE, ellipse_kernel(close))[close:-close, close:-close]
+    closed = change_shape(edges | dark, cv2.MORPH_CLOSE, settings.body_close_px)
     # A hole as bright and smooth as the background is background (between body and tail, within a thread's loop).
     plain = (np.abs(flat - 1.0) < settings.plain_depth) & (
         cv2.blur(picture.gradient, (5, 5)) < max(settings.plain_gradient, 1.5 * picture.gradient_median)
     )
-    filled = fill_outlines(closed.astype(np.bool_), plain=plain, large_px=hole_px).astype(np.uint8)
+    filled = fill_outlines(closed, plain=plain, large_px=hole_px).astype(np.uint8)
     opened = cv2.morphologyEx(
         cv2.erode(filled, ellipse_kernel(3)), cv2.MORPH_OPEN, ellipse_kernel(settings.body_open_px)
     )

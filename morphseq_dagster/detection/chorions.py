@@ -5,7 +5,7 @@ Embryos without a chorion are found in `bodies`, the embryo inside in the segmen
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -25,7 +25,7 @@ class Chorion:
     """An ellipse in work pixels: x along columns, y along rows, angle of the first half axis in radians.
 
     `support` is the share of the visible rim that shows an edge, `visible` the share of the rim inside the
-    frame, `content` the share of the interior that is not plain fluid.
+    frame.
     """
 
     x: float
@@ -35,7 +35,6 @@ class Chorion:
     angle: float
     support: float
     visible: float
-    content: float
 
     @property
     def radius(self) -> float:
@@ -66,14 +65,6 @@ class Chorion:
         return filled
 
 
-def trace_ellipse(ellipse: Ellipse, *, directions: int) -> tuple[FloatArray, FloatArray]:
-    """Points of an ellipse at equal steps of its parameter: x and y, each (directions,) float64."""
-    x, y, half_a, half_b, angle = ellipse
-    t = np.linspace(0.0, 2 * np.pi, directions, endpoint=False)
-    u, v = half_a * np.cos(t), half_b * np.sin(t)
-    return x + u * np.cos(angle) - v * np.sin(angle), y + u * np.sin(angle) + v * np.cos(angle)
-
-
 def sample(picture: FloatImage, x: FloatArray, y: FloatArray) -> FloatArray:
     """Bilinear values of a (h, w) picture at points of any shape; NaN outside the frame."""
     values = cv2.remap(
@@ -88,12 +79,7 @@ def sample(picture: FloatImage, x: FloatArray, y: FloatArray) -> FloatArray:
     return np.where(outside, np.nan, values.reshape(x.shape))
 
 
-def polar_gradient(
-    picture: WorkPicture,
-    ellipse: Ellipse,
-    factors: FloatArray,
-    directions: int,
-) -> FloatArray:
+def polar_gradient(picture: WorkPicture, ellipse: Ellipse, factors: FloatArray, directions: int) -> FloatArray:
     """Gradient across an ellipse's rim.
 
     Only the part of the gradient along the rim's normal counts, so that threads and bodies which cross a
@@ -105,8 +91,9 @@ def polar_gradient(
         Magnitude on the ellipse scaled by each factor; NaN outside the frame.
     """
     x, y, half_a, half_b, angle = ellipse
-    rim_x, rim_y = trace_ellipse((0.0, 0.0, half_a, half_b, angle), directions=directions)
     t = np.linspace(0.0, 2 * np.pi, directions, endpoint=False)
+    u, v = half_a * np.cos(t), half_b * np.sin(t)
+    rim_x, rim_y = u * np.cos(angle) - v * np.sin(angle), u * np.sin(angle) + v * np.cos(angle)
     u, v = np.cos(t) / half_a, np.sin(t) / half_b
     length = np.hypot(u, v)
     normal_x = (u * np.cos(angle) - v * np.sin(angle)) / length
@@ -117,12 +104,7 @@ def polar_gradient(
     return np.asarray(np.abs(across), dtype=np.float64)
 
 
-def measure_rim(
-    picture: WorkPicture,
-    ellipse: Ellipse,
-    *,
-    settings: ClassicalDetectorSettings,
-) -> tuple[float, float]:
+def measure_rim(picture: WorkPicture, ellipse: Ellipse, *, settings: ClassicalDetectorSettings) -> tuple[float, float]:
     """Share of the visible rim with an edge, and share of the rim that is visible.
 
     A direction supports the rim when the gradient within `rim_tolerance_px` of it exceeds the noise by
@@ -165,9 +147,8 @@ def refine_ellipse(
         points = np.stack([x + distance[keep] * np.cos(t[keep]), y + distance[keep] * np.sin(t[keep])], axis=1)
         (cx, cy), (full_a, full_b), degrees = cv2.fitEllipseDirect(points.astype(np.float32))
         half_a, half_b, angle = full_a / 2, full_b / 2, np.deg2rad(degrees)
-        if not np.isfinite([cx, cy, half_a, half_b]).all() or min(half_a, half_b) < 0.8 * radius:
-            return fallback
-        if max(half_a, half_b) > 1.2 * radius:
+        within = 0.8 * radius <= min(half_a, half_b) and max(half_a, half_b) <= 1.2 * radius
+        if not np.isfinite([cx, cy, half_a, half_b]).all() or not within:
             return fallback
         px, py = x + distance * np.cos(t) - cx, y + distance * np.sin(t) - cy
         u, v = px * np.cos(angle) + py * np.sin(angle), py * np.cos(angle) - px * np.sin(angle)
@@ -185,16 +166,7 @@ def measure_content(picture: WorkPicture, chorion: Chorion, *, settings: Classic
     flat, gradient = picture.flat[rows, columns], picture.gradient[rows, columns]
     if flat.size == 0:
         return 0.0
-    shifted = Chorion(
-        chorion.x - columns.start,
-        chorion.y - rows.start,
-        chorion.half_a,
-        chorion.half_b,
-        chorion.angle,
-        0,
-        1,
-        0,
-    )
+    shifted = replace(chorion, x=chorion.x - columns.start, y=chorion.y - rows.start)
     inside = shifted.fill((flat.shape[0], flat.shape[1]), factor=0.8)
     if not inside.any():
         return 0.0
@@ -230,8 +202,7 @@ def propose_radii(
     picture: WorkPicture,
     circle: tuple[float, float, float],
     *,
-    radius_min: float,
-    radius_max: float,
+    radii: FloatArray,
     settings: ClassicalDetectorSettings,
 ) -> tuple[float, ...]:
     """Radii worth a look about the centre of a circle: its own, and the one with the most edges around.
@@ -239,7 +210,6 @@ def propose_radii(
     The Hough transform reports one circle per place, which may be the curve of the body within the chorion.
     """
     x, y, radius = circle
-    radii = np.arange(radius_min, radius_max + 1.0)
     profile = polar_gradient(picture, (x, y, 1.0, 1.0, 0.0), radii, settings.directions)
     strong = np.nan_to_num(profile, nan=0.0) > picture.gradient_level(settings.rim_mad)
     # Three pixels allow for a centre that is not quite right.
@@ -258,13 +228,8 @@ def find_chorions(
     """Chorions of a work picture with a radius in the given range (work pixels), best supported first."""
     candidates: list[Chorion] = []
     circles = propose_circles(picture, radius_min=radius_min, radius_max=radius_max, settings=settings)
-    tried = [
-        (x, y, radius)
-        for x, y, first in circles
-        for radius in propose_radii(
-            picture, (x, y, first), radius_min=radius_min, radius_max=radius_max, settings=settings
-        )
-    ]
+    radii = np.arange(radius_min, radius_max + 1.0)
+    tried = [(*c[:2], radius) for c in circles for radius in propose_radii(picture, c, radii=radii, settings=settings)]
     for circle in tried:
         ellipse = refine_ellipse(picture, circle, settings=settings)
         support, visible = measure_rim(picture, ellipse, settings=settings)
@@ -272,11 +237,9 @@ def find_chorions(
             continue
         if support < settings.rim_support_min or visible < settings.rim_visible_min:
             continue
-        chorion = Chorion(*ellipse, support=support, visible=visible, content=0.0)
-        content = measure_content(picture, chorion, settings=settings)
-        if content < settings.content_min:
-            continue
-        candidates.append(Chorion(*ellipse, support=support, visible=visible, content=content))
+        chorion = Chorion(*ellipse, support=support, visible=visible)
+        if measure_content(picture, chorion, settings=settings) >= settings.content_min:
+            candidates.append(chorion)
     # A chorion's rim is nearly whole; of two such circles in one place the outer one is the chorion.
     candidates.sort(key=lambda c: (-round(min(c.support, settings.rim_whole) * c.visible, 2), -c.radius, c.y, c.x))
     kept: list[Chorion] = []

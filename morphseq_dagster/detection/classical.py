@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morphseq_dagster.backends import BackendIdentity
+from morphseq_dagster.detection.backends import Box, Detection
 from morphseq_dagster.detection.bodies import Body, find_bodies
 from morphseq_dagster.detection.chorions import Chorion, find_chorions
 from morphseq_dagster.detection.filtering import order_detections
-from morphseq_dagster.detection.model import Box, Detection
 from morphseq_dagster.detection.parameters import ClassicalDetectorSettings
 from morphseq_dagster.detection.work_image import WorkPicture, prepare_work_picture
 
@@ -111,11 +111,11 @@ class ClassicalDetector:
         size = derive_size_range(picture, settings=self.settings)
         circles = find_chorions(picture, radius_min=size.radius_min, radius_max=size.radius_max, settings=self.settings)
         strong = [c for c in circles if c.support >= self.settings.rim_support_sure]
-        if strong and picture.um_per_px is None:
-            # Without a scale nothing tells debris from an embryo; beside a chorion the doubt goes against it.
-            return tuple(strong), ()
         area_min_px = size.area_min_px
-        if strong and picture.um_per_px is not None:
+        if strong:
+            if picture.um_per_px is None:
+                # Without a scale nothing tells debris from an embryo; beside a chorion the doubt goes against it.
+                return tuple(strong), ()
             area_min_px = self.settings.body_beside_chorion_min_um2 / picture.um_per_px**2
         taken = np.zeros(picture.shape, dtype=np.bool_)
         for chorion in strong:

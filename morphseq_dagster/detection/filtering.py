@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from morphseq_dagster.detection.model import Box, Detection
+from morphseq_dagster.detection.backends import Box, Detection
 
 CONFIDENCE_MIN = 0.45
 """Default confidence limit, kept when equal (spec 3.1)."""

@@ -68,31 +68,26 @@ class WorkPicture:
         return self.gradient_median + k * self.gradient_mad
 
 
-def require_grey(image: GreyImage, *, where: str = "frame") -> None:
-    """Refuse anything but a non-empty (H, W) uint8 array."""
-    if image.ndim != 2 or image.dtype != np.uint8 or image.size == 0:
-        raise PermanentError(
-            expected="a non-empty (H, W) uint8 grey picture on a bright background",
-            found=f"shape {image.shape}, dtype {image.dtype}",
-            where=where,
-            remedy="convert the frame to 8-bit grey while it is read (imaging room)",
-        )
-
-
-def measure_gradient(picture: FloatImage, *, sigma_px: float = 1.0) -> tuple[FloatImage, FloatImage, FloatImage]:
-    """Scharr gradient per pixel of a Gaussian-smoothed picture.
+def measure_gradient(picture: FloatImage) -> tuple[FloatImage, FloatImage, FloatImage]:
+    """Scharr gradient per pixel of a picture smoothed with sigma 1 px.
 
     Returns
     -------
     along columns, along rows, magnitude
         Each (h, w) float32.
     """
-    smooth = cv2.GaussianBlur(picture, (0, 0), sigma_px)
+    smooth = cv2.GaussianBlur(picture, (0, 0), 1.0)
     # 1/32 normalises the Scharr kernel to grey levels per pixel.
     dx = cv2.Scharr(smooth, cv2.CV_32F, 1, 0, scale=1 / 32)
     dy = cv2.Scharr(smooth, cv2.CV_32F, 0, 1, scale=1 / 32)
     magnitude = np.asarray(cv2.magnitude(dx, dy), dtype=np.float32)
     return np.asarray(dx, dtype=np.float32), np.asarray(dy, dtype=np.float32), magnitude
+
+
+def measure_noise(values: NDArray[np.floating]) -> tuple[float, float]:
+    """Median of values, and their median absolute deviation from it."""
+    median = float(np.median(values))
+    return median, float(np.median(np.abs(values - median)))
 
 
 def fill_from_nearest(picture: FloatImage, known: Mask) -> FloatImage:
@@ -164,7 +159,13 @@ def prepare_work_picture(
     length is a physical one; without it its longest side is `longest_side_px`, which also bounds it otherwise to
     twice that.
     """
-    require_grey(image)
+    if image.ndim != 2 or image.dtype != np.uint8 or image.size == 0:
+        raise PermanentError(
+            expected="a non-empty (H, W) uint8 grey picture on a bright background",
+            found=f"shape {image.shape}, dtype {image.dtype}",
+            where="frame",
+            remedy="convert the frame to 8-bit grey while it is read (imaging room)",
+        )
     height, width = image.shape
     longest = max(height, width)
     if um_per_px is None:
@@ -181,9 +182,7 @@ def prepare_work_picture(
     background = np.maximum(background, np.float32(1.0))
     flat = np.asarray(work / background, dtype=np.float32)
     gradient_x, gradient_y, gradient = measure_gradient(flat)
-    sample = gradient[lit] if lit.any() else gradient.ravel()
-    median = float(np.median(sample))
-    mad = float(np.median(np.abs(sample - median)))
+    median, mad = measure_noise(gradient[lit] if lit.any() else gradient.ravel())
     return WorkPicture(
         flat=flat,
         background=background,

@@ -49,14 +49,12 @@ class _Row:
 class FramesFolderSource:
     """Raw folder `raw_image_data/Frames/{exp}` of an experiment of already focused pictures."""
 
+    polarity: Polarity = "as_acquired"
+    """Pictures keep the polarity they came with."""
+
     def __init__(self, folder: Path, *, settings: FocusSettings | None = None) -> None:
         del settings  # its scan depends on none
         self._folder = folder
-
-    @property
-    def polarity(self) -> Polarity:
-        """Pictures keep the polarity they came with."""
-        return "as_acquired"
 
     def scan(self) -> RawScan:
         """Read the table and the headers of the pictures; a row with a problem is named with its line and left out.

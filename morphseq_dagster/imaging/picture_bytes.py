@@ -77,10 +77,10 @@ def peek_header(path: Path) -> PictureHeader:
         head = handle.read(65536)
         if head.startswith(_JPEG_MAGIC):
             try:
-                return _jpeg_header(head, where=str(path))
+                return _jpeg_scan_start(head, where=str(path))[0]
             except PermanentError:
                 # The frame header may stand behind large application segments (thumbnails, colour profiles).
-                return _jpeg_header(head + handle.read(), where=str(path))
+                return _jpeg_scan_start(head + handle.read(), where=str(path))[0]
         if not head.startswith(_TIFF_MAGICS):
             return parse_header(head, where=str(path))
         handle.seek(0)
@@ -110,7 +110,7 @@ def parse_header(data: bytes, *, where: str) -> PictureHeader:
     if data.startswith(_PNG_MAGIC):
         return _png_header(data, where=where)
     if data.startswith(_JPEG_MAGIC):
-        return _jpeg_header(data, where=where)
+        return _jpeg_scan_start(data, where=where)[0]
     if data.startswith(_TIFF_MAGICS):
         return _tiff_header(io.BytesIO(data), where=where)
     raise PermanentError(
@@ -192,10 +192,6 @@ def _jpeg_scan_start(data: bytes, *, where: str) -> tuple[PictureHeader, int]:
             header = PictureHeader("jpeg", height, width, data[at + 4], data[at + 9])
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     raise refuse_truncated("JPEG ends inside its header", where=where)
-
-
-def _jpeg_header(data: bytes, *, where: str) -> PictureHeader:
-    return _jpeg_scan_start(data, where=where)[0]
 
 
 def check_jpeg_end(data: bytes, *, where: str) -> None:

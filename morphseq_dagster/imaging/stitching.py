@@ -5,8 +5,10 @@ Tiles of a single row or column come in as focused pictures. All offsets are (ro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from typing import Literal
 
@@ -213,35 +215,23 @@ def _match(
     reach = max(2, round(settings.search_fraction * first.shape[along]))
     low = (prior.row_px - reach, prior.column_px - reach)
     high = (prior.row_px + reach, prior.column_px + reach)
-    candidates = [(prior.row_px, prior.column_px), *_correlation_peaks(first, second, low=low, high=high)]
-    best, best_ncc = (prior.row_px, prior.column_px), _overlap_ncc(first, second, shift=candidates[0])
-    for candidate in candidates[1:]:
-        ncc = _overlap_ncc(first, second, shift=candidate)
-        if ncc is not None and (best_ncc is None or ncc > best_ncc):
-            best, best_ncc = candidate, ncc
-    best, best_ncc = _climb(first, second, start=best, ncc=best_ncc, low=low, high=high)
-    return TileStep(*best), best_ncc
 
+    @cache
+    def score(shift: tuple[int, int]) -> float:
+        ncc = _overlap_ncc(first, second, shift=shift)
+        return -math.inf if ncc is None else ncc
 
-def _climb(
-    first: NDArray[np.float32],
-    second: NDArray[np.float32],
-    *,
-    start: tuple[int, int],
-    ncc: float | None,
-    low: tuple[int, int],
-    high: tuple[int, int],
-) -> tuple[tuple[int, int], float | None]:
-    """Follow the correlation to its local maximum over the eight neighbours."""
-    here, best = start, ncc
+    # Of equal scores the first candidate, which is the prior.
+    here = max([(prior.row_px, prior.column_px), *_correlation_peaks(first, second, low=low, high=high)], key=score)
+    # The correlation is then followed to its local maximum over the eight neighbours.
     for _ in range(4):
         around = [(here[0] + i, here[1] + j) for i in (-1, 0, 1) for j in (-1, 0, 1) if (i, j) != (0, 0)]
         inside = [s for s in around if low[0] <= s[0] <= high[0] and low[1] <= s[1] <= high[1]]
-        scored = [(value, shift) for shift in inside if (value := _overlap_ncc(first, second, shift=shift)) is not None]
-        if not scored or (best is not None and max(scored)[0] <= best):
+        top = max(inside, key=lambda shift: (score(shift), shift), default=here)
+        if score(top) <= score(here):
             break
-        best, here = max(scored)
-    return here, best
+        here = top
+    return TileStep(*here), None if score(here) == -math.inf else score(here)
 
 
 def _correlation_peaks(

@@ -14,14 +14,12 @@ from morphseq_dagster.imaging.stitching import TileStep
 class Yx1Source:
     """Raw folder `raw_image_data/YX1/{exp}` of a Nikon YX1 experiment."""
 
+    polarity: Polarity = "inverted"
+    """YX1 pictures are delivered inverted (spec, finding 3)."""
+
     def __init__(self, folder: Path, *, settings: FocusSettings | None = None) -> None:
         del settings  # its scan depends on none
         self._folder = folder
-
-    @property
-    def polarity(self) -> Polarity:
-        """YX1 pictures are delivered inverted (spec, finding 3)."""
-        return "inverted"
 
     def find_file(self) -> Path:
         """Return the one .nd2 file of the folder.
@@ -42,25 +40,13 @@ class Yx1Source:
         return self._folder / found[0]
 
     def scan(self) -> RawScan:
-        """Check the folder; listing the frames of an ND2 file is not supported yet.
-
-        Raises
-        ------
-        PermanentError
-            Always: naming wrong folders first, else the way round.
-        """
+        """Check the folder, then refuse: listing the frames of an ND2 file is not supported yet."""
         raise _unsupported(self.find_file())
 
     def full_focus(
         self, frame: RawFrame, *, settings: FocusSettings, plate_steps: Sequence[TileStep | None] = ()
     ) -> FocusedFrame:
-        """Reading ND2 pixels is not supported yet.
-
-        Raises
-        ------
-        PermanentError
-            Always, with the way round.
-        """
+        """Refuse: reading ND2 pixels is not supported yet."""
         del frame, settings, plate_steps
         raise _unsupported(self.find_file())
 

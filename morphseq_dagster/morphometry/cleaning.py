@@ -11,15 +11,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from morphseq_dagster.detection.regions import component_areas, drop_small, fill_outlines, largest_component
 from morphseq_dagster.morphometry.morphology import (
-    Box,
     closing,
-    component_areas,
-    fill_holes,
-    largest_component,
     occupied_box,
     opening,
-    padded_crop,
+    outer_contours,
     require_mask,
     solidity,
 )
@@ -54,13 +51,13 @@ def clean_mask(mask: NDArray[np.bool_], *, settings: CleaningSettings = DEFAULT_
     if box is None:
         return CleanedMask(mask.copy(), (), "empty mask")
     # A closing may not grow a mask past its convex hull, so its own box plus one pixel holds every result.
-    work = padded_crop(mask, box=box, pad=1)
+    work = np.pad(mask[box.slices], 1)
     actions: list[str] = []
 
     work = _note(actions, "small components dropped", work, _drop_small(work, settings=settings))
     perimeter_px = _outline_length(work)
     work = _note(actions, "components joined", work, _join(work, perimeter_px=perimeter_px, settings=settings))
-    work = _note(actions, "holes filled", work, fill_holes(work))
+    work = _note(actions, "holes filled", work, fill_outlines(work))
     if solidity(work) < settings.opening_below_solidity:
         radius = max(settings.opening_radius_min_px, int(_outline_length(work) / settings.opening_perimeter_divisor))
         opened = opening(work, radius_px=radius)
@@ -69,7 +66,9 @@ def clean_mask(mask: NDArray[np.bool_], *, settings: CleaningSettings = DEFAULT_
             return CleanedMask(mask.copy(), tuple(actions), problem)
         work = _note(actions, f"opened with radius {radius} px", work, opened)
     work = _note(actions, "largest component kept", work, largest_component(work))
-    return CleanedMask(_paste(work[1:-1, 1:-1], box=box, shape=mask.shape), tuple(actions), None)
+    whole = np.zeros(mask.shape, dtype=np.bool_)
+    whole[box.slices] = work[1:-1, 1:-1]
+    return CleanedMask(whole, tuple(actions), None)
 
 
 def _note(actions: list[str], name: str, before: NDArray[np.bool_], after: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -79,11 +78,8 @@ def _note(actions: list[str], name: str, before: NDArray[np.bool_], after: NDArr
 
 
 def _drop_small(mask: NDArray[np.bool_], *, settings: CleaningSettings) -> NDArray[np.bool_]:
-    labels, areas = component_areas(mask)
-    keep = areas >= settings.small_component_share * areas.sum()
-    if not keep.any():
-        return largest_component(mask)
-    return np.concatenate([np.array([False]), keep])[labels]
+    kept = drop_small(mask, area_px=settings.small_component_share * float(np.count_nonzero(mask)))
+    return kept if kept.any() else largest_component(mask)
 
 
 def _join(mask: NDArray[np.bool_], *, perimeter_px: float, settings: CleaningSettings) -> NDArray[np.bool_]:
@@ -98,13 +94,4 @@ def _join(mask: NDArray[np.bool_], *, perimeter_px: float, settings: CleaningSet
 
 
 def _outline_length(mask: NDArray[np.bool_]) -> float:
-    contours, _ = cv2.findContours(
-        np.ascontiguousarray(mask).view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
-    )
-    return float(sum(cv2.arcLength(contour, True) for contour in contours))
-
-
-def _paste(crop: NDArray[np.bool_], *, box: Box, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    whole = np.zeros(shape, dtype=np.bool_)
-    whole[box.slices] = crop
-    return whole
+    return float(sum(cv2.arcLength(contour, True) for contour in outer_contours(mask)))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from morphseq_dagster.errors import PermanentError
-
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,6 @@ def occupied_box(mask: NDArray[np.bool_]) -> Box | None:
     return Box(row0=y, col0=x, row1=y + height, col1=x + width)
 
 
-def padded_crop(mask: NDArray[np.bool_], *, box: Box, pad: int) -> NDArray[np.bool_]:
-    """Copy `box` out of `mask` with `pad` false pixels on every side, also beyond the picture's border."""
-    return np.pad(mask[box.slices], pad, mode="constant", constant_values=False)
-
-
 def dilate(mask: NDArray[np.bool_], *, radius_px: float) -> NDArray[np.bool_]:
     """Dilate by a Euclidean disk; pixels outside the array count as false.
 
@@ -98,50 +93,22 @@ def erode(mask: NDArray[np.bool_], *, radius_px: float) -> NDArray[np.bool_]:
 
 def closing(mask: NDArray[np.bool_], *, radius_px: int) -> NDArray[np.bool_]:
     """Close `mask` `(H, W)` with a disk as if the picture went on, empty, beyond its border."""
-    padded = np.pad(mask, radius_px + 2)
-    closed = erode(dilate(padded, radius_px=radius_px), radius_px=radius_px)
-    inner = slice(radius_px + 2, -(radius_px + 2))
-    return closed[inner, inner]
+    pad = radius_px + 2
+    return erode(dilate(np.pad(mask, pad), radius_px=radius_px), radius_px=radius_px)[pad:-pad, pad:-pad]
 
 
 def opening(mask: NDArray[np.bool_], *, radius_px: int) -> NDArray[np.bool_]:
     """Open `mask` `(H, W)` with a disk as if the picture went on, empty, beyond its border."""
-    padded = np.pad(mask, radius_px + 2)
-    opened = dilate(erode(padded, radius_px=radius_px), radius_px=radius_px)
-    inner = slice(radius_px + 2, -(radius_px + 2))
-    return opened[inner, inner]
+    pad = radius_px + 2
+    return dilate(erode(np.pad(mask, pad), radius_px=radius_px), radius_px=radius_px)[pad:-pad, pad:-pad]
 
 
-def fill_holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Fill background that does not reach the border of the array over 4-neighbours."""
-    padded = np.pad(mask, 1).astype(np.uint8)
-    cv2.floodFill(padded, None, (0, 0), 2, flags=4)
-    return np.asarray(padded[1:-1, 1:-1] != 2)
-
-
-def component_areas(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Label 8-connected components.
-
-    Returns
-    -------
-    labels
-        `(H, W)` int32, 0 is background.
-    areas
-        Pixel count of component `i + 1` at index `i`.
-    """
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(
-        np.ascontiguousarray(mask).view(np.uint8), connectivity=8
+def outer_contours(mask: NDArray[np.bool_]) -> Sequence[NDArray[np.int32]]:
+    """Outer contours of all pieces, for OpenCV."""
+    contours, _ = cv2.findContours(
+        np.ascontiguousarray(mask).view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
     )
-    areas = stats[1:count, cv2.CC_STAT_AREA].astype(np.int64)
-    return np.asarray(labels, dtype=np.int32), areas
-
-
-def largest_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Keep the 8-connected component with most pixels; the first in reading order on a tie."""
-    labels, areas = component_areas(mask)
-    if areas.size <= 1:
-        return mask.copy()
-    return np.asarray(labels == int(np.argmax(areas)) + 1)
+    return cast("Sequence[NDArray[np.int32]]", contours)
 
 
 def solidity(mask: NDArray[np.bool_]) -> float:
@@ -161,8 +128,7 @@ def solidity(mask: NDArray[np.bool_]) -> float:
             remedy="test for emptiness first",
         )
     crop = np.ascontiguousarray(mask[box.slices])
-    contours, _ = cv2.findContours(crop.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    hull = cv2.convexHull(np.concatenate(contours))
+    hull = cv2.convexHull(np.concatenate(outer_contours(crop)))
     canvas = np.zeros(crop.shape, dtype=np.uint8)
     cv2.fillConvexPoly(canvas, hull, (1,))
     # The rasterised hull may miss single mask pixels on slanted edges; their union keeps the ratio at most 1.

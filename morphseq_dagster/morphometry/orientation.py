@@ -13,8 +13,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from morphseq_dagster.detection.regions import component_areas
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.morphometry.morphology import component_areas, require_mask, require_same_shape
+from morphseq_dagster.morphometry.morphology import require_mask, require_same_shape
 from morphseq_dagster.morphometry.shape import principal_angle
 
 HeadRule = Literal["yolk", "mass"]

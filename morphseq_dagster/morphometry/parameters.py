@@ -94,13 +94,7 @@ class ViabilitySettings(Parameters):
 
     @model_validator(mode="after")
     def _ordered(self) -> ViabilitySettings:
-        pairs = [
-            ("dark_dead", "dark_alive"),
-            ("texture_dead", "texture_alive"),
-            ("opaque_dead", "opaque_alive"),
-            ("flat_dead", "flat_alive"),
-        ]
-        for low, high in pairs:
-            if not getattr(self, low) < getattr(self, high):
-                raise ValueError(f"{low} must lie below {high}")
+        for limit in ("dark", "texture", "opaque", "flat"):
+            if not getattr(self, f"{limit}_dead") < getattr(self, f"{limit}_alive"):
+                raise ValueError(f"{limit}_dead must lie below {limit}_alive")
         return self

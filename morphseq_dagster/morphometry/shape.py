@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.morphometry.morphology import occupied_box, require_mask, solidity
+from morphseq_dagster.morphometry.morphology import occupied_box, outer_contours, require_mask, solidity
 
 
 @dataclass(frozen=True)
@@ -35,20 +35,20 @@ class EmbryoShape:
     """
 
     area_px: int
-    perimeter_px: float | None
-    centroid_x_px: float | None
-    centroid_y_px: float | None
-    length_px: float | None
-    width_px: float | None
-    solidity: float | None
-    um_per_px: float | None
-    area_um2: float | None
-    perimeter_um: float | None
-    length_um: float | None
-    width_um: float | None
-    centroid_x_um: float | None
-    centroid_y_um: float | None
-    problem: str | None
+    perimeter_px: float | None = None
+    centroid_x_px: float | None = None
+    centroid_y_px: float | None = None
+    length_px: float | None = None
+    width_px: float | None = None
+    solidity: float | None = None
+    um_per_px: float | None = None
+    area_um2: float | None = None
+    perimeter_um: float | None = None
+    length_um: float | None = None
+    width_um: float | None = None
+    centroid_x_um: float | None = None
+    centroid_y_um: float | None = None
+    problem: str | None = None
 
 
 def measure_shape(mask: NDArray[np.bool_], *, um_per_px: float | None) -> EmbryoShape:
@@ -65,15 +65,12 @@ def measure_shape(mask: NDArray[np.bool_], *, um_per_px: float | None) -> Embryo
     check_pixel_size(um_per_px)
     box = occupied_box(mask)
     if box is None:
-        nothing = dict.fromkeys(_MEASURED)
-        return EmbryoShape(area_px=0, um_per_px=um_per_px, problem="empty mask", **nothing)
+        return EmbryoShape(area_px=0, um_per_px=um_per_px, problem="empty mask")
     crop = np.ascontiguousarray(mask[box.slices])
     rows, cols = np.nonzero(crop)
     area = int(rows.size)
     y, x = float(rows.mean()) + box.row0, float(cols.mean()) + box.col0
-    contours, _ = cv2.findContours(crop.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    outline = max(contours, key=cv2.contourArea)
-    perimeter = float(cv2.arcLength(outline, True))
+    perimeter = float(cv2.arcLength(max(outer_contours(crop), key=cv2.contourArea), True))
     length, width = principal_extents(rows, cols)
 
     def um(pixels: float) -> float | None:
@@ -96,22 +93,6 @@ def measure_shape(mask: NDArray[np.bool_], *, um_per_px: float | None) -> Embryo
         centroid_y_um=um(y),
         problem=None,
     )
-
-
-_MEASURED = (
-    "perimeter_px",
-    "centroid_x_px",
-    "centroid_y_px",
-    "length_px",
-    "width_px",
-    "solidity",
-    "area_um2",
-    "perimeter_um",
-    "length_um",
-    "width_um",
-    "centroid_x_um",
-    "centroid_y_um",
-)
 
 
 def check_pixel_size(um_per_px: float | None) -> None:

@@ -7,13 +7,14 @@ turn; shrinking averages areas; landscape pictures are not mirrored; noise is se
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from skimage.exposure import equalize_adapthist
 
+from morphseq_dagster.detection.regions import fill_outlines
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.morphometry.background import (
     BackgroundStatistics,
@@ -22,14 +23,7 @@ from morphseq_dagster.morphometry.background import (
     background_noise,
 )
 from morphseq_dagster.morphometry.cleaning import clean_mask
-from morphseq_dagster.morphometry.morphology import (
-    Box,
-    closing,
-    fill_holes,
-    occupied_box,
-    padded_crop,
-    require_mask,
-)
+from morphseq_dagster.morphometry.morphology import Box, closing, occupied_box, require_mask
 from morphseq_dagster.morphometry.orientation import HeadRule, Orientation, orient, pick_yolk
 from morphseq_dagster.morphometry.parameters import SnipSettings
 from morphseq_dagster.morphometry.shape import check_pixel_size
@@ -128,18 +122,22 @@ def extract_snip(
             where=f"mask of {snip_id}",
             remedy="export the mask at the picture's size",
         )
-    if not mask.any():
+    found = occupied_box(mask)
+    if found is None:
         return NoSnip("empty mask", out_of_frame=True)
     if um_per_px is None:
         return NoSnip("unknown pixel size", out_of_frame=None)
 
     cleaned = clean_mask(mask, settings=settings.cleaning)
-    body, box = _closed(cleaned.mask, radius_px=settings.closing_radius_px)
+    found = occupied_box(cleaned.mask) or found
+    # From here on coordinates are relative to `box`, which may reach beyond the frame.
+    pad = settings.closing_radius_px + 2
+    box = Box(found.row0 - pad, found.col0 - pad, found.row1 + pad, found.col1 + pad)
+    body = _closed_in(cleaned.mask, box=box, radius_px=settings.closing_radius_px)
     piece = pick_yolk(yolk, mask=mask, contact_min_px=settings.yolk_contact_min_px)
     own_yolk = None if piece is None else _closed_in(piece, box=box, radius_px=settings.closing_radius_px)
     lying = orient(body, yolk=own_yolk)
 
-    # From here on coordinates are relative to `box`, which may reach beyond the frame.
     factor = settings.scale_um_per_px / um_per_px
     rows, cols = np.nonzero(body)
     down, right = lying.upright(rows.astype(np.float64), cols.astype(np.float64))
@@ -150,8 +148,8 @@ def extract_snip(
     kept = float(np.count_nonzero(inside) / inside.size)
 
     warp = _Warp(lying, middle=middle, factor=factor, rows=settings.rows, cols=settings.cols)
-    snip_mask = fill_holes(warp.apply(body.astype(np.float32)) >= 0.5)
-    snip_yolk = None if own_yolk is None else fill_holes(warp.apply(own_yolk.astype(np.float32)) >= 0.5)
+    snip_mask = fill_outlines(warp.apply(body.astype(np.float32)) >= 0.5)
+    snip_yolk = None if own_yolk is None else fill_outlines(warp.apply(own_yolk.astype(np.float32)) >= 0.5)
     grey = warp.moved(-box.row0, -box.col0).apply_picture(image, polarity=polarity)
     equalised = equalize_adapthist(
         np.rint(grey).astype(np.uint8), clip_limit=settings.clahe_clip, nbins=settings.clahe_bins
@@ -192,7 +190,13 @@ class _Warp:
 
     def moved(self, rows: float, cols: float) -> _Warp:
         """Return the same warp for a source whose pixel (0, 0) lies at (rows, cols) of this source."""
-        return _Warp(self.orientation, self.middle, self.factor, self.rows, self.cols, (rows, cols))
+        return replace(self, shift=(rows, cols))
+
+    def place(self, down: float, right: float) -> tuple[float, float]:
+        """Row and column in the source of a point of the upright frame (source px about the centroid)."""
+        cos, sin = math.cos(self.orientation.angle_rad), math.sin(self.orientation.angle_rad)
+        row, col = self.orientation.row0 - self.shift[0], self.orientation.col0 - self.shift[1]
+        return row + down * cos - right * sin, col + down * sin + right * cos
 
     def apply(self, source: NDArray[np.float32]) -> NDArray[np.float32]:
         """Sample `source` `(H, W)`; 0 beyond its border. Shrinking averages the area of every snip pixel."""
@@ -200,10 +204,9 @@ class _Warp:
         dense = min(max(1, math.ceil(self.factor - 1e-9)), 16)
         step = self.factor / dense
         cos, sin = math.cos(self.orientation.angle_rad), math.sin(self.orientation.angle_rad)
-        down0 = self.middle[0] - step * (self.rows * dense - 1) / 2.0
-        right0 = self.middle[1] - step * (self.cols * dense - 1) / 2.0
-        row0 = self.orientation.row0 - self.shift[0] + down0 * cos - right0 * sin
-        col0 = self.orientation.col0 - self.shift[1] + down0 * sin + right0 * cos
+        down = self.middle[0] - step * (self.rows * dense - 1) / 2.0
+        right = self.middle[1] - step * (self.cols * dense - 1) / 2.0
+        row0, col0 = self.place(down, right)
         matrix = np.array([[step * cos, step * sin, col0], [-step * sin, step * cos, row0]])
         sampled = cv2.warpAffine(
             source,
@@ -219,24 +222,12 @@ class _Warp:
     def apply_picture(self, image: NDArray[np.uint8], *, polarity: Polarity) -> NDArray[np.float32]:
         """Sample a frame as a dark-background picture; beyond the frame it is black."""
         reach = self.factor * math.hypot(self.rows, self.cols) / 2.0 + 2.0
-        cos, sin = math.cos(self.orientation.angle_rad), math.sin(self.orientation.angle_rad)
-        row = self.orientation.row0 - self.shift[0] + self.middle[0] * cos - self.middle[1] * sin
-        col = self.orientation.col0 - self.shift[1] + self.middle[0] * sin + self.middle[1] * cos
+        row, col = self.place(*self.middle)
         height, width = image.shape
         row0, row1 = (min(max(round(row + s * reach), 0), height) for s in (-1, 1))
         col0, col1 = (min(max(round(col + s * reach), 0), width) for s in (-1, 1))
         part = as_dark_background(image[row0:row1, col0:col1], polarity=polarity)
         return self.moved(self.shift[0] + row0, self.shift[1] + col0).apply(part.astype(np.float32))
-
-
-def _closed(mask: NDArray[np.bool_], *, radius_px: int) -> tuple[NDArray[np.bool_], Box]:
-    """Close a mask on its padded box; the box is in frame coordinates and may reach beyond the frame."""
-    found = occupied_box(mask)
-    if found is None:
-        raise PermanentError(expected="a mask pixel", found="an empty mask", where="snip", remedy="skip empty masks")
-    pad = radius_px + 2
-    box = Box(found.row0 - pad, found.col0 - pad, found.row1 + pad, found.col1 + pad)
-    return closing(padded_crop(mask, box=found, pad=pad), radius_px=radius_px), box
 
 
 def _closed_in(mask: NDArray[np.bool_], *, box: Box, radius_px: int) -> NDArray[np.bool_]:

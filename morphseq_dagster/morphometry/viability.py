@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from morphseq_dagster.errors import ContractError, PermanentError
+from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.morphometry.columns import require_columns
 from morphseq_dagster.morphometry.morphology import erode, occupied_box, require_mask
 from morphseq_dagster.morphometry.parameters import ViabilitySettings
 
@@ -127,14 +128,7 @@ def infer_viability(table: pd.DataFrame, *, settings: ViabilitySettings = DEFAUL
     ContractError
         When columns are missing; all are named.
     """
-    missing = [name for name in VIABILITY_INPUT if name not in table.columns]
-    if missing:
-        raise ContractError(
-            expected=f"columns {', '.join(VIABILITY_INPUT)}",
-            found=f"no {', '.join(missing)}",
-            where="table of optical measurements",
-            remedy="join the columns before inferring viability",
-        )
+    require_columns(table, VIABILITY_INPUT, where="table of optical measurements")
     alive = np.full(len(table), np.nan)
     reasons = np.full(len(table), "not measured", dtype=object)
     time_s = table["time_s"].to_numpy(dtype=np.float64, na_value=np.nan)

@@ -24,7 +24,7 @@ from morphseq_dagster.errors import MorphseqError, TransientError
 from morphseq_dagster.identifiers import refuse_experiment
 from morphseq_dagster.imaging.microscopes import READERS
 from morphseq_dagster.morphseq.paths import SENTINELS, raw_folder, raw_root, workbook_folders
-from morphseq_dagster.plate.workbook_search import find_workbook
+from morphseq_dagster.plate.workbook import find_workbook
 
 QUIET_S: Final = 2 * 3600.0
 """Shortest silence in seconds after which an acquisition counts as ended: one frame every half hour is usual."""

@@ -48,6 +48,6 @@ def digest_listing(layout: Layout, folder: Path) -> str:
 
 def find_plate_workbook(layout: Layout, experiment: str) -> Path | None:
     """Plate workbook by the search order of the spec (science 2)."""
-    from morphseq_dagster.plate.workbook_search import find_workbook
+    from morphseq_dagster.plate.workbook import find_workbook
 
     return find_workbook(workbook_folders(layout), experiment=experiment).path

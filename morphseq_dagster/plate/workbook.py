@@ -1,19 +1,28 @@
-"""The plate workbook: one 8 x 12 sheet per variable to one row per well.
+"""The plate workbook: where it lies, and its 8 x 12 sheets, one per variable, as one row per well.
 
 Cells that cannot be used become null and a named problem; nothing is guessed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import pandas as pd
 
-from morphseq_dagster.plate.cells import Cell, CellProblem, as_number, as_number_or_text, as_stored, as_text
-from morphseq_dagster.plate.sheets import WELLS, read_sheets
+from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.plate.sheets import (
+    WELLS,
+    Cell,
+    CellProblem,
+    as_number,
+    as_number_or_text,
+    as_stored,
+    as_text,
+    read_sheets,
+)
 
 TEXT_SHEETS = ("medium", "genotype", "chem_perturbation", "pair")
 NUMBER_SHEETS = ("embryos_per_well", "temperature")
@@ -35,7 +44,7 @@ class PlateWell:
     start_age_label
         Text of the age cell when it is no number (some labs write an identifier).
     temperature_source
-        "workbook", "default" (the experiment's configured temperature) or None.
+        "workbook" or None; the recipe's default is filled in by the step `built_metadata`.
     extra
         (sheet, value) of every further 8 x 12 sheet, in the order of the workbook.
     """
@@ -48,7 +57,7 @@ class PlateWell:
     start_age_label: str | None = None
     embryos_per_well: float | None = None
     temperature: float | None = None
-    temperature_source: Literal["workbook", "default"] | None = None
+    temperature_source: Literal["workbook"] | None = None
     pair: str | None = None
     extra: tuple[tuple[str, str | float | None], ...] = ()
 
@@ -93,15 +102,10 @@ class PlateTable:
         return pd.DataFrame(columns)
 
 
-def read_plate_workbook(path: Path, *, default_temperature_c: float | None = None) -> PlateTable:
+def read_plate_workbook(path: Path) -> PlateTable:
     """Read a plate workbook (spec 2).
 
-    Parameters
-    ----------
-    path
-        An .xlsx file whose sheets are grids: row 1 holds 1..12, column A holds A..H.
-    default_temperature_c
-        Temperature for wells whose cell is blank, in degrees Celsius; None invents nothing.
+    It is an .xlsx file whose sheets are grids: row 1 holds 1..12, column A holds A..H.
 
     Raises
     ------
@@ -121,7 +125,6 @@ def read_plate_workbook(path: Path, *, default_temperature_c: float | None = Non
     rows = []
     for well in WELLS:
         age, temperature = ages[well], numbers["temperature"][well]
-        default = temperature is None and default_temperature_c is not None
         rows.append(
             PlateWell(
                 well=well,
@@ -131,8 +134,8 @@ def read_plate_workbook(path: Path, *, default_temperature_c: float | None = Non
                 start_age_hpf=age if isinstance(age, float) else None,
                 start_age_label=age if isinstance(age, str) else None,
                 embryos_per_well=numbers["embryos_per_well"][well],
-                temperature=default_temperature_c if default else temperature,
-                temperature_source="default" if default else None if temperature is None else "workbook",
+                temperature=temperature,
+                temperature_source=None if temperature is None else "workbook",
                 pair=texts["pair"][well],
                 extra=tuple((name, column[well]) for name, column in further.items()),
             )
@@ -156,3 +159,56 @@ def _column(
         if found is not None:
             problems.append(CellProblem(sheet, cell.address, found, "correct the cell in the workbook"))
     return column
+
+
+@dataclass(frozen=True)
+class WorkbookMatch:
+    """The workbook that was found.
+
+    Attributes
+    ----------
+    warning
+        Why the choice deserves a look; None for the exact name.
+    """
+
+    path: Path
+    warning: str | None
+
+
+def find_workbook(folders: Sequence[Path], *, experiment: str) -> WorkbookMatch:
+    """Find `{experiment}_well_metadata.xlsx`, or the only file of a similar name, with a warning.
+
+    Parameters
+    ----------
+    folders
+        Folders in order of preference: `metadata/well_metadata`, then `metadata/plate_metadata`. One that does not
+        exist counts as empty.
+
+    Raises
+    ------
+    PermanentError
+        When there is none, or more than one tolerant match; all are named.
+    """
+    if not folders:
+        raise ValueError("at least one folder is needed")
+    stem = f"{experiment}_well_metadata"
+    for folder in folders:
+        exact = folder / f"{stem}.xlsx"
+        if exact.is_file():
+            return WorkbookMatch(exact, None)
+    similar = sorted(
+        path
+        for folder in folders
+        if folder.is_dir()
+        for path in folder.iterdir()
+        if path.name.startswith(stem) and path.suffix.lower() == ".xlsx" and path.is_file()
+    )
+    if len(similar) == 1:
+        return WorkbookMatch(similar[0], f"{similar[0].name} is used for {experiment}; expected {stem}.xlsx")
+    expected = folders[0] / f"{stem}.xlsx"
+    raise PermanentError(
+        expected=f"the workbook {expected}",
+        found=", ".join(str(path) for path in similar) if similar else "no workbook of that name",
+        where=", ".join(str(folder) for folder in folders),
+        remedy=f"keep one of them as {expected.name}" if similar else f"save the plate's workbook as {expected}",
+    )

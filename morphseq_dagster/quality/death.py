@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 from scipy.signal import savgol_filter
 
-from morphseq_dagster.quality.columns import require_columns
+from morphseq_dagster.morphometry.columns import require_columns
 from morphseq_dagster.quality.parameters import DeathSettings
 from morphseq_dagster.quality.tri_state import TriStateFlag, unknown, verdict_columns
 
@@ -46,29 +46,24 @@ def infer_death(table: pd.DataFrame, *, settings: DeathSettings = DEFAULT_DEATH)
     ContractError
         When columns are missing; all are named.
     """
-    needed = DEATH_INPUT if settings.method == "isotonic" else (*DEATH_INPUT, "predicted_stage_hpf")
-    require_columns(table, needed)
+    isotonic = settings.method == "isotonic"
+    require_columns(table, DEATH_INPUT if isotonic else (*DEATH_INPUT, "predicted_stage_hpf"))
     frame = table["time_int"].to_numpy(dtype=np.float64, na_value=np.nan)
     alive = table["fraction_alive"].to_numpy(dtype=np.float64, na_value=np.nan)
-    clock_name = "time_s" if settings.method == "isotonic" else "predicted_stage_hpf"
-    clock_h = table[clock_name].to_numpy(dtype=np.float64, na_value=np.nan)
-    if settings.method == "isotonic":
-        clock_h = clock_h / 3600.0
-    verdicts: list[TriStateFlag] = [unknown("no embryo_id")] * len(table)
+    clock_name = "time_s" if isotonic else "predicted_stage_hpf"
+    clock_h = table[clock_name].to_numpy(dtype=np.float64, na_value=np.nan) / (3600.0 if isotonic else 1.0)
+    verdicts = np.full(len(table), unknown("no embryo_id"), dtype=object)
     inflection = np.full(len(table), np.nan)
     for positions in table.groupby("embryo_id", sort=True).indices.values():
         usable = positions[np.isfinite(frame[positions]) & np.isfinite(alive[positions])]
         problem = _unjudgeable(usable, frame=frame, settings=settings)
         if problem is not None:
-            for position in positions:
-                verdicts[position] = unknown(problem)
+            verdicts[positions] = unknown(problem)
             continue
-        if settings.method == "isotonic":
+        if isotonic:
             timed = usable[np.isfinite(clock_h[usable])]
-            problem = _unjudgeable(timed, frame=clock_h, settings=settings)
-            if problem is not None:
-                for position in positions:
-                    verdicts[position] = unknown("too few frames with a time")
+            if _unjudgeable(timed, frame=clock_h, settings=settings) is not None:
+                verdicts[positions] = unknown("too few frames with a time")
                 continue
             start_h, start = _isotonic_start(clock_h[timed], frame[timed], alive[timed], settings=settings)
         else:
@@ -80,9 +75,8 @@ def infer_death(table: pd.DataFrame, *, settings: DeathSettings = DEFAULT_DEATH)
             verdicts[position] = _lead_verdict(
                 clock_h[position], died=start is not None, start_h=start_h, lead_h=settings.lead_h, clock=clock_name
             )
-    columns = verdict_columns(verdicts, name="dead_flag2", index=table.index)
-    frames = pd.array([pd.NA if np.isnan(x) else int(x) for x in inflection], dtype="Int64")
-    columns["dead_inflection_time_int"] = frames
+    columns = verdict_columns(verdicts.tolist(), name="dead_flag2", index=table.index)
+    columns["dead_inflection_time_int"] = pd.array(inflection, dtype="Int64")
     return columns[["dead_inflection_time_int", "dead_flag2", "dead_flag2_reason"]]
 
 

@@ -1,6 +1,7 @@
 """Quality flags of segmentation masks, recomputed from scratch for a whole experiment (spec 3.4).
 
-The nine rules judge the numbers of `mask_measures`. Departures from upstream, which spec 3.4 lists as defects:
+The nine rules judge the numbers of `mask_measures`; their instances have the fields that upstream's QC section has,
+without author and time stamp: equal masks give equal bytes. Departures from upstream, which spec 3.4 lists as defects:
 LARGE_MASK uses the frame's real size and so can fire; nothing is appended to earlier runs; EMPTY_MASK and MISSING_FRAME
 exist. An empty mask carries EMPTY_MASK alone and does not count as a neighbour for the variance of others, which it
 would flag for its own fault.
@@ -11,28 +12,137 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.identifiers import mint_snip
-from morphseq_dagster.quality.mask_flag_instances import (
-    IMAGE_FLAG_ORDER,
-    SNIP_FLAG_ORDER,
-    DetectionFailure,
-    DiscontinuousMask,
-    EmptyMask,
-    HighVariance,
-    ImageFlag,
-    LargeMask,
-    MaskOnEdge,
-    MissingFrame,
-    OverlappingMasks,
-    SmallMask,
-    SnipFlag,
-    TouchedEdges,
-)
-from morphseq_dagster.quality.mask_measures import FrameMasks, MaskMeasure
+from morphseq_dagster.quality.mask_measures import FrameMasks, FrozenModel, MaskMeasure
 from morphseq_dagster.quality.parameters import MaskFlagSettings
+
+SNIP_FLAG_ORDER = (
+    "HIGH_SEGMENTATION_VAR_SNIP",
+    "MASK_ON_EDGE",
+    "LARGE_MASK",
+    "SMALL_MASK",
+    "DISCONTINUOUS_MASK",
+    "EMPTY_MASK",
+)
+"""Order of the names in `sam2_qc_flags`: upstream's five, then ours. Image flags are not carried there."""
+
+IMAGE_FLAG_ORDER = ("OVERLAPPING_MASKS", "DETECTION_FAILURE", "MISSING_FRAME")
+
+
+class _Instance(FrozenModel):
+    image_id: str
+    video_id: str
+
+
+class _SnipInstance(_Instance):
+    snip_id: str
+    embryo_id: str
+
+
+class TouchedEdges(FrozenModel):
+    """Which borders of the frame a mask touches."""
+
+    top: bool
+    bottom: bool
+    left: bool
+    right: bool
+
+
+class HighVariance(_SnipInstance):
+    """The area jumps against the neighbouring frames; differences are shares, not per cent."""
+
+    flag: Literal["HIGH_SEGMENTATION_VAR_SNIP"] = "HIGH_SEGMENTATION_VAR_SNIP"
+    current_area: int
+    avg_before: float | None
+    avg_after: float | None
+    diff_before_pct: float | None
+    diff_after_pct: float | None
+    flagged_before: bool
+    flagged_after: bool
+    frames_checked_before: int
+    frames_checked_after: int
+
+
+class MaskOnEdge(_SnipInstance):
+    """The mask touches the border of the frame."""
+
+    flag: Literal["MASK_ON_EDGE"] = "MASK_ON_EDGE"
+    touches_edges: TouchedEdges
+    margin_pixels: int
+    image_shape: tuple[int, int]
+
+
+class _SizeInstance(_SnipInstance):
+    mask_area: int
+    total_area: int
+    area_percentage: float
+    threshold_used: float
+    image_shape: tuple[int, int]
+
+
+class LargeMask(_SizeInstance):
+    """The mask covers too much of the frame."""
+
+    flag: Literal["LARGE_MASK"] = "LARGE_MASK"
+
+
+class SmallMask(_SizeInstance):
+    """The mask covers too little of the frame."""
+
+    flag: Literal["SMALL_MASK"] = "SMALL_MASK"
+
+
+class DiscontinuousMask(_SnipInstance):
+    """The mask has several pieces."""
+
+    flag: Literal["DISCONTINUOUS_MASK"] = "DISCONTINUOUS_MASK"
+    num_components: int
+    component_areas: tuple[int, ...]
+    total_area: int
+    largest_component_area: int
+    smallest_component_area: int
+
+
+class EmptyMask(_SnipInstance):
+    """The embryo is listed in the frame without a single pixel."""
+
+    flag: Literal["EMPTY_MASK"] = "EMPTY_MASK"
+
+
+class OverlappingMasks(_Instance):
+    """Two embryos claim the same pixels."""
+
+    flag: Literal["OVERLAPPING_MASKS"] = "OVERLAPPING_MASKS"
+    embryo_id1: str
+    embryo_id2: str
+    snip_id1: str
+    snip_id2: str
+    iou: float
+    intersection_pixels: int
+    union_pixels: int
+    threshold_used: float
+
+
+class DetectionFailure(_Instance):
+    """The frame shows fewer embryos than expected."""
+
+    flag: Literal["DETECTION_FAILURE"] = "DETECTION_FAILURE"
+    embryo_count: int
+    expected_min: int
+
+
+class MissingFrame(_Instance):
+    """The acquisition holds the frame, the segmentation does not."""
+
+    flag: Literal["MISSING_FRAME"] = "MISSING_FRAME"
+
+
+SnipFlag = HighVariance | MaskOnEdge | LargeMask | SmallMask | DiscontinuousMask | EmptyMask
+ImageFlag = OverlappingMasks | DetectionFailure | MissingFrame
+
 
 DEFAULT_MASK_FLAGS = MaskFlagSettings()
 
@@ -108,9 +218,7 @@ def flag_masks(
             for measure in frame.masks:
                 snip_id = mint_snip(measure.embryo_id, frame=time_int)
                 checked.append(snip_id)
-                jump = jumps.get(snip_id)
-                if jump is not None:
-                    snips.append(jump)
+                snips += [jumps[snip_id]] if snip_id in jumps else []
                 snips.extend(_mask_flags(frame, measure=measure, snip_id=snip_id, settings=settings))
             images.extend(_image_flags(frame, settings=settings))
     return MaskFlags(tuple(snips), tuple(images), tuple(checked))
@@ -127,14 +235,12 @@ def _variance_flags(frames: Sequence[FrameMasks], *, settings: MaskFlagSettings)
     for embryo_id, rows in series.items():
         areas = [area for _, area in rows]
         for i, (frame, area) in enumerate(rows):
-            before, after = areas[max(i - window, 0) : i], areas[i + 1 : i + 1 + window]
-            mean_before = sum(before) / len(before) if before else None
-            mean_after = sum(after) / len(after) if after else None
-            diff_before = None if mean_before is None else abs(area - mean_before) / mean_before
-            diff_after = None if mean_after is None else abs(area - mean_after) / mean_after
-            flagged_before = diff_before is not None and diff_before > limit
-            flagged_after = diff_after is not None and diff_after > limit
-            if flagged_before or flagged_after:
+            # Two values each: against the frames before, and against those after.
+            sides = areas[max(i - window, 0) : i], areas[i + 1 : i + 1 + window]
+            means = [sum(side) / len(side) if side else None for side in sides]
+            shares = [None if mean is None else abs(area - mean) / mean for mean in means]
+            flagged = [share is not None and share > limit for share in shares]
+            if any(flagged):
                 snip_id = mint_snip(embryo_id, frame=frame.time_int)
                 flags[snip_id] = HighVariance(
                     image_id=frame.image_id,
@@ -142,14 +248,14 @@ def _variance_flags(frames: Sequence[FrameMasks], *, settings: MaskFlagSettings)
                     snip_id=snip_id,
                     embryo_id=embryo_id,
                     current_area=area,
-                    avg_before=mean_before,
-                    avg_after=mean_after,
-                    diff_before_pct=diff_before,
-                    diff_after_pct=diff_after,
-                    flagged_before=flagged_before,
-                    flagged_after=flagged_after,
-                    frames_checked_before=len(before),
-                    frames_checked_after=len(after),
+                    avg_before=means[0],
+                    avg_after=means[1],
+                    diff_before_pct=shares[0],
+                    diff_after_pct=shares[1],
+                    flagged_before=flagged[0],
+                    flagged_after=flagged[1],
+                    frames_checked_before=len(sides[0]),
+                    frames_checked_after=len(sides[1]),
                 )
     return flags
 

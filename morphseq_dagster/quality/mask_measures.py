@@ -12,17 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from morphseq_dagster.detection.regions import component_areas
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.morphometry.morphology import Box, component_areas, occupied_box, require_mask
+from morphseq_dagster.morphometry.morphology import Box, occupied_box, require_mask
 
 MaskSource = NDArray[np.bool_] | Callable[[], NDArray[np.bool_]]
 
 
-class _Frozen(BaseModel):
+class FrozenModel(BaseModel):
+    """Base of what is kept as JSON."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class MaskMeasure(_Frozen):
+class MaskMeasure(FrozenModel):
     """One mask of one frame.
 
     Attributes
@@ -39,7 +42,7 @@ class MaskMeasure(_Frozen):
     component_areas_px: tuple[int, ...]
 
 
-class MaskOverlap(_Frozen):
+class MaskOverlap(FrozenModel):
     """Two masks of one frame that share pixels."""
 
     embryo_id1: str
@@ -48,7 +51,7 @@ class MaskOverlap(_Frozen):
     union_pixels: int
 
 
-class FrameMasks(_Frozen):
+class FrameMasks(FrozenModel):
     """All masks of one frame, measured.
 
     Attributes

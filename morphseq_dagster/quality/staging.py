@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.optimize import lsq_linear
 
 from morphseq_dagster.errors import ContractError
-from morphseq_dagster.quality.columns import require_columns
+from morphseq_dagster.morphometry.columns import require_columns
 from morphseq_dagster.quality.parameters import InferredStageSettings, PredictedStageSettings
 
 Floats = NDArray[np.float64]
@@ -263,23 +263,19 @@ def _fit_series(
     high["inferred"] = reference.interpolate(high["area"].to_numpy(dtype=np.float64))
     high = high[high["inferred"].notna()]
     cohorts = high["cohort"].nunique()
-    if len(high) < 3 + (cohorts > 1):
+    terms = 4 if cohorts > 1 else 3
+    if len(high) < terms:
         return nothing, "too few hours with reference embryos inside the reference curve"
-    several = cohorts > 1
     # The model is linear in its coefficients, so bounded linear least squares finds the exact optimum.
-    curve = 1e-5 if several else 5e-3
-    lower, upper = [0.0, 0.5, -curve], [4.0, 2.0, curve]
-    if several:
-        lower, upper = [*lower, -72.0], [*upper, 72.0]
+    curve = 1e-5 if cohorts > 1 else 5e-3
     fit = lsq_linear(
-        _design(high["hour"].to_numpy(dtype=np.float64), high["cohort"].to_numpy(np.float64), several=several),
+        _design(high["hour"].to_numpy(dtype=np.float64), high["cohort"].to_numpy(np.float64), terms=terms),
         high["inferred"].to_numpy(dtype=np.float64),
-        bounds=(lower, upper),
+        bounds=([0.0, 0.5, -curve, -72.0][:terms], [4.0, 2.0, curve, 72.0][:terms]),
     )
     # Not a product of a linear algebra library, whose last digits change with the number of threads.
-    return np.asarray((_design(stage, cohort, several=several) * fit.x).sum(axis=1)), "no predicted stage"
+    return np.asarray((_design(stage, cohort, terms=terms) * fit.x).sum(axis=1)), "no predicted stage"
 
 
-def _design(stage: Floats, cohort: Floats, *, several: bool) -> Floats:
-    columns = [np.ones_like(stage), stage, stage**2]
-    return np.stack([*columns, cohort] if several else columns, axis=1)
+def _design(stage: Floats, cohort: Floats, *, terms: int) -> Floats:
+    return np.stack([np.ones_like(stage), stage, stage**2, cohort][:terms], axis=1)

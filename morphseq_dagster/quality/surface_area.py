@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from morphseq_dagster.errors import ContractError
-from morphseq_dagster.quality.columns import require_columns
+from morphseq_dagster.morphometry.columns import require_columns
 from morphseq_dagster.quality.parameters import SurfaceAreaSettings
 from morphseq_dagster.quality.tri_state import TriStateFlag, unknown, verdict_columns
 

@@ -32,16 +32,8 @@ def make_executor(
 
     Parameters
     ----------
-    name
-        `process`, `subprocess` or `slurm`.
-    pipeline
-        `module:attribute` of the pipeline whose steps it runs.
-    data_root
-        Data root on which it works.
     cpus
         Processors for the wells of a step on this machine.
-    slurm
-        The cluster's settings.
     suspend
         Whether the cluster's executor leaves its jobs at work instead of waiting for them.
 

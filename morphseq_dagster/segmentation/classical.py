@@ -12,16 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morphseq_dagster.backends import BackendIdentity
+from morphseq_dagster.detection.backends import Detection
 from morphseq_dagster.detection.classical import ClassicalDetector
-from morphseq_dagster.detection.model import Box, Detection
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.segmentation.cutout import FoundMask, FramePicture, find_mask, prepare_frame
-from morphseq_dagster.segmentation.geometry import measure_mask_box
-from morphseq_dagster.segmentation.model import FrameSource, TrackedMask, WellTracks
+from morphseq_dagster.segmentation.cutout import Earlier, FoundMask, FramePicture, find_mask, prepare_frame
+from morphseq_dagster.segmentation.model import FrameSource, TrackedMask, WellTracks, measure_mask_box, scale_box
 from morphseq_dagster.segmentation.parameters import ClassicalSegmenterSettings
 from morphseq_dagster.segmentation.rle import encode_crop
-from morphseq_dagster.segmentation.seed import choose_seed, clip_detection
-from morphseq_dagster.segmentation.tracking import Position, match_places
+from morphseq_dagster.segmentation.tracking import Position, choose_seed, clip_detection, match_places
 
 
 @dataclass(frozen=True)
@@ -99,13 +97,9 @@ class ClassicalSegmenter:
         matched = match_places({n: f.place for n, f in last.items()}, places)
         now: dict[int, _Followed] = {}
         for number, index in matched.items():
-            mask = find_mask(
-                picture,
-                box=detections[index].box_xyxy,
-                settings=self.settings,
-                previous=last[number].mask,
-                moved=_displacement(last[number].place, places[index]),
-            )
+            before, after = last[number].place.centre, places[index].centre
+            earlier = Earlier(last[number].mask, moved=(after[0] - before[0], after[1] - before[1]))
+            mask = find_mask(picture, box=detections[index].box_xyxy, settings=self.settings, earlier=earlier)
             now[number] = _Followed(places[index], mask)
         return now
 
@@ -123,16 +117,6 @@ class ClassicalSegmenter:
     def identity(self) -> BackendIdentity:
         """Name and version; there are no weights."""
         return BackendIdentity(name="classical", version="1")
-
-
-def scale_box(box: Box, shape: tuple[int, int]) -> Box:
-    """Normalised box to frame pixels."""
-    height, width = shape
-    return box[0] * width, box[1] * height, box[2] * width, box[3] * height
-
-
-def _displacement(before: Position, after: Position) -> tuple[float, float]:
-    return after.centre[0] - before.centre[0], after.centre[1] - before.centre[1]
 
 
 def _store(followed: dict[int, _Followed], *, shape: tuple[int, int]) -> tuple[TrackedMask, ...]:

@@ -6,18 +6,19 @@ The choice between body and chorion and the use of the previous mask are here, t
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from morphseq_dagster.detection.background_estimate import level_water
+from morphseq_dagster.detection.backends import Box
 from morphseq_dagster.detection.chorions import Chorion
 from morphseq_dagster.detection.classical import ClassicalDetector, normalise_box
 from morphseq_dagster.detection.filtering import measure_box_iou
-from morphseq_dagster.detection.model import Box
+from morphseq_dagster.detection.regions import level_water
 from morphseq_dagster.detection.work_image import FloatImage, WorkPicture
-from morphseq_dagster.segmentation.model import MaskTarget
+from morphseq_dagster.segmentation.model import MaskTarget, scale_box
 from morphseq_dagster.segmentation.outline import Outline, find_outline, to_px
 from morphseq_dagster.segmentation.parameters import ClassicalSegmenterSettings
 
@@ -53,6 +54,14 @@ class FoundMask:
 
 
 @dataclass(frozen=True)
+class Earlier:
+    """The embryo's mask in the neighbouring frame, and its displacement (x, y) in frame pixels since then."""
+
+    mask: FoundMask
+    moved: tuple[float, float]
+
+
+@dataclass(frozen=True)
 class _Cutout:
     """A piece of the frame at outline resolution.
 
@@ -71,6 +80,11 @@ class _Cutout:
     step_x: float
     step_y: float
 
+    @property
+    def transform(self) -> NDArray[np.float64]:
+        """From pixels of the cut-out to those of the work picture, (2, 3)."""
+        return np.array([[self.step_x, 0, self.x0], [0, self.step_y, self.y0]])
+
 
 def prepare_frame(image: NDArray[np.uint8], *, um_per_px: float | None, detector: ClassicalDetector) -> FramePicture:
     """Prepare a frame and find its chorions."""
@@ -84,17 +98,9 @@ def find_mask(
     *,
     box: Box,
     settings: ClassicalSegmenterSettings,
-    previous: FoundMask | None = None,
-    moved: tuple[float, float] = (0.0, 0.0),
+    earlier: Earlier | None = None,
 ) -> FoundMask:
-    """Mask of the embryo in a box.
-
-    Parameters
-    ----------
-    previous
-        The embryo's mask in the neighbouring frame, tried as a prior when the area jumps.
-    moved
-        Displacement (x, y) in frame pixels since then.
+    """Mask of the embryo in a normalised box; an earlier one is tried as a prior when the area jumps.
 
     Returns
     -------
@@ -104,8 +110,8 @@ def find_mask(
     """
     chorion = match_chorion(picture, box)
     if chorion is not None:
-        return _find_in_chorion(picture, chorion, settings=settings, previous=previous, moved=moved)
-    return _find_in_open(picture, box, settings=settings, previous=previous, moved=moved)
+        return _find_in_chorion(picture, chorion, settings=settings, earlier=earlier)
+    return _find_in_open(picture, box, settings=settings, earlier=earlier)
 
 
 def match_chorion(picture: FramePicture, box: Box) -> Chorion | None:
@@ -144,15 +150,12 @@ def _cut(picture: FramePicture, corners: tuple[float, float, float, float], um_p
 
 def _fill_chorion(cutout: _Cutout, chorion: Chorion, *, factor: float = 1.0) -> Mask:
     """Inside of a chorion (work pixels) in a cut-out."""
-    moved = Chorion(
-        (chorion.x - cutout.x0) / cutout.step_x,
-        (chorion.y - cutout.y0) / cutout.step_y,
-        chorion.half_a / cutout.step_x,
-        chorion.half_b / cutout.step_x,
-        chorion.angle,
-        chorion.support,
-        chorion.visible,
-        chorion.content,
+    moved = replace(
+        chorion,
+        x=(chorion.x - cutout.x0) / cutout.step_x,
+        y=(chorion.y - cutout.y0) / cutout.step_y,
+        half_a=chorion.half_a / cutout.step_x,
+        half_b=chorion.half_b / cutout.step_x,
     )
     return moved.fill((cutout.flat.shape[0], cutout.flat.shape[1]), factor=factor)
 
@@ -167,18 +170,18 @@ def _enlarge(mask: Mask, cutout: _Cutout) -> Mask:
     return np.asarray(soft > 0.5, dtype=np.bool_)
 
 
-def _bring_prior(previous: FoundMask, cutout: _Cutout, moved: tuple[float, float]) -> Mask:
-    """The previous mask, displaced with the embryo, in a cut-out's pixels."""
-    shape = cutout.flat.shape
+def _bring_prior(earlier: Earlier, cutout: _Cutout) -> Mask:
+    """The earlier mask, displaced with the embryo, in a cut-out's pixels."""
+    shape, mask, moved = cutout.flat.shape, earlier.mask, earlier.moved
     sx, sy = cutout.width / shape[1], cutout.height / shape[0]
     transform = np.array(
         [
-            [sx, 0, cutout.left - moved[0] - previous.left + (sx - 1) / 2],
-            [0, sy, cutout.top - moved[1] - previous.top + (sy - 1) / 2],
+            [sx, 0, cutout.left - moved[0] - mask.left + (sx - 1) / 2],
+            [0, sy, cutout.top - moved[1] - mask.top + (sy - 1) / 2],
         ]
     )
     brought = cv2.warpAffine(
-        previous.crop.astype(np.float32),
+        mask.crop.astype(np.float32),
         transform,
         (shape[1], shape[0]),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
@@ -186,84 +189,56 @@ def _bring_prior(previous: FoundMask, cutout: _Cutout, moved: tuple[float, float
     return np.asarray(brought > 0.5, dtype=np.bool_)
 
 
-def _settle_jump(
-    found: Outline | None,
-    cutout: _Cutout,
-    *,
-    domain: Mask,
-    sample: Mask,
-    settings: ClassicalSegmenterSettings,
-    previous: FoundMask | None,
-    moved: tuple[float, float],
+def _find_outline(
+    cutout: _Cutout, *, domain: Mask, sample: Mask, settings: ClassicalSegmenterSettings, earlier: Earlier | None
 ) -> Outline | None:
-    """Try the previous mask as a prior when the area jumps; keep what follows edges better.
+    """Outline in a cut-out; when the area jumps, the earlier mask is tried and what follows edges better is kept.
 
     A dying embryo may change for good, so the prior does not win by itself.
     """
-    if previous is None or previous.target != "body" or not previous.crop.any():
+    find = partial(
+        find_outline, cutout.flat, domain=domain, sample=sample, um_per_px=cutout.um_per_px, settings=settings
+    )
+    found = find()
+    if earlier is None or earlier.mask.target != "body" or not earlier.mask.crop.any():
         return found
-    prior = _bring_prior(previous, cutout, moved)
+    prior = _bring_prior(earlier, cutout)
     before, now = int(prior.sum()), int(found.mask.sum()) if found is not None else 0
     if before == 0 or abs(now - before) <= settings.jump_share * before:
         return found
-    held = find_outline(
-        cutout.flat, domain=domain, sample=sample, um_per_px=cutout.um_per_px, settings=settings, prior=prior
-    )
-    if held is None:
-        return found
-    return held if found is None or held.edge >= found.edge - 0.05 else found
+    held = find(prior=prior)
+    return held if held is not None and (found is None or held.edge >= found.edge - 0.05) else found
 
 
 def _find_in_chorion(
-    picture: FramePicture,
-    chorion: Chorion,
-    *,
-    settings: ClassicalSegmenterSettings,
-    previous: FoundMask | None,
-    moved: tuple[float, float],
+    picture: FramePicture, chorion: Chorion, *, settings: ClassicalSegmenterSettings, earlier: Earlier | None
 ) -> FoundMask:
     work = picture.work
     um_per_px = picture.um_per_px
     if um_per_px is None:
         um_per_px = settings.chorion_radius_um / (chorion.radius * work.scale_x)
     x0, y0, x1, y1 = chorion.box()
-    corners = (
-        (x0 - 1) * work.scale_x,
-        (y0 - 1) * work.scale_y,
-        (x1 + 2) * work.scale_x,
-        (y1 + 2) * work.scale_y,
-    )
+    corners = (x0 - 1) * work.scale_x, (y0 - 1) * work.scale_y, (x1 + 2) * work.scale_x, (y1 + 2) * work.scale_y
     cutout = _cut(picture, corners, um_per_px, settings.outline_um_per_px)
     domain = _fill_chorion(cutout, chorion, factor=settings.domain_share)
-    found: Outline | None = None
     if chorion.visible >= settings.chorion_visible_min:
         sample = domain & ~_fill_chorion(cutout, chorion, factor=settings.fluid_share)
         if float(np.median(cutout.flat[sample])) < float(np.percentile(cutout.flat[domain], 80)) - 0.06:
             # A grown embryo lies along the rim: then the fluid is the bright part of the whole inside.
             sample = domain & (cutout.flat > np.percentile(cutout.flat[domain], 50))
-        found = find_outline(cutout.flat, domain=domain, sample=sample, um_per_px=cutout.um_per_px, settings=settings)
-        found = _settle_jump(
-            found, cutout, domain=domain, sample=sample, settings=settings, previous=previous, moved=moved
-        )
-    if found is not None:
-        share = float(found.mask.sum()) / max(1, int(domain.sum()))
-        whole_body = found.complete >= settings.body_complete_min
-        if whole_body and settings.body_share_min <= share <= settings.body_share_max:
-            return FoundMask(_enlarge(found.mask, cutout), cutout.top, cutout.left, "body", found.edge)
+        found = _find_outline(cutout, domain=domain, sample=sample, settings=settings, earlier=earlier)
+        if found is not None and found.complete >= settings.body_complete_min:
+            share = float(found.mask.sum()) / max(1, int(domain.sum()))
+            if settings.body_share_min <= share <= settings.body_share_max:
+                return FoundMask(_enlarge(found.mask, cutout), cutout.top, cutout.left, "body", found.edge)
     whole = _fill_chorion(cutout, chorion)
     return FoundMask(_enlarge(whole, cutout), cutout.top, cutout.left, "chorion", chorion.support)
 
 
 def _find_in_open(
-    picture: FramePicture,
-    box: Box,
-    *,
-    settings: ClassicalSegmenterSettings,
-    previous: FoundMask | None,
-    moved: tuple[float, float],
+    picture: FramePicture, box: Box, *, settings: ClassicalSegmenterSettings, earlier: Earlier | None
 ) -> FoundMask:
-    height, width = picture.shape
-    px = (box[0] * width, box[1] * height, box[2] * width, box[3] * height)
+    px = scale_box(box, picture.shape)
     um_per_px = picture.um_per_px
     if um_per_px is None:
         um_per_px = settings.body_extent_um / max(1.0, px[2] - px[0], px[3] - px[1])
@@ -271,23 +246,21 @@ def _find_in_open(
     corners = (px[0] - margin, px[1] - margin, px[2] + margin, px[3] + margin)
     cutout = _cut(picture, corners, um_per_px, settings.outline_um_per_px)
     shape = cutout.flat.shape
-    transform = np.array([[cutout.step_x, 0, cutout.x0], [0, cutout.step_y, cutout.y0]])
     lit = cv2.warpAffine(
         picture.work.lit.astype(np.uint8),
-        transform,
+        cutout.transform,
         (shape[1], shape[0]),
         flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REPLICATE,
     ).astype(np.bool_)
     for chorion in picture.chorions:
         lit &= ~_fill_chorion(cutout, chorion, factor=1.1)
-    inner = np.zeros(shape, dtype=np.bool_)
+    sample = lit.copy()
     sx, sy = shape[1] / cutout.width, shape[0] / cutout.height
-    inner[
+    sample[
         max(0, int((px[1] - cutout.top) * sy)) : int(np.ceil((px[3] - cutout.top) * sy)),
         max(0, int((px[0] - cutout.left) * sx)) : int(np.ceil((px[2] - cutout.left) * sx)),
-    ] = True
-    sample = lit & ~inner
+    ] = False
     flat = level_water(
         cutout.flat,
         lit=lit,
@@ -296,9 +269,7 @@ def _find_in_open(
         edge_floor=settings.edge_floor,
         edge_sigma=settings.edge_sigma,
     )
-    cutout = replace(cutout, flat=flat)
-    found = find_outline(flat, domain=lit, sample=sample, um_per_px=cutout.um_per_px, settings=settings)
-    found = _settle_jump(found, cutout, domain=lit, sample=sample, settings=settings, previous=previous, moved=moved)
+    found = _find_outline(replace(cutout, flat=flat), domain=lit, sample=sample, settings=settings, earlier=earlier)
     if found is None:
         return FoundMask(np.zeros((cutout.height, cutout.width), np.bool_), cutout.top, cutout.left, "body", 0.0)
     return FoundMask(_enlarge(found.mask, cutout), cutout.top, cutout.left, "body", found.edge)

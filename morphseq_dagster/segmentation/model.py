@@ -1,4 +1,4 @@
-"""What a segmenter is and what it returns; `backends` lists the implementations."""
+"""What a segmenter is and what it returns, and the boxes of masks; `backends` lists the implementations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morphseq_dagster.backends import BackendIdentity
-from morphseq_dagster.detection.model import Box, Detection
+from morphseq_dagster.detection.backends import Box, Detection
 from morphseq_dagster.segmentation.rle import Rle, decode
 
 MaskTarget = Literal["body", "chorion"]
@@ -91,3 +91,30 @@ class Segmenter(Protocol):
     def identity(self) -> BackendIdentity:
         """Name, version and weights, for the provenance record."""
         ...
+
+
+Mask = NDArray[np.bool_]
+
+
+def measure_mask_box(mask: Mask, *, top: int = 0, left: int = 0, size: tuple[int, int] | None = None) -> Box:
+    """Normalised box x_min/W, y_min/H, x_max/W, y_max/H with inclusive maxima; zeros for an empty mask.
+
+    Inclusive maxima make the box of a single pixel have no width: it spans pixel indices, not pixel areas
+    (spec 3.3). A mask that is a part of the frame lies at (top, left) of a frame of `size` (H, W).
+    """
+    height, width = size or mask.shape
+    columns, rows = np.flatnonzero(mask.any(axis=0)) + left, np.flatnonzero(mask.any(axis=1)) + top
+    if len(columns) == 0:
+        return 0.0, 0.0, 0.0, 0.0
+    return (
+        float(columns[0] / width),
+        float(rows[0] / height),
+        float(columns[-1] / width),
+        float(rows[-1] / height),
+    )
+
+
+def scale_box(box: Box, shape: tuple[int, int]) -> Box:
+    """Normalised box to frame pixels."""
+    height, width = shape
+    return box[0] * width, box[1] * height, box[2] * width, box[3] * height

@@ -18,11 +18,11 @@ from morphseq_dagster.detection.regions import (
     ellipse_kernel,
     fill_outlines,
     join_pieces,
-    keep_largest,
+    largest_component,
     outline_of,
     smooth_outline,
 )
-from morphseq_dagster.detection.work_image import MAD_TO_SIGMA, FloatImage, Mask, measure_gradient
+from morphseq_dagster.detection.work_image import MAD_TO_SIGMA, FloatImage, Mask, measure_gradient, measure_noise
 from morphseq_dagster.segmentation.parameters import ClassicalSegmenterSettings
 
 
@@ -87,10 +87,8 @@ def measure_surrounding(picture: FloatImage, gradient: FloatImage, sample: Mask)
             break
     grid_rows, grid_columns = np.ogrid[:height, :width]
     level = plane[0] + plane[1] * (grid_columns / width - 0.5) + plane[2] * (grid_rows / height - 0.5)
-    calm = gradient[rows, columns][keep] if keep.any() else gradient[rows, columns]
-    median = float(np.median(calm))
-    spread = MAD_TO_SIGMA * float(np.median(np.abs(calm - median)))
-    return Surrounding(np.asarray(level, dtype=np.float32), sigma, median, max(spread, 1e-4))
+    median, mad = measure_noise(gradient[rows, columns][keep] if keep.any() else gradient[rows, columns])
+    return Surrounding(np.asarray(level, dtype=np.float32), sigma, median, max(MAD_TO_SIGMA * mad, 1e-4))
 
 
 def _fit_plane(
@@ -117,10 +115,8 @@ def tighten(mask: Mask, depth: FloatImage, *, band_px: int, least_depth: float) 
     where no rim is deep enough keep the coarse outline.
     """
     core = change_shape(mask, cv2.MORPH_ERODE, 2 * band_px + 1)
-    near = mask.astype(np.float32) * depth
-    rim = cv2.dilate(near, ellipse_kernel(2 * band_px + 1))
-    clear = rim > least_depth
-    half = np.where(clear, depth > 0.5 * rim, mask)
+    rim = cv2.dilate(mask.astype(np.float32) * depth, ellipse_kernel(2 * band_px + 1))
+    half = np.where(rim > least_depth, depth > 0.5 * rim, mask)
     return np.asarray(core | (mask & half), dtype=np.bool_)
 
 
@@ -172,7 +168,8 @@ def find_outline(
     large_px = settings.yolk_area_max_um2 / um_per_px**2
     filled = fill_outlines(marked, plain=plain, large_px=large_px)
     if prior is not None:
-        filled = _hold_to_prior(filled, prior, margin_px=to_px(settings.prior_margin_um, um_per_px))
+        reach = 2 * to_px(settings.prior_margin_um, um_per_px) + 1
+        filled = filled & change_shape(prior, cv2.MORPH_DILATE, reach) | change_shape(prior, cv2.MORPH_ERODE, reach)
     opened = join_pieces(
         change_shape(filled, cv2.MORPH_OPEN, to_px(settings.open_um, um_per_px, least=3)),
         piece_share=settings.piece_share,
@@ -183,7 +180,7 @@ def find_outline(
     band = to_px(settings.band_um, um_per_px, least=2)
     tight = tighten(opened, depth, band_px=band, least_depth=2 * dark_level)
     tight = change_shape(tight, cv2.MORPH_OPEN, to_px(settings.prune_um, um_per_px, least=3))
-    body = keep_largest(
+    body = largest_component(
         fill_outlines(smooth_outline(tight, sigma_px=settings.smooth_um / um_per_px), plain=plain, large_px=large_px)
     )
     if not body.any():
@@ -196,9 +193,3 @@ def find_outline(
         edge=measure_edge_share(body, gradient, level=min(edge_level, calm_level)),
         complete=float(depth[covered].sum()) / max(1e-6, float(depth[dark].sum())),
     )
-
-
-def _hold_to_prior(mask: Mask, prior: Mask, *, margin_px: int) -> NDArray[np.bool_]:
-    grown = change_shape(prior, cv2.MORPH_DILATE, 2 * margin_px + 1)
-    core = change_shape(prior, cv2.MORPH_ERODE, 2 * margin_px + 1)
-    return np.asarray((mask & grown) | core, dtype=np.bool_)

@@ -28,8 +28,8 @@ from morphseq_dagster.morphseq.contracts.segmentations import (
     SegmentationEntry,
     VideoSegmentation,
 )
-from morphseq_dagster.segmentation.geometry import measure_mask_box
 from morphseq_dagster.segmentation.label_image import draw_label_image
+from morphseq_dagster.segmentation.model import measure_mask_box
 from morphseq_dagster.segmentation.rle import encode
 from morphseq_dagster.testing.step_bench import StepBench
 

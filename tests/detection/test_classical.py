@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from morphseq_dagster.detection.backends import Box, Detection
 from morphseq_dagster.detection.classical import ClassicalDetector
 from morphseq_dagster.detection.filtering import filter_detections, measure_box_iou
-from morphseq_dagster.detection.model import Box, Detection
 from morphseq_dagster.errors import PermanentError
 
 Draw = Callable[..., NDArray[np.uint8]]

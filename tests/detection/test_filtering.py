@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from morphseq_dagster.detection.backends import Detection
 from morphseq_dagster.detection.filtering import filter_detections, measure_box_iou, order_detections
-from morphseq_dagster.detection.model import Detection
 
 
 def found(x: float, y: float, *, confidence: float, side: float = 0.2) -> Detection:

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from morphseq_dagster.detection.background_estimate import level_water
-from morphseq_dagster.detection.regions import apply_hysteresis, fill_outlines
+from morphseq_dagster.detection.regions import apply_hysteresis, fill_outlines, level_water
 from morphseq_dagster.detection.work_image import (
     estimate_background,
     fill_from_nearest,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.imaging.keyence_header import parse_keyence_header
+from morphseq_dagster.imaging.keyence import parse_keyence_header
 
 
 def block(

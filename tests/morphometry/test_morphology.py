@@ -10,6 +10,7 @@ from skimage.morphology import closing as sk_closing
 from skimage.morphology import disk
 from skimage.morphology import opening as sk_opening
 
+from morphseq_dagster.detection import regions
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.morphometry import morphology
 
@@ -30,7 +31,7 @@ def test_opening_and_closing_equal_scikit_image_on_a_wide_canvas(mask: np.ndarra
 @given(mask=MASKS)
 @settings(max_examples=60)
 def test_fill_holes_equals_scipy(mask: np.ndarray) -> None:
-    assert np.array_equal(morphology.fill_holes(mask), ndimage.binary_fill_holes(mask))
+    assert np.array_equal(regions.fill_outlines(mask), ndimage.binary_fill_holes(mask))
 
 
 @given(mask=MASKS)
@@ -47,8 +48,8 @@ def test_occupied_box_holds_every_pixel_and_no_empty_border(mask: np.ndarray) ->
 def test_components_touch_over_corners() -> None:
     mask = np.eye(4, dtype=bool)
     mask[0, 3] = True
-    assert morphology.component_areas(mask)[1].tolist() == [4, 1]
-    assert morphology.largest_component(mask).sum() == 4
+    assert regions.component_areas(mask)[1].tolist() == [4, 1]
+    assert regions.largest_component(mask).sum() == 4
 
 
 def test_solidity_of_a_filled_square_is_one_and_of_an_l_shape_below() -> None:

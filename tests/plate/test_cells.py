@@ -6,7 +6,7 @@ import datetime
 
 import pytest
 
-from morphseq_dagster.plate.cells import Cell, CellProblem, as_number, as_number_or_text, as_stored, as_text
+from morphseq_dagster.plate.sheets import Cell, CellProblem, as_number, as_number_or_text, as_stored, as_text
 
 
 @pytest.mark.parametrize("text", ["", "  ", "nan", "NaN", " NA ", "na", "n/a", "N/A"])

@@ -14,8 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.plate.cells import Cell, as_number, as_text
-from morphseq_dagster.plate.sheets import WELLS
+from morphseq_dagster.plate.sheets import WELLS, Cell, as_number, as_text
 from morphseq_dagster.plate.workbook import KNOWN_SHEETS, PlateTable, PlateWell, read_plate_workbook
 
 NUMBERS = list(range(1, 13))
@@ -200,12 +199,10 @@ def test_two_sheets_of_one_name_are_named(tmp_path: Path) -> None:
     assert "second sheet" in plate.problems[0].found
 
 
-def test_default_temperature_fills_blanks_only_and_is_marked(tmp_path: Path) -> None:
-    path = save(tmp_path / "p.xlsx", complete(temperature={"A01": 30.0}))
-    plate = read_plate_workbook(path, default_temperature_c=28.5)
+def test_source_of_a_temperature_is_the_workbook_or_none(tmp_path: Path) -> None:
+    plate = read_plate_workbook(save(tmp_path / "p.xlsx", complete(temperature={"A01": 30.0})))
     assert (row_of(plate, "A01").temperature, row_of(plate, "A01").temperature_source) == (30.0, "workbook")
-    assert (row_of(plate, "A02").temperature, row_of(plate, "A02").temperature_source) == (28.5, "default")
-    assert row_of(read_plate_workbook(path), "A02").temperature_source is None
+    assert (row_of(plate, "A02").temperature, row_of(plate, "A02").temperature_source) == (None, None)
 
 
 @pytest.mark.parametrize("content", [b"", b"no workbook", b"PK\x03\x04broken"])

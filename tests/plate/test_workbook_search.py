@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.plate.workbook_search import find_workbook
+from morphseq_dagster.plate.workbook import find_workbook
 
 EXPERIMENT = "20250529_36hpf"
 

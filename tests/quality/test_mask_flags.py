@@ -4,17 +4,19 @@ import numpy as np
 import pytest
 
 from morphseq_dagster.errors import PermanentError
-from morphseq_dagster.quality.mask_flag_instances import (
+from morphseq_dagster.quality.mask_flags import (
     DetectionFailure,
     DiscontinuousMask,
     HighVariance,
     LargeMask,
+    MaskFlags,
+    MaskFlagSettings,
     MaskOnEdge,
     MissingFrame,
     OverlappingMasks,
     SmallMask,
+    flag_masks,
 )
-from morphseq_dagster.quality.mask_flags import MaskFlags, MaskFlagSettings, flag_masks
 from morphseq_dagster.quality.mask_measures import FrameMasks, MaskMeasure, measure_frame_masks
 
 VIDEO = "20240418_A01"

@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 
 from morphseq_dagster.demo.plan import DEMO_PLATE, PlatePlan
 from morphseq_dagster.demo.truth import PlateTruth
+from morphseq_dagster.detection.backends import Detection
 from morphseq_dagster.detection.classical import ClassicalDetector
 from morphseq_dagster.detection.filtering import filter_detections, measure_box_iou
-from morphseq_dagster.detection.model import Detection
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.segmentation.classical import ClassicalSegmenter
-from morphseq_dagster.segmentation.geometry import measure_mask_box
-from morphseq_dagster.segmentation.model import WellTracks
+from morphseq_dagster.segmentation.model import WellTracks, measure_mask_box
 from tests.support.frames_plate import FRAMES_PLATE, make_frames_plate
 from tests.support.plate_truth import read_mask
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from morphseq_dagster.segmentation.geometry import measure_mask_box
+from morphseq_dagster.segmentation.model import measure_mask_box
 
 
 def test_box_of_the_specification_has_inclusive_maxima() -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from morphseq_dagster.detection.model import Detection
-from morphseq_dagster.segmentation.seed import choose_seed
+from morphseq_dagster.detection.backends import Detection
+from morphseq_dagster.segmentation.tracking import choose_seed
 
 
 def frame(*confidences: float) -> tuple[Detection, ...]:

@@ -11,11 +11,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from morphseq_dagster.demo.drawn_well import DrawnWell
 from morphseq_dagster.demo.levels import LEVELS, Difficulty
 from morphseq_dagster.demo.microscope import Image, expose
 from morphseq_dagster.demo.optics import EmbryoPicture
 from morphseq_dagster.demo.plan import DEMO_PLATE, PlatePlan, WellPlan
+from morphseq_dagster.demo.plate import DrawnWell
 from morphseq_dagster.demo.publish import find_places, publish_plate
 from morphseq_dagster.demo.randomness import open_stream
 from morphseq_dagster.demo.truth import PlateTruth, write_truth

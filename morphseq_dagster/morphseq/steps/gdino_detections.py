@@ -5,8 +5,8 @@ The filter is `detection/filtering.py`.
 
 from __future__ import annotations
 
+from morphseq_dagster.detection.backends import Detection
 from morphseq_dagster.detection.filtering import filter_detections
-from morphseq_dagster.detection.model import Detection
 from morphseq_dagster.engine.contract.context import Account, StepContext
 from morphseq_dagster.engine.contract.step import StepResult
 from morphseq_dagster.morphseq.contracts.detections import (

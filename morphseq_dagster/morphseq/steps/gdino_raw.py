@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from morphseq_dagster.backends import BackendIdentity
-from morphseq_dagster.detection.backends import DETECTORS
-from morphseq_dagster.detection.model import Detection
+from morphseq_dagster.detection.backends import DETECTORS, Detection
 from morphseq_dagster.engine.contract.context import Account, StepContext
 from morphseq_dagster.engine.contract.step import StepResult
 from morphseq_dagster.engine.contract.wells import WellTask, map_wells

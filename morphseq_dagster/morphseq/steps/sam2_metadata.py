@@ -18,7 +18,7 @@ from morphseq_dagster.morphseq.contracts.experiment_metadata import ExperimentMe
 from morphseq_dagster.morphseq.contracts.exported_masks import ExportedMasks
 from morphseq_dagster.morphseq.contracts.sam2_metadata import CONTRACT
 from morphseq_dagster.morphseq.contracts.segmentations import EmbryoEntry, ImageSegmentation, SegmentationDocument
-from morphseq_dagster.quality.mask_flag_instances import SNIP_FLAG_ORDER
+from morphseq_dagster.quality.mask_flags import SNIP_FLAG_ORDER
 
 _FROM_FRAME = (
     "Height (um)", "Height (px)", "Width (um)", "Width (px)", "Objective", "Time (s)", "Time Rel (s)",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from morphseq_dagster.detection.model import Detection
+from morphseq_dagster.detection.backends import Detection
 from morphseq_dagster.engine.contract.context import Account, StepContext
 from morphseq_dagster.engine.contract.step import StepResult
 from morphseq_dagster.engine.contract.wells import WellTask, map_wells
@@ -34,7 +34,7 @@ from morphseq_dagster.morphseq.steps.previews import choose, draw_masks, sheet
 from morphseq_dagster.segmentation.backends import SEGMENTERS
 from morphseq_dagster.segmentation.model import TrackedMask, WellTracks
 from morphseq_dagster.segmentation.rle import Rle, decode
-from morphseq_dagster.segmentation.seed import choose_seed
+from morphseq_dagster.segmentation.tracking import choose_seed
 
 
 class _Inputs:

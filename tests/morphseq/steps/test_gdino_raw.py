@@ -12,8 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from morphseq_dagster.backends import Backend, BackendIdentity
-from morphseq_dagster.detection.backends import DETECTORS
-from morphseq_dagster.detection.model import Detection
+from morphseq_dagster.detection.backends import DETECTORS, Detection
 from morphseq_dagster.engine.storage.hashing import hash_file
 from morphseq_dagster.morphseq.contracts.detections import DetectionDocument
 from morphseq_dagster.parameters import Parameters

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from morphseq_dagster.morphseq.contracts.detections import DetectionDocument, DetectionEntry, HighQuality
 from morphseq_dagster.morphseq.contracts.entities import track
 from morphseq_dagster.morphseq.contracts.segmentations import SegmentationDocument, VideoSegmentation
-from morphseq_dagster.segmentation.geometry import measure_mask_box
+from morphseq_dagster.segmentation.model import measure_mask_box
 from morphseq_dagster.segmentation.rle import Rle, decode
 from morphseq_dagster.testing.documents import lay_frames
 from morphseq_dagster.testing.step_bench import StepBench, read_document

@@ -1,4 +1,4 @@
-"""Columns that a rule of the quality room needs."""
+"""Columns that a rule over embryos needs."""
 
 from __future__ import annotations
 
