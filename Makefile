@@ -17,6 +17,10 @@ MODELS := $(VENV)/.models
 ALL := $(VENV)/.all
 SOURCES := pyproject.toml constraints.txt
 
+# Measuring what the tests execute costs a fifth of their time: in CI always, else on demand (make test COVERAGE=1).
+COVERAGE ?= $(filter true,$(CI))
+MEASURED = $(if $(COVERAGE),--cov --cov-report= $(if $(PYTEST),,--coverage-floors))
+
 # Options for `make test`, such as PYTEST="-k storage" or PYTEST="--run-slow".
 PYTEST ?=
 # Many tests wait, for a scheduler or a server: one more at work than there are processors.
@@ -41,13 +45,15 @@ demo: install ## make the demo plate, run it from raw files to the final table, 
 	@$(BIN)/morphseq demo $(ARGS)
 
 test: install-dev ## run the test suite
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(MEASURED) $(PYTEST)
 
-check: install-dev ## lint, format, types, import contracts, definitions
+check: install-dev ## lint, format, types, import contracts, dead code, spelling, definitions
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python scripts/dead_code.py
+	$(BIN)/codespell morphseq_dagster tests docs scripts benchmarks Makefile pyproject.toml $(wildcard *.md)
 	$(BIN)/dagster definitions validate -w workspace.yaml
 	@# dg looks for the word on telemetry in the home that is exported, before it reads .env.
 	$(BIN)/dotenv run -- $(BIN)/dg check defs
@@ -63,7 +69,7 @@ bench: install-dev ## the measurements that the issues' limits speak of
 	$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## remove the environment and the tools' leavings; data, .env and DAGSTER_HOME stay
-	rm -rf $(VENV) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .coverage*
 	rm -rf .tmp_dagster_home_*
 	find morphseq_dagster tests -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -1,7 +1,6 @@
 """Definitions: what `dagster dev -w workspace.yaml` and `dagster -m morphseq_dagster.definitions` load.
 
-Holds the one explicit object and the registration of experiments that lie in the raw folders already. Everything is
-made in `build`.
+Everything in them is made in `build.py`. Loading also registers the experiments that lie in the raw folders already.
 """
 
 from __future__ import annotations

@@ -16,6 +16,8 @@ from morphseq_dagster.engine.pipeline import Pipeline
 BULK_JOB: Final = "bulk"
 """The job of one run over many experiments; its configuration names them."""
 BULK_OP: Final = "walk"
+REPORT_OP: Final = "report"
+"""The op of the job that reports staleness; its configuration names experiments too."""
 PARTITION_TAG: Final = "dagster/partition"
 PIPELINE_TAG: Final = "morphseq/pipeline"
 """Tag of runs: the pipeline whose partitions they work on."""

@@ -1,7 +1,7 @@
 """The asset graph as SVG, drawn from the pipeline: equal pipelines give equal bytes.
 
-Holds layout and drawing. Rows are the longest way from the start, columns the groups of the web page. An edge that
-follows from others is left out; the full list of inputs stands in docs/outputs.md.
+Rows are the longest way from the start, columns the groups of the web page. An edge that follows from others is left
+out; the full list of inputs stands in docs/outputs.md.
 """
 
 from __future__ import annotations

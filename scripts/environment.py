@@ -1,7 +1,7 @@
 """Write .env, make the folders that it names and put dagster.yaml into DAGSTER_HOME.
 
 Run by `make install` and cheap enough for every `make`. Nothing that exists is written over: .env and
-dagster.yaml belong to the user from then on. Holds no settings: `morphseq_dagster.settings` reads them.
+dagster.yaml belong to the user from then on. `morphseq_dagster/settings` reads them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Pages that are made from the code: tables in Markdown, and writing or checking a page.
-
-Holds what the generators of `docs/outputs.md` and `docs/recipes.md` share.
-"""
+"""Pages that are made from the code: tables in Markdown, and writing or checking a page."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Pictures of one finished experiment for the documentation: the plate as detected, and a strip of snips.
-
-Holds reading of published artifacts and drawing. Made for the demo plate; nothing else is ever drawn into docs/.
-"""
+"""Pictures of the demo plate for docs/, drawn from its published artifacts."""
 
 from __future__ import annotations
 

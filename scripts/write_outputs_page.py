@@ -1,6 +1,6 @@
-"""Write docs/outputs.md from layout, pipeline and contracts.
+"""Write docs/outputs.md from the artifacts, steps and contracts of the pipeline.
 
-Holds the composition and the few sentences that no contract can say: names of pictures, columns that a model brings.
+Only what no contract can say is written here: names of pictures, columns that a model brings.
 """
 
 from __future__ import annotations

@@ -31,6 +31,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from tests.support.coverage_floors import Covered
     from tests.support.slurm_cluster import LocalCluster
 
 # A shell starts what it puts into the background with Ctrl-C ignored. Dagster makes of TERM whatever Ctrl-C is, and
@@ -48,6 +49,8 @@ LONG = {"tests", "browser", "crash", "suspend", "pipeline", "cluster", "pilot"}
 # What must not be skipped where real data is at hand and nobody watches.
 GUARDED_MARKERS = ("needs_shared", "models", "slurm", "browser")
 
+COVERED: pytest.StashKey[list[Covered]] = pytest.StashKey()
+
 # No deadline: the machines that run this are busy. In CI the same examples every time.
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=IN_CI, print_blob=True)
 hypothesis.settings.load_profile("suite")
@@ -55,6 +58,7 @@ hypothesis.settings.load_profile("suite")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--run-slow", action="store_true", help="run the tests marked slow too")
+    parser.addoption("--coverage-floors", action="store_true", help="fail where --cov has measured too little")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -95,6 +99,22 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     if report.skipped and _skips_are_failures():
         _fail_instead(report, "A whole test module")
     return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    done = yield  # pytest-cov has joined the figures of all processes by now
+    if session.config.getoption("--coverage-floors") and not hasattr(session.config, "workerinput"):
+        from tests.support.coverage_floors import read_coverage
+
+        session.config.stash[COVERED] = found = read_coverage()
+        session.testsfailed += sum(not covered.is_enough for covered in found)
+    return done
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for covered in config.stash.get(COVERED, []):
+        terminalreporter.write_line(str(covered), red=not covered.is_enough)
 
 
 def pytest_sessionfinish() -> None:

@@ -1,1 +1,1 @@
-"""Assets: one per step of the pipeline, made by one small factory; the cohort is the only one written by hand."""
+"""Assets: one per step of the pipeline, and one for the cohort; all are made in `factory.py`."""

@@ -1,6 +1,7 @@
-"""Materialisations as people see them: rows, columns, path, seconds, wells, a preview picture; failures with a remedy.
+"""Materialisations as people see them: rows, columns, path, seconds, wells, a preview; failures with their remedy.
 
-Holds the translation of records and staged results to Dagster's metadata and tags.
+Records and staged results are translated to Dagster's metadata and tags here. The tags by which Dagster knows what an
+event was made from are in `provenance.py`.
 """
 
 from __future__ import annotations

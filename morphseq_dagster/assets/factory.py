@@ -76,7 +76,7 @@ def _decorate(
     spec: StepSpec,
     **options: Any,  # noqa: ANN401 - of `dagster.asset`, handed on as they are
 ) -> dg.AssetsDefinition:
-    """Make an asset of a body, with what it says of itself on the web page."""
+    """Make an asset of a body, with its description for the web page."""
     artifact = next(a for a in pipeline.artifacts if a.name == spec.name)
     asset: dg.AssetsDefinition = dg.asset(
         name=spec.name,

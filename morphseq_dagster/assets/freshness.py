@@ -1,7 +1,7 @@
-"""Freshness in the web page: the check `up_to_date` of every experiment's final table, with the reasons in words.
+"""Freshness on the web page: the check `up_to_date` of every experiment's final table, with the reasons.
 
 Dagster's own marks do not see partitions, so the plan is shown as a partitioned check: its page lists every experiment
-as passed or failed. Holds the check and the translation of a plan; the plan itself is `lineage`.
+as passed or failed. The plan itself is made in `engine/planner`.
 """
 
 # Dagster reads the annotations of a check's body at run time, hence no postponed evaluation in this module.

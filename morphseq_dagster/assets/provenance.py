@@ -1,6 +1,6 @@
-"""Provenance in Dagster's terms: the tags from which it tells what an event was made from, and what it knows already.
+"""Provenance as Dagster keeps it: tags that name what an event was made from, for events that no asset's body leaves.
 
-Holds the tags of events that no asset's own body leaves: an ordinary materialisation gets the same from Dagster.
+An ordinary materialisation gets the same tags from Dagster itself.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def tags_of(record: EventLogRecord | None) -> Mapping[str, str]:
     return (materialization.tags or {}) if materialization is not None else {}
 
 
-def says_the_same(told: Mapping[str, str], tags: Mapping[str, str]) -> bool:
-    """Whether an event says what a record says; pointers differ and do not matter."""
+def has_same_versions(event: Mapping[str, str], tags: Mapping[str, str]) -> bool:
+    """Whether the tags of an event name the versions of a record; pointers differ and do not matter."""
     compared = [name for name in tags if name in (VERSION_TAG, CODE_TAG) or name.startswith(_READ)]
-    return bool(told) and all(told.get(name) == tags[name] for name in compared)
+    return bool(event) and all(event.get(name) == tags[name] for name in compared)

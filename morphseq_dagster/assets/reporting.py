@@ -1,7 +1,7 @@
-"""Reporting: tell Dagster what lies on the disk - materialisations of recorded artifacts, tombstones of missing ones.
+"""Reporting: events for what lies on the disk - materialisations of recorded artifacts, tombstones of missing ones.
 
-Holds the way from records to events without a run; computes nothing and changes no file. The data root is the truth:
-a Dagster home that was lost is filled again from here, in parts if need be, since what an instance knows is left out.
+No run is needed, nothing is computed and no file changes. The data root is the truth: a Dagster home that was lost is
+filled again from here, and what an instance knows already is left out.
 """
 
 from __future__ import annotations
@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import dagster as dg
-from dagster import AssetKey, AssetMaterialization, AssetRecordsFilter, DagsterInstance
+from dagster import AssetKey, AssetMaterialization, DagsterInstance
 
 from morphseq_dagster.assets.description import describe_record
 from morphseq_dagster.assets.provenance import (
     CODE_TAG,
     NEVER_SEEN,
-    USER_PROVIDED_TAG,
     VERSION_TAG,
-    says_the_same,
+    has_same_versions,
     tags_of,
     version_tags,
 )
@@ -41,7 +40,7 @@ _PAGE: Final = 1000
 
 @dataclass(frozen=True)
 class Reported:
-    """What was told.
+    """What a report did.
 
     Parameters
     ----------
@@ -111,25 +110,8 @@ def report_records(
     return reporter.summary(registered=len(new))
 
 
-def report_missing(instance: DagsterInstance, *, workspace: Workspace, record: Record) -> None:
-    """Report a tombstone for an artifact whose file is gone, from the last event's own tags."""
-    key, partition = AssetKey(record.step), None if record.experiment == COHORT else record.experiment
-    wanted: Any = AssetRecordsFilter(key, asset_partitions=[partition]) if partition is not None else key
-    newest = instance.fetch_materializations(wanted, limit=1).records
-    tags = dict(tags_of(newest[0])) if newest else {VERSION_TAG: record.data_version, USER_PROVIDED_TAG: "true"}
-    instance.report_runless_asset_event(
-        AssetMaterialization(
-            asset_key=key,
-            partition=partition,
-            description=f"{record.output.path} is gone; its step makes it again",
-            metadata=describe_record(record, workspace=workspace),
-            tags={**tags, CODE_TAG: FILE_MISSING, REPORT_TAG: "missing"},
-        )
-    )
-
-
 def remove_partition(instance: DagsterInstance, *, pipeline: Pipeline, experiment: str) -> bool:
-    """Remove an experiment's partition; tell whether there was one."""
+    """Remove an experiment's partition; return whether there was one."""
     name = pipeline.keys.noun
     if not instance.has_dynamic_partition(name, experiment):
         return False
@@ -142,7 +124,7 @@ class _Reporter:
         self._instance = instance
         self._graph = graph
         self._workspace = workspace
-        self._told: dict[str, dict[str | None, Mapping[str, str]]] = {}
+        self._known_tags: dict[str, dict[str | None, Mapping[str, str]]] = {}
         self._inputs: dict[str, tuple[int, dict[str | None, Mapping[str, str]]]] = {}
         self._counts = {"reported": 0, "tombstones": 0, "known": 0}
         self._refused: list[tuple[str, str]] = []
@@ -204,11 +186,10 @@ class _Reporter:
         return NEVER_SEEN if news else str(pointer)
 
     def _is_known(self, step: str, *, partition: str | None, tags: Mapping[str, str]) -> bool:
-        """Whether the newest event of an artifact says what its record says; pointers differ and do not matter."""
-        if step not in self._told:
-            self._told[step] = _latest_tags(self._instance, step=step)
-        told = self._told[step].get(partition, {})
-        return says_the_same(told, tags)
+        """Whether the newest event of an artifact has the versions of its record."""
+        if step not in self._known_tags:
+            self._known_tags[step] = _latest_tags(self._instance, step=step)
+        return has_same_versions(self._known_tags[step].get(partition, {}), tags)
 
 
 def _latest_tags(instance: DagsterInstance, *, step: str) -> dict[str | None, Mapping[str, str]]:

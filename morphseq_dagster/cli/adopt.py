@@ -65,13 +65,13 @@ def adopt(
         refuse_call(
             PermanentError(expected="a folder", found="none", where=str(root), remedy="name the root of the tree")
         )
-    campaign = Import(call.workspace, root, apply=apply, without_inputs=without_inputs)
-    campaign.split(on_file=lambda path: _say(f"cutting {path} into pieces, once"))
-    for split, _ in campaign.splits.values():
+    run = Import(call.workspace, root, apply=apply, without_inputs=without_inputs)
+    run.split(on_file=lambda path: _say(f"cutting {path} into pieces, once"))
+    for split, _ in run.splits.values():
         if split.refused_count:
             _say(f"{split.source}: {split.refused_count} entries of no experiment, the first {split.refused[0]}")
     known = find_experiments(
-        campaign, known=[s.name for s in call.workspace.pipeline.find_sources(call.workspace.layout) if not s.reason]
+        run, known=[s.name for s in call.workspace.pipeline.find_sources(call.workspace.layout) if not s.reason]
     )
     names = known
     if experiments is not None:
@@ -82,7 +82,7 @@ def adopt(
     for number, name in enumerate(names):
         if sys.stderr.isatty():
             _say(f"{number + 1}/{len(names)} {name}")
-        found = list(campaign.run([name]))
+        found = list(run.run([name]))
         outcomes += found
         if form is Format.table:
             for line in _draw(found, verbose=call.verbose):
@@ -109,9 +109,9 @@ def _draw(outcomes: Iterable[ImportOutcome], *, verbose: bool) -> Iterable[str]:
 
 def _sum(outcomes: list[ImportOutcome], *, apply: bool) -> str:
     counts = Counter(_WORDS.get((o.action, o.done), o.action) for o in outcomes)
-    told = ", ".join(f"{count} {word}" for word, count in sorted(counts.items())) or "nothing found"
+    done = ", ".join(f"{count} {word}" for word, count in sorted(counts.items())) or "nothing found"
     waiting = any(o.action in ("adopt", "make") and not o.done for o in outcomes)
-    return told + (" (--apply does it)" if waiting and not apply else "")
+    return done + (" (--apply does it)" if waiting and not apply else "")
 
 
 def _encode(outcomes: list[ImportOutcome], *, apply: bool) -> dict[str, Any]:

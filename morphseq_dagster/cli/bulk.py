@@ -63,7 +63,7 @@ def run_bulk(
     with listening(show):
         config = bulk_config(tuple(chains), steps=ordered, force=force, automatic=automatic)
         result = launcher.execute(BULK_JOB, config=config)
-    failed = any(isinstance(event, StepFailed) for told in events.values() for event, _ in told)
+    failed = any(isinstance(event, StepFailed) for found in events.values() for event, _ in found)
     outcomes = [
         _summarise(experiment, events=events[experiment], steps=pending, lost=not result.success and not failed)
         for experiment, pending in chains.items()
@@ -78,12 +78,12 @@ def run_bulk(
 def _summarise(
     experiment: str, *, events: Sequence[tuple[Event, float]], steps: Sequence[str], lost: bool
 ) -> RunOutcome:
-    """Sum up one experiment; `lost` says that the run failed without naming an experiment."""
+    """Sum up one experiment; `lost` when the run failed without naming an experiment."""
     tried = {event.step for event, _ in events}
     failed = tuple((event.step, str(event.error)) for event, _ in events if isinstance(event, StepFailed))
     untried = tuple(step for step in steps if step not in tried)
     if untried and not failed and lost:
-        failed = (("", "the run failed; the log of Dagster says why (--verbose)"),)
+        failed = (("", "the run failed; the log of Dagster has the reason (--verbose)"),)
     made = tuple(event.step for event, _ in events if isinstance(event, StepMade))
     standing = tuple(step for step in steps if step in tried and step not in (*made, *(step for step, _ in failed)))
     return RunOutcome(experiment, made, standing, failed, untried, max((s for _, s in events), default=0.0))

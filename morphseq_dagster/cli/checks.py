@@ -1,6 +1,7 @@
 """Checks of `morphseq doctor`: data root, unfinished work, Dagster home, installation.
 
-Holds what can be found without Dagster; each finding names the command that mends it. Looks only.
+They only look, without Dagster; each finding names the command that mends it. The cluster is checked in
+`cluster_checks.py`, weights in `weights.py`.
 """
 
 from __future__ import annotations
@@ -88,11 +89,11 @@ def check_clock(root: Path, *, now: Callable[[], float] = time.time) -> Iterator
             before = now()
             probe.write(b".")
             probe.flush()
-            told = os.fstat(probe.fileno()).st_mtime
+            stamp = os.fstat(probe.fileno()).st_mtime
     except OSError as error:
         yield CheckResult("problem", f"the clock of the disk cannot be asked: {error}", f"see to the disk of {root}")
         return
-    skew = told - before
+    skew = stamp - before
     if abs(skew) > SKEW_S:
         text = f"the disk of {root} is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} this host"
         yield CheckResult("problem", text, "set the clock of this host or of the file server (NTP)")
@@ -180,7 +181,7 @@ def check_history(home: Path) -> Iterator[CheckResult]:
 
 
 def find_file_system(path: Path, *, mounts: Path = Path("/proc/mounts")) -> str:
-    """Kind of the file system that a path lies on, by the longest mount point; empty where it cannot be told."""
+    """Kind of the file system that a path lies on, by the longest mount point; empty where it is not known."""
     try:
         lines = [line.split() for line in mounts.read_text(encoding="utf-8").splitlines()]
     except OSError:
@@ -198,8 +199,8 @@ def check_installation() -> Iterator[CheckResult]:
     if len(set(versions.values())) == 1 and None not in versions.values():
         yield CheckResult("ok", f"Dagster {versions['dagster']}, all packages alike")
     else:
-        told = ", ".join(f"{name} {version or 'missing'}" for name, version in versions.items())
-        yield CheckResult("problem", f"Dagster's packages differ: {told}", "pip install -e . -c constraints.txt")
+        found = ", ".join(f"{name} {version or 'missing'}" for name, version in versions.items())
+        yield CheckResult("problem", f"Dagster's packages differ: {found}", "pip install -e . -c constraints.txt")
     try:
         library = importlib.import_module("cv2")
     except ImportError as error:

@@ -1,7 +1,7 @@
 """Checks of a cluster for `morphseq doctor`: login, commands, controller, accounting, clocks, disk, environment.
 
-Holds what can be seen from here and from the login node; what a compute node sees is `cluster_trial`. Each finding
-names what to type. Submits nothing; writes two small files below the data root and removes them.
+They see what can be seen from here and from the login node; what a compute node sees is `cluster_trial.py`. Nothing is
+submitted; two small files are written below the data root and removed.
 """
 
 from __future__ import annotations
@@ -129,12 +129,12 @@ def _check_commands(settings: SlurmSettings, *, transport: Transport) -> Iterato
             )
             return
         versions[name] = answer.out.strip()
-    told = sorted(set(versions.values()))
-    if len(told) > 1:
+    found = sorted(set(versions.values()))
+    if len(found) > 1:
         words = ", ".join(f"{name} {version}" for name, version in versions.items())
         yield CheckResult("note", f"commands of several versions: {words}", "set places.slurm.commands to one folder")
     else:
-        yield CheckResult("ok", f"the cluster's commands answer ({transport.name}): {told[0]}")
+        yield CheckResult("ok", f"the cluster's commands answer ({transport.name}): {found[0]}")
 
 
 def _check_controller(settings: SlurmSettings, *, transport: Transport) -> Iterator[CheckResult]:
@@ -178,7 +178,7 @@ def _check_accounting(settings: SlurmSettings, *, transport: Transport) -> Itera
         yield CheckResult("problem", f"accounting does not answer: {error.found}", "sacct; results need none of it")
         return
     if reply is None:
-        text = "no accounting: ends are told by files and by what the controller remembers (MinJobAge)"
+        text = "no accounting: ends are known from files and from what the controller remembers (MinJobAge)"
         yield CheckResult("note", text, "nothing need be done; `scontrol show config | grep MinJobAge`")
     else:
         yield CheckResult("ok", "accounting answers")
@@ -189,12 +189,12 @@ def _check_clock(transport: Transport) -> Iterator[CheckResult]:
     answer = transport.run(["date", "+%s.%N"], timeout_s=_TIMEOUT_S)
     after = time.time()
     try:
-        told = float(answer.out)
+        there = float(answer.out)
     except ValueError:
         yield CheckResult("note", f"the clock there cannot be read: {_said(answer)}", "date (on the login node)")
         return
     # The answer was written at some time between question and arrival.
-    skew = min(0.0, told - before) + max(0.0, told - after)
+    skew = min(0.0, there - before) + max(0.0, there - after)
     yield judge_skew(skew, whose="the login node's clock")
 
 

@@ -1,8 +1,8 @@
 """Dead runs: runs that Dagster believes at work although their process is gone; a killed command leaves one for ever.
 
-Holds finding and ending them, and the slots of pools that such runs hold; what makes a run dead is
-`morphseq_dagster.runs.states`. The slots of a run that has ended otherwise, or that was deleted, are
-held by nobody either: a step gives its slot back before its run ends.
+They are found and ended here, with the slots of pools that they hold; what makes a run dead is `runs/states.py`. The
+slots of a run that has ended otherwise, or that was deleted, are held by nobody either: a step gives its slot back
+before its run ends.
 """
 
 from __future__ import annotations

@@ -127,5 +127,5 @@ class Display:
             "failed": outcome.failed,
             "not tried": outcome.untried,
         }
-        told = ", ".join(f"{len(steps)} {word}" for word, steps in counts.items() if steps)
-        self.say(f"{outcome.experiment or 'cohort'}: {told or 'nothing to do'} in {outcome.seconds:.1f} s")
+        counted = ", ".join(f"{len(steps)} {word}" for word, steps in counts.items() if steps)
+        self.say(f"{outcome.experiment or 'cohort'}: {counted or 'nothing to do'} in {outcome.seconds:.1f} s")

@@ -40,8 +40,8 @@ def explain(
 
     with refusing_call():
         _check(call.workspace, experiment=experiment, step=step)
-    plan, told = explain_experiment(call.workspace, experiment=experiment)
-    chosen = [t for t in told if t.verdict.step == step] if step is not None else list(told)
+    plan, explanations = explain_experiment(call.workspace, experiment=experiment)
+    chosen = [e for e in explanations if e.verdict.step == step] if step is not None else list(explanations)
     if form is Format.json:
         values = {
             "schema": "morphseq.explain",
@@ -49,11 +49,15 @@ def explain(
             "experiment": experiment,
             "busy": plan.busy,
             "problem": plan.problem,
-            "steps": [encode_explanation(t) for t in chosen],
+            "steps": [encode_explanation(e) for e in chosen],
         }
         print_json(values)
         return
-    print("\n".join(printable(line) for line in _tell(plan, told=chosen, everything=call.verbose or step is not None)))
+    print(
+        "\n".join(
+            printable(line) for line in _draw(plan, explanations=chosen, everything=call.verbose or step is not None)
+        )
+    )
 
 
 def _check(workspace: Workspace, *, experiment: str, step: str | None) -> None:
@@ -70,24 +74,24 @@ def _check(workspace: Workspace, *, experiment: str, step: str | None) -> None:
         )
 
 
-def _tell(plan: ExperimentPlan, *, told: Sequence[Explanation], everything: bool) -> Iterable[str]:
+def _draw(plan: ExperimentPlan, *, explanations: Sequence[Explanation], everything: bool) -> Iterable[str]:
     from morphseq_dagster.engine.planner.run_times import describe_cost, estimate_cost
 
     if plan.problem:
         yield f"{plan.experiment}: {plan.problem}"
     if plan.busy:
         yield f"{plan.experiment} is at work: {plan.busy}"
-    if everything or any(t.verdict.causes for t in told):
-        for explanation in told:
+    if everything or any(e.verdict.causes for e in explanations):
+        for explanation in explanations:
             if everything or explanation.verdict.causes:
-                yield from _tell_step(explanation)
+                yield from _draw_step(explanation)
     if plan.pending:
         yield f"{plan.experiment}: {len(plan.pending)} steps to refresh, {describe_cost(estimate_cost(plan.pending))}"
     else:
         yield f"{plan.experiment}: nothing to do"
 
 
-def _tell_step(explanation: Explanation) -> Iterable[str]:
+def _draw_step(explanation: Explanation) -> Iterable[str]:
     from morphseq_dagster.engine.planner.explain import tell_cause
     from morphseq_dagster.engine.planner.run_times import describe_cost
 

@@ -47,7 +47,7 @@ def jobs(
     *,
     reconcile: Annotated[
         bool,
-        typer.Option("--reconcile", help="Close, report or cancel jobs whose run has ended, as places.slurm says."),
+        typer.Option("--reconcile", help="Close, report or cancel jobs whose run has ended, as places.slurm decides."),
     ] = False,
 ) -> None:
     """Show the cluster jobs at work.
@@ -71,11 +71,11 @@ def jobs(
     if done.survey.trouble:
         print(f"the cluster could not be asked: {printable(done.survey.trouble)}")
     else:
-        print(f"as the cluster said {time.time() - done.answered_at:.0f} s ago")
-    for line in _tell(done.orphans, reconciled=reconcile):
+        print(f"the cluster answered {time.time() - done.answered_at:.0f} s ago")
+    for line in _describe_ends(done.orphans, reconciled=reconcile):
         print(printable(line))
     if done.reported:
-        print(f"told Dagster of {done.reported} artifacts")
+        print(f"reported {done.reported} artifacts to Dagster")
     raise typer.Exit(1 if done.survey.trouble else 0)
 
 
@@ -94,16 +94,16 @@ def _look_after(call: Call, *, reconcile: bool) -> _Done:
         orphans = settle_cluster(workspace=call.workspace, settings=settings, survey=survey)
         if not lasting:
             return _Done(survey, answered_at, orphans)
-        told = report_done(
+        reported = report_done(
             instance,
             orphans=orphans,
             graph=lambda: build_definitions(call.settings, pipeline=call.pipeline).resolve_asset_graph(),
             workspace=call.workspace,
         )
-    return _Done(survey, answered_at, orphans, told.reported)
+    return _Done(survey, answered_at, orphans, reported.reported)
 
 
-def _tell(orphans: Sequence[Orphan], *, reconciled: bool) -> Iterator[str]:
+def _describe_ends(orphans: Sequence[Orphan], *, reconciled: bool) -> Iterator[str]:
     """Say what becomes of each job whose run is not at it, and how to have it done."""
     words = _DEEDS if reconciled else _PLANS
     for orphan in orphans:
@@ -138,7 +138,7 @@ def _draw(orphans: Sequence[Orphan], *, folders: bool) -> Iterator[str]:
 
 
 def _describe(orphan: Orphan) -> tuple[str, str, str]:
-    """State, reason and node: as the scheduler says, or else as the files tell."""
+    """State, reason and node: from the scheduler, or else from the files."""
     row = orphan.row
     if row is not None:
         return row.state, row.reason or "-", row.node or "-"

@@ -38,7 +38,7 @@ _NOTHING: Final[Mapping[str, Any]] = {}
 
 @contextmanager
 def open_instance() -> Iterator[tuple[dg.DagsterInstance, bool]]:
-    """Open the Dagster instance of this machine, and tell whether it keeps its history.
+    """Open the Dagster instance of this machine, and whether it keeps its history.
 
     Without DAGSTER_HOME (exported or in `.env`) the history lives as long as this process: records and artifacts are
     the same, only the web page shows nothing.
@@ -213,7 +213,7 @@ def _summarise(
 
     failed = tuple((event.step, event.message) for event in events if event.kind == "failed")
     if not success and not failed:
-        failed = (("", "the run failed; the log of Dagster says why (--verbose)"),)
+        failed = (("", "the run failed; the log of Dagster has the reason (--verbose)"),)
     tried = {event.step for event in events}
     untried = tuple(step for step in steps if step not in tried)
     return RunOutcome(experiment, having("made"), having("standing"), failed, untried, seconds)
@@ -234,8 +234,8 @@ def _translate(entry: EventLogEntry) -> StepEvent | None:
         return StepEvent(step, "failed", "interrupted") if step else None
     if event.event_type is DagsterEventType.STEP_FAILURE:
         data = event.step_failure_data
-        told = data.user_failure_data.description if data.user_failure_data is not None else None
-        return StepEvent(step, "failed", told or _innermost(data.error))
+        text = data.user_failure_data.description if data.user_failure_data is not None else None
+        return StepEvent(step, "failed", text or _innermost(data.error))
     return None
 
 

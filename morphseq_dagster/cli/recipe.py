@@ -10,6 +10,7 @@ import typer
 
 from morphseq_dagster.cli.messages import print_json, printable
 from morphseq_dagster.cli.options import Call, Form, Format, add_verb, refusing_call, verb
+from morphseq_dagster.engine.contract.recipe import DEFAULT
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.identifiers import check_experiment
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from morphseq_dagster.engine.pipeline import Pipeline
 
 _EXAMPLE = "morphseq recipe show 20250529_ctrl snips"
-DEFAULTS = "default"
 recipe = typer.Typer(
     no_args_is_help=True,
     help="Parameters of the science.",
@@ -43,7 +43,7 @@ def show(
 ) -> None:
     """Print the resolved parameters, each with the file that sets it, or `default`."""
     with refusing_call():
-        if experiment != DEFAULTS:
+        if experiment != DEFAULT:
             check_experiment(experiment)
         resolved = call.workspace.recipe(experiment)
         steps = _choose(call.workspace.pipeline, step=step)
@@ -97,7 +97,7 @@ def _find_origin(origins: Mapping[str, str], name: str) -> str:
         if name in origins:
             return origins[name]
         name = name.rpartition(".")[0]
-    return DEFAULTS
+    return DEFAULT
 
 
 def _choose(pipeline: Pipeline, *, step: str | None) -> list[str]:

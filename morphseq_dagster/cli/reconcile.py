@@ -122,7 +122,7 @@ def _report(call: Call, *, experiments: tuple[str, ...] | None) -> None:
                 )
             )
         graph = build_definitions(call.settings, pipeline=call.pipeline).resolve_asset_graph()
-        told = report_records(
+        done = report_records(
             instance,
             graph=graph,
             workspace=call.workspace,
@@ -130,11 +130,11 @@ def _report(call: Call, *, experiments: tuple[str, ...] | None) -> None:
             on_progress=_progress(Format.table),
         )
     print(
-        f"reported to Dagster: {told.reported} artifacts and {told.tombstones} missing files; {told.known} were known, "
-        f"{told.registered} experiments registered",
+        f"reported {done.reported} artifacts and {done.tombstones} missing files to Dagster; {done.known} were known, "
+        f"{done.registered} experiments registered",
         file=sys.stderr,
     )
-    for line in group_lines([(path, f": {reason}") for path, reason in told.refused], everything=call.verbose):
+    for line in group_lines([(path, f": {reason}") for path, reason in done.refused], everything=call.verbose):
         print(f"  left out {line}", file=sys.stderr)
 
 

@@ -1,6 +1,6 @@
-"""What TERM and Ctrl-C mean to a command: the end of what it does, with exit code 130.
+"""What TERM and Ctrl-C do to a command: they end it, with exit code 130.
 
-Holds the meaning alone; what is cancelled and told then is said where it happens.
+How the run of such a command is cancelled is `runs/interruption.py`.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def status(
 
 
 def _look_at_jobs(layout: Layout) -> Mapping[tuple[str, str], RemoteWork]:
-    """How the cluster's jobs stand, as their files tell; most data roots never saw a cluster."""
+    """How the cluster's jobs stand, from their files; most data roots never saw a cluster."""
     if not layout.jobs.is_dir():
         return {}
     from morphseq_dagster.cluster.job_summary import summarise_jobs
@@ -79,8 +79,10 @@ def _draw(status: StatusTable, *, data_root: str, verbose: bool) -> Iterable[str
             )
     yield from _draw_jobs(status, verbose=verbose)
     yield from _draw_stale(status, verbose=verbose)
-    told = ("failed", "interrupted") if not verbose else ("failed", "interrupted", "degraded", "unavailable", "running")
-    yield from _draw_list("failed or interrupted" if not verbose else "not ok", status.having(*told), verbose=verbose)
+    states = (
+        ("failed", "interrupted") if not verbose else ("failed", "interrupted", "degraded", "unavailable", "running")
+    )
+    yield from _draw_list("failed or interrupted" if not verbose else "not ok", status.having(*states), verbose=verbose)
     if verbose:
         waiting = [(name, cell) for name, cell in status.having("missing") if cell.reason]
         yield from _draw_list("missing", waiting, verbose=verbose)

@@ -1,6 +1,6 @@
-"""Check of `morphseq doctor`: are the weights there that the recipes ask for, and who asks for them.
+"""Check of `morphseq doctor`: are the weights there that the recipes ask for, and which experiments ask for them.
 
-Holds the check. Looks only; reads weights whole where no run has read them yet.
+It only looks, and reads weights whole where no run has read them yet.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from morphseq_dagster.cli.checks import CheckResult, Level
 from morphseq_dagster.engine.planner.snapshot import find_recorded
 from morphseq_dagster.engine.storage.weights import hash_weights, recall_hash
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.errors import MorphseqError
+from morphseq_dagster.errors import MorphseqError, name_some
 
 _NAMED = 3
 _HASH = 12
@@ -51,15 +51,14 @@ def _wanted(workspace: Workspace, experiment: str) -> set[str]:
     try:
         recipe = workspace.recipe(experiment)
     except (MorphseqError, OSError):
-        return set()  # the check of the recipes tells
+        return set()  # the check of the recipes names it
     specs = workspace.pipeline.steps
     return {e.weights for spec in specs for e in spec.wanted_externals(recipe.slice(spec.name)) if e.weights}
 
 
 def _judge(workspace: Workspace, *, name: str, experiments: list[str]) -> CheckResult:
     path = workspace.weights.get(name)
-    more = f" and {len(experiments) - _NAMED} more" if len(experiments) > _NAMED else ""
-    wanted = f"wanted by {', '.join(experiments[:_NAMED])}{more}" if experiments else "wanted by no recipe"
+    wanted = f"wanted by {name_some(experiments, most=_NAMED)}" if experiments else "wanted by no recipe"
     level: Level = "problem" if experiments else "note"
     if path is None:
         advice = f'add `{name} = "/path/of/the/file"` to the section [weights] of morphseq.toml'

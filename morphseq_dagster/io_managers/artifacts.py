@@ -1,7 +1,7 @@
 """The IO manager of all artifacts: tables, documents and image sets.
 
-Commits what ran in this process, verifies what another place committed, and hands downstream steps a lazy reference:
-nothing is read before a step knows that it must run.
+It commits what ran in this process, verifies what another process has committed, and hands downstream steps a lazy
+reference: nothing is read before a step knows that it must run.
 """
 
 from __future__ import annotations

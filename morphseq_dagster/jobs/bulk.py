@@ -1,7 +1,7 @@
-"""The job `bulk`: one run over many experiments, each of which walks through its own chain of steps.
+"""The job `bulk`: one run over many experiments, each of which goes through its own chain of steps.
 
-Holds the job: who is asked for, what is told to Dagster of each finished partition, and the word on failures at the
-end. The walking is `morphseq_dagster.cluster.bulk_run`.
+The job chooses the experiments, reports each finished partition to Dagster and names the failures at the end. How the
+experiments advance is `cluster/bulk_run.py`.
 """
 
 # Dagster reads the annotations of an op's body at run time, hence no postponed evaluation in this module.
@@ -12,12 +12,13 @@ import dagster as dg
 from pydantic import Field
 
 from morphseq_dagster.assets.description import describe_hit, describe_result, output_tags
-from morphseq_dagster.assets.provenance import find_newest, find_pointer, says_the_same, tags_of, version_tags
+from morphseq_dagster.assets.provenance import find_newest, find_pointer, has_same_versions, tags_of, version_tags
 from morphseq_dagster.assets.reporting import report_records
 from morphseq_dagster.engine.planner.plan import plan_experiments
 from morphseq_dagster.engine.planner.retirement import read_retired
 from morphseq_dagster.engine.planner.scans import Scans
 from morphseq_dagster.engine.workspace import Workspace
+from morphseq_dagster.errors import name_some
 from morphseq_dagster.partitions import BULK_JOB, BULK_OP, find_registered
 from morphseq_dagster.resources.workspace import WorkspaceResource
 from morphseq_dagster.runs.listeners import announce
@@ -29,7 +30,7 @@ _NAMED_IN_TITLE = 20
 
 
 class BulkConfig(dg.Config):
-    """Whom to work on."""
+    """What to work on."""
 
     experiments: list[str] = Field(description="Experiments, as registered; at least one.")
     steps: list[str] = Field(
@@ -47,7 +48,7 @@ def make_bulk_job(core: dg.Definitions, *, tags: Mapping[str, str]) -> dg.JobDef
     Parameters
     ----------
     core
-        Definitions of the assets, whose graph tells what stands but is not known to Dagster yet.
+        Definitions of the assets, by whose graph records become events that Dagster does not know yet.
     tags
         Of its runs.
     """
@@ -97,7 +98,7 @@ def make_bulk_job(core: dg.Definitions, *, tags: Mapping[str, str]) -> dg.JobDef
                     failed[item.experiment] = f"{item.step}: {item.error}"
                     context.log.error(f"{item.experiment} {failed[item.experiment]}")
                 else:
-                    _tell(context, item, workspace=opened)
+                    _report(context, item, workspace=opened)
         if failed:
             raise _failure(failed, total=len(names))
 
@@ -123,7 +124,7 @@ def _check(config: BulkConfig, *, instance: dg.DagsterInstance, workspace: Works
     steps = {spec.name for spec in workspace.pipeline.steps}
     problems = [] if names else ["no experiment is named"]
     if unknown := [name for name in names if name not in known]:
-        problems.append(f"not registered, or retired: {', '.join(unknown)}")
+        problems.append(f"not registered, or retired: {name_some(unknown, most=_NAMED_IN_TITLE)}")
     if unknown := [name for name in config.steps if name not in steps]:
         problems.append(f"no such steps: {', '.join(unknown)}")
     if problems:
@@ -131,7 +132,7 @@ def _check(config: BulkConfig, *, instance: dg.DagsterInstance, workspace: Works
     return names
 
 
-def _tell(context: dg.OpExecutionContext, item: "StepMade | StepUpToDate", *, workspace: Workspace) -> None:
+def _report(context: dg.OpExecutionContext, item: "StepMade | StepUpToDate", *, workspace: Workspace) -> None:
     """Log the materialisation of one partition, unless it stands and Dagster knows it in this version."""
     instance, record = context.instance, item.record
     read = {entry.name: entry.sha256 for entry in record.inputs}
@@ -142,7 +143,7 @@ def _tell(context: dg.OpExecutionContext, item: "StepMade | StepUpToDate", *, wo
     tags = version_tags(record, pointers=pointers)
     if item.outcome is None or item.recalled:
         newest = find_newest(instance, name=item.step, experiment=item.experiment)
-        if says_the_same(tags_of(newest), tags):
+        if has_same_versions(tags_of(newest), tags):
             return
     described: dg.MaterializeResult[Any] = (
         describe_hit(record, workspace=workspace)
@@ -160,10 +161,9 @@ def _tell(context: dg.OpExecutionContext, item: "StepMade | StepUpToDate", *, wo
 
 
 def _failure(failed: dict[str, str], *, total: int) -> dg.Failure:
-    names = ", ".join(list(failed)[:_NAMED_IN_TITLE])
-    more = f" and {len(failed) - _NAMED_IN_TITLE} more" if len(failed) > _NAMED_IN_TITLE else ""
+    names = name_some(list(failed), most=_NAMED_IN_TITLE)
     return dg.Failure(
-        f"{len(failed)} of {total} experiments failed: {names}{more}; the others are done",
+        f"{len(failed)} of {total} experiments failed: {names}; the others are done",
         metadata={name: dg.MetadataValue.text(text) for name, text in failed.items()},
         allow_retries=False,
     )

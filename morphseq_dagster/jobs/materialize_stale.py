@@ -1,8 +1,7 @@
-"""The job `materialize_stale`: one click that mends what is stale, with the plan in its log.
+"""The job `materialize_stale`: one click that refreshes what is stale, with the plan in its log.
 
-Holds the job. Each experiment is a run of its own in the same process, so that one failure stops no other and every
-run can be looked at, cancelled and repeated by itself; where many wait for a cluster, one run of the job `bulk` takes
-them all.
+Each experiment is a run of its own in the same process, so that one failure stops no other and every run can be looked
+at, cancelled and repeated by itself. Where many wait for a cluster, one run of the job `bulk` takes them all.
 """
 
 # Dagster reads the annotations of an op's body at run time, hence no postponed evaluation in this module.
@@ -13,6 +12,7 @@ from pydantic import Field
 
 from morphseq_dagster.assets.freshness import STALE_JOB, plan_known, summarise
 from morphseq_dagster.engine.planner.verdicts import ExperimentPlan
+from morphseq_dagster.errors import name_some
 from morphseq_dagster.jobs.report_staleness import report
 from morphseq_dagster.partitions import BULK_JOB, bulk_config
 from morphseq_dagster.resources.workspace import WorkspaceResource
@@ -22,9 +22,9 @@ from morphseq_dagster.sensors.staleness import STALE_TAG
 
 
 class StaleConfig(dg.Config):
-    """What to mend."""
+    """What to refresh."""
 
-    experiments: list[str] = Field(default=[], description="Experiments to mend; all registered ones when empty.")
+    experiments: list[str] = Field(default=[], description="Experiments to refresh; all registered ones when empty.")
     dry_run: bool = Field(default=False, description="Show the plan in the log and launch nothing.")
 
 
@@ -53,13 +53,13 @@ def make_stale_job(
         plans = plan_known(opened, instance=context.instance, experiments=named, launching=named is None)
         unknown = sorted(set(named or ()) - {plan.experiment for plan in plans})
         if unknown:
-            raise dg.Failure(f"not registered, or retired: {', '.join(unknown)}", allow_retries=False)
+            raise dg.Failure(f"not registered, or retired: {name_some(unknown)}", allow_retries=False)
         for plan in plans:
-            _tell(context, plan)
+            _log(context, plan)
         chains = {plan.experiment: plan.automatic for plan in plans if plan.automatic and not plan.busy}
         together = wants_bulk(chains, place_of=workspace.place_names(), chained=workspace.chained)
         if chains:
-            context.log.info(f"{len(chains)} experiments to mend, {describe_way(bulk=together)}")
+            context.log.info(f"{len(chains)} experiments to refresh, {describe_way(bulk=together)}")
         if config.dry_run:
             return
         if together:
@@ -76,8 +76,8 @@ def make_stale_job(
 
     @dg.job(
         name=STALE_JOB,
-        description="Mends what is stale, one run per experiment; many that wait for a cluster go as one run. Steps "
-        "held for a person are named and left alone.",
+        description="Refreshes what is stale, one run per experiment; many that wait for a cluster go as one run. "
+        "Steps that are left to you are named and stay as they are.",
         executor_def=dg.in_process_executor,
         tags=dict(tags),
     )
@@ -87,7 +87,7 @@ def make_stale_job(
     return materialize_stale
 
 
-def _tell(context: dg.OpExecutionContext, plan: ExperimentPlan) -> None:
+def _log(context: dg.OpExecutionContext, plan: ExperimentPlan) -> None:
     context.log.info(f"{plan.experiment}: {summarise(plan)}")
     for verdict in plan.verdicts:
         if verdict.runs or verdict.held:
@@ -95,7 +95,7 @@ def _tell(context: dg.OpExecutionContext, plan: ExperimentPlan) -> None:
 
 
 def _run_each(context: dg.OpExecutionContext, chains: Mapping[str, Sequence[str]], *, job: dg.JobDefinition) -> str:
-    """Run one experiment after the other; say which failed, nothing when none did."""
+    """Run one experiment after the other; return which failed, nothing when none did."""
     failed = []
     for experiment, steps in chains.items():
         result = execute(
@@ -108,11 +108,11 @@ def _run_each(context: dg.OpExecutionContext, chains: Mapping[str, Sequence[str]
         context.log.info(f"{experiment}: {'mended' if result.success else 'failed'}, run {result.run_id}")
         if not result.success:
             failed.append(experiment)
-    return f"failed: {', '.join(failed)}; their runs say why" if failed else ""
+    return f"failed: {name_some(failed)}; their runs have the reasons" if failed else ""
 
 
 def _run_together(context: dg.OpExecutionContext, experiments: Sequence[str], *, job: dg.JobDefinition) -> str:
-    """Run all as one; say what failed, nothing when all went well."""
+    """Run all as one; return what failed, nothing when all went well."""
     result = execute(
         job,
         instance=context.instance,
@@ -122,6 +122,6 @@ def _run_together(context: dg.OpExecutionContext, experiments: Sequence[str], *,
     context.log.info(f"{len(experiments)} experiments: {'mended' if result.success else 'failed'}, run {result.run_id}")
     if result.success:
         return ""
-    told = [event.step_failure_data.user_failure_data for event in result.all_events if event.is_step_failure]
-    words = "; ".join(data.description or "" for data in told if data is not None)
-    return f"{words or 'failed'}; run {result.run_id} says why"
+    failures = [event.step_failure_data.user_failure_data for event in result.all_events if event.is_step_failure]
+    reasons = "; ".join(data.description or "" for data in failures if data is not None)
+    return f"{reasons or 'failed'}; run {result.run_id} has the reasons"

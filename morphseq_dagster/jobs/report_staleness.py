@@ -1,7 +1,7 @@
-"""The job `report_staleness`: tells the web page, through the check `up_to_date`, which experiments are stale and why.
+"""The job `report_staleness`: shows on the web page, by the check `up_to_date`, which experiments are stale and why.
 
-Holds the job. One run tells any number of experiments; the sensor of the same name asks for it when there is news.
-(An evaluation without a run can be stored once per experiment only: Dagster 1.13 refuses the second.)
+One run reports any number of experiments; the sensor of the same name asks for one when something has changed. (An
+evaluation without a run can be stored once per experiment only: Dagster 1.13 refuses the second.)
 """
 
 # Dagster reads the annotations of an op's body at run time, hence no postponed evaluation in this module.
@@ -11,19 +11,20 @@ import dagster as dg
 from pydantic import Field
 
 from morphseq_dagster.assets.freshness import evaluate, find_target, plan_known, summarise
+from morphseq_dagster.partitions import REPORT_OP
 from morphseq_dagster.resources.workspace import WorkspaceResource
 
 REPORT_JOB = "report_staleness"
 
 
 class ReportConfig(dg.Config):
-    """Whom to tell about."""
+    """What to report."""
 
     experiments: list[str] = Field(default=[], description="Experiments to look at; all registered ones when empty.")
 
 
-@dg.op(name="tell", description="Plans, and reports the check of every experiment.")
-def tell(context: dg.OpExecutionContext, config: ReportConfig, workspace: WorkspaceResource) -> None:
+@dg.op(name=REPORT_OP, description="Plans, and reports the check of every experiment.")
+def report_checks(context: dg.OpExecutionContext, config: ReportConfig, workspace: WorkspaceResource) -> None:
     """Report the state of experiments as it is now."""
     report(context, workspace=workspace, experiments=config.experiments or None)
 
@@ -33,12 +34,12 @@ def make_report_job(*, tags: Mapping[str, str]) -> dg.JobDefinition:
 
     @dg.job(
         name=REPORT_JOB,
-        description="Tells this page which experiments are stale and why. Starts nothing.",
+        description="Shows on this page which experiments are stale and why. Starts nothing.",
         executor_def=dg.in_process_executor,
         tags=dict(tags),
     )
     def report_staleness() -> None:
-        tell()
+        report_checks()
 
     return report_staleness
 

@@ -22,8 +22,8 @@ def make_jobs_sensor(core: dg.Definitions) -> dg.SensorDefinition:
         name=SENSOR,
         minimum_interval_seconds=INTERVAL_S,
         default_status=dg.DefaultSensorStatus.STOPPED,
-        description="Looks after cluster jobs whose run has ended: tells of results, closes what is over, cancels the "
-        "jobs of cancelled runs; places.slurm.orphans says what becomes of the jobs of failed and killed ones.",
+        description="Looks after cluster jobs whose run has ended: reports results, closes what is over, cancels the "
+        "jobs of cancelled runs; places.slurm.orphans decides about the jobs of failed and killed ones.",
     )
     def look_after_jobs(context: dg.SensorEvaluationContext, workspace: WorkspaceResource) -> dg.SkipReason:
         settings = PlacesSettings.model_validate_json(workspace.places).slurm

@@ -1,6 +1,7 @@
-"""Sensor of new experiments: registers what lies in the raw folders and starts a run when an acquisition has ended.
+"""Sensor of new experiments: registers what lies in the raw folders, and starts a run when an acquisition has ended.
 
-Holds the decision as a pure function and the thin sensor around it. Off until switched on; removes nothing.
+The decision is a pure function (`decide`), the sensor around it is thin. It is off until you switch it on, and removes
+nothing.
 """
 
 # Dagster reads the annotations of the sensor's body at run time, hence no postponed evaluation in this module.
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import dagster as dg
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from morphseq_dagster.engine.pipeline import FoundSource, Pipeline, Source
 from morphseq_dagster.engine.planner.plan import find_pending
@@ -21,6 +22,7 @@ from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import MorphseqError
 from morphseq_dagster.partitions import find_busy, find_registered, partitions_of
 from morphseq_dagster.resources.workspace import WorkspaceResource
+from morphseq_dagster.sensors.memory import Memory, read_cursor
 
 SENSOR: Final = "new_experiments"
 INTERVAL_S: Final = 60
@@ -37,12 +39,9 @@ class Seen(BaseModel):
     workbook: str = ""
 
 
-class Cursor(BaseModel):
+class Cursor(Memory):
     """What the sensor remembers: experiments dealt with, and where the next scan begins."""
 
-    model_config = ConfigDict(frozen=True)
-
-    version: int = 1
     seen: dict[str, Seen] = Field(default_factory=dict)
     begin: str = ""
 
@@ -113,17 +112,6 @@ def decide(
     return Decision(additions, tuple(launches), after)
 
 
-def read_cursor(text: str | None) -> Cursor:
-    """Read the cursor; one of another version starts afresh, which costs looking and no computing."""
-    if not text:
-        return Cursor()
-    try:
-        cursor = Cursor.model_validate_json(text)
-    except ValidationError:
-        return Cursor()
-    return cursor if cursor.version == Cursor().version else Cursor()
-
-
 def make_sensor(job: str) -> dg.SensorDefinition:
     """Make the sensor that launches a job."""
 
@@ -142,7 +130,7 @@ def make_sensor(job: str) -> dg.SensorDefinition:
 
 
 def _tick(context: dg.SensorEvaluationContext, *, workspace: Workspace) -> dg.SensorResult:
-    cursor = read_cursor(context.cursor)
+    cursor = read_cursor(context.cursor, kind=Cursor)
     folders = workspace.pipeline.find_sources(workspace.layout)
     found, begin = _scan(workspace, folders=folders, begin=cursor.begin)
     decision = decide(
@@ -198,7 +186,7 @@ def _ask_for_partitions(
 
 
 def _has_work(workspace: Workspace, experiment: str) -> bool:
-    """Whether any step would run; a plan that cannot be made is left to the run, which says why."""
+    """Whether any step would run; when no plan can be made, the run shows why."""
     try:
         return bool(
             find_pending(workspace, experiment=experiment, steps={spec.name for spec in workspace.pipeline.steps})

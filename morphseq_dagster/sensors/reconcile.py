@@ -1,7 +1,7 @@
-"""Sensor of reconciliation: every few minutes it tells of files that were changed behind the pipeline's back.
+"""Sensor of reconciliation: every few minutes it names the files that were changed behind the pipeline's back.
 
-Holds the tick and its words. It looks at sizes, times and inodes only, keeps Dagster's events equal to the records, and
-changes no file: `morphseq reconcile` acts.
+It looks at sizes, times and inodes only, keeps Dagster's events equal to the records, and changes no file:
+`morphseq reconcile` acts.
 """
 
 # Dagster reads the annotations of the sensor's body at run time, hence no postponed evaluation in this module.
@@ -21,16 +21,16 @@ EVENTS: Final = 400
 _NAMED: Final = 20
 
 
-def summarise(found: Reconciliation, *, told: Reported) -> str:
-    """Say in one line what a tick found and told."""
+def summarise(found: Reconciliation, *, done: Reported) -> str:
+    """Sum up in one line what a tick found and reported."""
     counts = Counter(finding.kind.value for finding in found.remaining)
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())) or "no findings"
-    news = f"; told Dagster of {told.reported} artifacts and {told.tombstones} missing files"
-    return f"{found.checked} artifacts: {kinds}" + (news if told.reported or told.tombstones else "")
+    news = f"; reported {done.reported} artifacts and {done.tombstones} missing files to Dagster"
+    return f"{found.checked} artifacts: {kinds}" + (news if done.reported or done.tombstones else "")
 
 
 def make_reconcile_sensor(core: dg.Definitions) -> dg.SensorDefinition:
-    """Make the sensor; the graph of the core's assets tells it which records are events."""
+    """Make the sensor; records of the core's assets become events."""
 
     @dg.sensor(
         name=SENSOR,
@@ -44,7 +44,7 @@ def make_reconcile_sensor(core: dg.Definitions) -> dg.SensorDefinition:
         found = reconcile(opened)
         for finding in found.remaining[:_NAMED]:
             context.log.warning(f"{finding.kind.value} {finding.path}: {finding.detail}")
-        told = report_records(context.instance, graph=core.resolve_asset_graph(), workspace=opened, limit=EVENTS)
-        return dg.SkipReason(summarise(found, told=told))
+        done = report_records(context.instance, graph=core.resolve_asset_graph(), workspace=opened, limit=EVENTS)
+        return dg.SkipReason(summarise(found, done=done))
 
     return reconcile_files

@@ -1,26 +1,27 @@
-"""Sensors of staleness: one reports it to the web page, one launches what is stale; the second is off until asked for.
+"""Sensors of staleness: one reports it to the web page, one launches what is stale, and is off until you want it.
 
-Holds the ticks and their pure parts. Plans are `lineage`; what a run then finds unchanged costs it a look.
+Plans are made in `engine/planner`. What a run then finds unchanged costs it a look.
 """
 
 # Dagster reads the annotations of a sensor's body at run time, hence no postponed evaluation in this module.
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final
 
 import dagster as dg
 
 # What `define_asset_job` gives; it has no public name in Dagster 1.13.
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from morphseq_dagster.assets.freshness import find_target, plan_known, summarise
 from morphseq_dagster.engine.planner.verdicts import ExperimentPlan, encode_plan
 from morphseq_dagster.engine.storage.hashing import hash_json
-from morphseq_dagster.partitions import BULK_JOB, bulk_config
+from morphseq_dagster.partitions import BULK_JOB, REPORT_OP, bulk_config
 from morphseq_dagster.resources.workspace import WorkspaceResource
 from morphseq_dagster.runs.run_mode import describe_way, wants_bulk
+from morphseq_dagster.sensors.memory import Memory, read_cursor
 
 REPORT: Final = "report_staleness"
 LAUNCH: Final = "stale_experiments"
@@ -31,25 +32,16 @@ STALE_TAG: Final = "morphseq/stale"
 _DIGEST: Final = 16
 
 
-class Told(BaseModel):
-    """What the report sensor remembers: digest of what it last told of every experiment."""
+class Reported(Memory):
+    """What the report sensor remembers: digest of what it last reported of every experiment."""
 
-    model_config = ConfigDict(frozen=True)
-
-    version: int = 1
     digests: dict[str, str] = Field(default_factory=dict)
 
 
-class Asked(BaseModel):
+class Asked(Memory):
     """What the launch sensor remembers: key of the launch that it asked for last, per experiment."""
 
-    model_config = ConfigDict(frozen=True)
-
-    version: int = 1
     keys: dict[str, str] = Field(default_factory=dict)
-
-
-_Memory = TypeVar("_Memory", Told, Asked)
 
 
 @dataclass(frozen=True)
@@ -63,27 +55,27 @@ class Asking:
 
 @dataclass(frozen=True)
 class News:
-    """Plans that differ from what was told, and what has been told after this."""
+    """Plans that differ from what was reported, and what has been reported after this."""
 
     plans: tuple[ExperimentPlan, ...]
     digests: Mapping[str, str]
 
 
-def find_news(plans: Iterable[ExperimentPlan], *, told: Mapping[str, str], targets: Mapping[str, int]) -> News:
-    """Pick the experiments of which something else is to be told than last time.
+def find_news(plans: Iterable[ExperimentPlan], *, reported: Mapping[str, str], targets: Mapping[str, int]) -> News:
+    """Pick the experiments whose plan differs from the one reported last.
 
     Parameters
     ----------
     plans
-        Plans of all experiments; those at work are told when they are done.
-    told
-        Digest of what was told, per experiment.
+        Plans of all experiments; those at work are reported when they are done.
+    reported
+        Digest of what was reported, per experiment.
     targets
-        Latest event of each experiment's final table: what was told of an earlier one is no longer shown.
+        Latest event of each experiment's final table: an evaluation of an earlier one is no longer shown.
     """
     news, digests = [], {}
     for plan in plans:
-        before = told.get(plan.experiment, "")
+        before = reported.get(plan.experiment, "")
         if plan.busy:
             digests[plan.experiment] = before
             continue
@@ -163,7 +155,7 @@ def make_report_sensor(job: str, *, interval_s: int = REPORT_S) -> dg.SensorDefi
         "shows in the check `up_to_date` of the final table. Computes nothing.",
     )
     def report_staleness(context: dg.SensorEvaluationContext, workspace: WorkspaceResource) -> dg.SensorResult:
-        told = _read(context.cursor, kind=Told)
+        reported = read_cursor(context.cursor, kind=Reported)
         opened = workspace.open()
         plans = plan_known(opened, instance=context.instance)
         targets = {
@@ -171,15 +163,15 @@ def make_report_sensor(job: str, *, interval_s: int = REPORT_S) -> dg.SensorDefi
             for plan in plans
         }
         latest = {name: target.storage_id for name, target in targets.items() if target is not None}
-        news = find_news(plans, told=told.digests, targets=latest)
+        news = find_news(plans, reported=reported.digests, targets=latest)
         for plan in news.plans:
             context.log.info(f"{plan.experiment}: {summarise(plan)}")
-        cursor = Told(digests=dict(news.digests)).model_dump_json()
+        cursor = Reported(digests=dict(news.digests)).model_dump_json()
         if not news.plans:
             return dg.SensorResult(cursor=cursor, skip_reason=f"{len(plans)} experiments looked at, no news")
         names = [plan.experiment for plan in news.plans]
         key = hash_json([[name, news.digests[name]] for name in names])[:_DIGEST]
-        config = dg.RunConfig(ops={"tell": {"config": {"experiments": names}}})
+        config = dg.RunConfig(ops={REPORT_OP: {"config": {"experiments": names}}})
         run_key = f"report:{key}:{time.time_ns()}"  # the same news may come again after other news
         return dg.SensorResult(run_requests=[dg.RunRequest(run_key=run_key, run_config=config)], cursor=cursor)
 
@@ -206,7 +198,7 @@ def make_launch_sensor(pipeline: UnresolvedAssetJobDefinition, *, bulk: dg.JobDe
         "Preview a tick to see the plan. A step that failed is not launched again for the same reasons.",
     )
     def stale_experiments(context: dg.SensorEvaluationContext, workspace: WorkspaceResource) -> dg.SensorResult:
-        asked = _read(context.cursor, kind=Asked)
+        asked = read_cursor(context.cursor, kind=Asked)
         plans = plan_known(workspace.open(), instance=context.instance, launching=True)
         for plan in plans:
             if plan.pending or plan.held or plan.problem:
@@ -225,14 +217,3 @@ def make_launch_sensor(pipeline: UnresolvedAssetJobDefinition, *, bulk: dg.JobDe
         return dg.SensorResult(run_requests=list(asking.requests), skip_reason=nothing, cursor=cursor)
 
     return stale_experiments
-
-
-def _read(text: str | None, *, kind: type[_Memory]) -> _Memory:
-    """Read a cursor; one that is not understood starts afresh, which repeats what was told or asked for."""
-    if not text:
-        return kind()
-    try:
-        memory = kind.model_validate_json(text)
-    except ValidationError:
-        return kind()
-    return memory if memory.version == kind().version else kind()

@@ -11,7 +11,6 @@ from dagster._core.loader import LoadingContextForTest
 
 from morphseq_dagster.assets.reporting import (
     remove_partition,
-    report_missing,
     report_records,
 )
 from morphseq_dagster.build import PIPELINE_JOB, build_definitions
@@ -160,16 +159,6 @@ def test_a_missing_file_becomes_a_tombstone_and_its_return_ends_it(
     path.write_bytes(data)
     assert report(instance, definitions, workspace).reported == 1
     assert statuses(instance, definitions, A) == dict.fromkeys(STEPS, "FRESH")
-
-
-def test_a_tombstone_keeps_the_tags_of_the_last_event(
-    instance: dg.DagsterInstance, definitions: dg.Definitions, workspace: Workspace
-) -> None:
-    report(instance, definitions, workspace)
-    record = read_record(workspace.layout, primary=workspace.output("lengths", experiment=A))
-    assert record is not None
-    report_missing(instance, workspace=workspace, record=record)
-    assert statuses(instance, definitions, A) == {"letters": "FRESH", "lengths": "STALE", "summary": "FRESH"}
 
 
 def test_a_damaged_record_is_named_and_the_rest_reported(

@@ -55,7 +55,7 @@ def test_an_empty_home_learns_of_the_cohort_and_its_members(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert report(workspace, tmp_path / "home", monkeypatch) == 0
-    assert f"told Dagster of {2 * len(MORPHSEQ.steps) + 1} artifacts" in capsys.readouterr().err
+    assert f"reported {2 * len(MORPHSEQ.steps) + 1} artifacts" in capsys.readouterr().err
     with dg.DagsterInstance.get() as instance:
         assert set(instance.get_dynamic_partitions("experiment")) == {A, B}
         (event,) = instance.fetch_materializations(COHORT, limit=5).records
@@ -68,7 +68,7 @@ def test_an_empty_home_learns_of_the_cohort_and_its_members(
         assert cohort_status(workspace, instance) == "FRESH"
         assert instance.get_runs_count() == 0
     assert report(workspace, tmp_path / "home", monkeypatch) == 0
-    assert f"told Dagster of 0 artifacts and 0 missing files; {2 * len(MORPHSEQ.steps) + 1} were known" in (
+    assert f"reported 0 artifacts and 0 missing files to Dagster; {2 * len(MORPHSEQ.steps) + 1} were known" in (
         capsys.readouterr().err
     )
 

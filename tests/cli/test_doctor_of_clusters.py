@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def test_wrong_setting_is_one_finding_that_names_it(
 def test_closed_door_is_told(cluster: LocalCluster, layout: Layout) -> None:
     settings = cluster.settings("ssh")
     assert settings.ssh is not None
-    stranger = settings.model_copy(update={"ssh": settings.ssh.model_copy(update={"key": "/no/such/key"})})
+    stranger = settings.model_copy(update={"ssh": replace(settings.ssh, key="/no/such/key")})
     (finding,) = problems(check_cluster(stranger, layout=layout))
     assert "ermission denied" in finding.text
 

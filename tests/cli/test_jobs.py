@@ -90,7 +90,7 @@ def test_run_at_the_cluster_from_the_command_line(
     leave_attempt(workspace)
     said = say("jobs")
     assert said.code == 0, "the cluster was asked, and does not know the job"
-    assert "as the cluster said" in said.out
+    assert "the cluster answered" in said.out
 
 
 @pytest.mark.slurm
@@ -165,7 +165,7 @@ def test_reconcile_does_what_the_list_announced(
 
     said = say("jobs", "--reconcile")
     assert said.code == 0, said.err
-    assert "told Dagster of 1 artifacts" in said.out
+    assert "reported 1 artifacts to Dagster" in said.out
     kinds = {e: (attempt.record("closed") or {}).get("kind") for e, attempt in attempts.items()}
     assert kinds == {"20240401": "cancelled", "20240402": None, "20240403": "done", "20240404": None}
     with dg.DagsterInstance.get() as instance:

@@ -81,7 +81,7 @@ def test_a_lost_home_is_filled_again(made: Workspace, say: Say) -> None:
     del made
     said = say("reconcile", "--report-to-dagster")
     assert said.code == 0
-    assert "told Dagster of 3 artifacts" in said.err
+    assert "reported 3 artifacts" in said.err
     assert "3 were known" in say("reconcile", "--report-to-dagster").err
     with dg.DagsterInstance.get() as instance:
         assert instance.get_dynamic_partitions("experiment") == [EXP]

@@ -106,4 +106,4 @@ def test_failing_experiment_does_not_hold_up_the_others_and_tells_by_the_exit_co
     said = say("stale", "--launch")
     assert "nothing to launch" in said.out, "the same reasons fail in the same way"
     assert f"{A}:" in said.out
-    assert "left to a person" in said.out
+    assert "left to you" in said.out

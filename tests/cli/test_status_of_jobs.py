@@ -65,6 +65,6 @@ def test_waiting_and_running_jobs_are_shown_from_files(
         assert time.monotonic() < deadline
     assert "on n" in read()["reason"]
     said = say("status")
-    assert "at the cluster, as the files tell (1):" in said.out
+    assert "at the cluster, as their files show (1):" in said.out
     assert f"{EXPERIMENT} letters: job {live.job}: on n" in said.out
     client.cancel([live.attempt])

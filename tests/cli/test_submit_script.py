@@ -141,5 +141,5 @@ def test_slurm_array_runs_and_its_results_are_adopted(
     assert sorted(re.findall(r"JobState=(\w+)", shown)) == ["COMPLETED", "COMPLETED", "FAILED"]
     reconciled = say("reconcile", "--report-to-dagster")
     assert reconciled.code == 0, reconciled.out
-    assert "told Dagster of 6 artifacts" in reconciled.err
+    assert "reported 6 artifacts" in reconciled.err
     assert "no findings" in reconciled.out

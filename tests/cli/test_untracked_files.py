@@ -30,7 +30,7 @@ def test_pipeline_refuses_with_the_commands_and_goes_on_after_discarding(
     assert f"tables/lengths_{A}.csv" in said.out + said.err
     assert f"morphseq adopt --experiments {A}" in said.out + said.err
     assert older.read_bytes() == OLDER
-    assert "left to a person" in say("stale", "--launch").out
+    assert "left to you" in say("stale", "--launch").out
     assert older.read_bytes() == OLDER
     said = say("reconcile")
     assert (said.code, "no_record" in said.out, "--discard PATH" in said.out) == (1, True, True)

@@ -143,9 +143,9 @@ def test_many_that_wait_for_a_cluster_go_as_one_run(
     assert launch(instance, many, experiments=list(names), dry_run=True).success
     assert launch(instance, many, experiments=list(names[:8]), dry_run=True).success
     said = [[entry.user_message for entry in instance.all_logs(run.run_id)] for run in instance.get_runs()]
-    assert [[line for line in lines if "to mend" in line] for lines in said] == [
-        ["8 experiments to mend, one run each"],
-        ["9 experiments to mend, one run over all"],
+    assert [[line for line in lines if "to refresh" in line] for lines in said] == [
+        ["8 experiments to refresh, one run each"],
+        ["9 experiments to refresh, one run over all"],
     ]
 
     # Nothing reaches the cluster: what was fabricated cannot be read by the steps before.
@@ -159,7 +159,7 @@ def test_many_that_wait_for_a_cluster_go_as_one_run(
     data = failed.step_failure_data.user_failure_data
     assert data is not None
     assert data.description == (
-        f"9 of 9 experiments failed: {', '.join(names)}; the others are done; run {bulk.run_id} says why"
+        f"9 of 9 experiments failed: {', '.join(names)}; the others are done; run {bulk.run_id} has the reasons"
     )
 
     # What keeps failing in the same way is left to a person in this way too.

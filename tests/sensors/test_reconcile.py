@@ -34,13 +34,15 @@ def tick(workspace: Workspace, instance: dg.DagsterInstance) -> str:
 
 def test_a_tick_tells_what_is_new_and_changes_no_file(workspace: Workspace) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
-        assert tick(workspace, instance) == "3 artifacts: no findings; told Dagster of 3 artifacts and 0 missing files"
+        assert (
+            tick(workspace, instance) == "3 artifacts: no findings; reported 3 artifacts and 0 missing files to Dagster"
+        )
         assert tick(workspace, instance) == "3 artifacts: no findings"
         path = workspace.output("lengths", experiment=EXP)
         path.unlink()
         before = sorted(p for p in workspace.data_root.rglob("*"))
         told = tick(workspace, instance)
-        assert told == "3 artifacts: 1 deleted; told Dagster of 0 artifacts and 1 missing files"
+        assert told == "3 artifacts: 1 deleted; reported 0 artifacts and 1 missing files to Dagster"
         assert tick(workspace, instance) == "3 artifacts: 1 deleted"
         assert sorted(p for p in workspace.data_root.rglob("*")) == before
 
