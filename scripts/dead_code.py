@@ -22,6 +22,7 @@ ALLOWED: Final = {
     "a library calls it or reads it": "readable readinto list_commands model_config settings_customise_sources "
     "__annotations__ __call__ creator created compress_type external_attr trace",
     "a value that users choose": "easy hard sge",
+    "the workbook of the demo plate reads it by the name of its sheet": "embryos_per_well",
     "the comparison of cohorts is used by the issue on trust": "compare_manifest encode_manifest is_stale",
 }
 _FIELD: Final = re.compile(r"\s+\w+: ")
