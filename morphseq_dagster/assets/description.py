@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -17,10 +18,11 @@ from morphseq_dagster.engine.executors.protocol import Committed, Executed
 from morphseq_dagster.engine.layout import COHORT, Layout
 from morphseq_dagster.engine.storage.hashing import hash_json
 from morphseq_dagster.engine.storage.records import InputRead, Record, WellState
+from morphseq_dagster.engine.storage.staging import Staged
 from morphseq_dagster.engine.tables.check import load_contract
 from morphseq_dagster.engine.tables.table import TableContract
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.errors import MorphseqError, TransientError
+from morphseq_dagster.errors import MorphseqError, TransientError, name_some
 
 MEMO_TAG = "morphseq/memo"
 _TAG_LENGTH = 32
@@ -45,28 +47,16 @@ def describe_result(
     outcome: Executed | Committed, *, workspace: Workspace, tags: dict[str, str]
 ) -> dg.MaterializeResult[Any]:
     """Describe what a step made, here or elsewhere."""
+    layout = workspace.layout
     if isinstance(outcome, Committed):
-        record = outcome.record
-        metadata = _of_record(record, layout=workspace.layout) | _of_job(outcome.facts)
-        return dg.MaterializeResult(
-            value=outcome, data_version=dg.DataVersion(record.data_version), tags=tags, metadata=metadata
-        )
-    staged = outcome.staged
-    metadata = {
-        **_counts(dict(staged.counts)),
-        "path": dg.MetadataValue.path(str(staged.primary)),
-        "seconds": outcome.seconds,
-        "cpu_seconds": outcome.cpu_seconds,
-        "status": staged.status,
-        "place": outcome.place,
-        **_wells(dict(staged.wells)),
-        **_warnings(staged.warnings),
-        **_columns(workspace.layout, outcome.request.step),
-    }
-    metadata |= _preview(staged.preview)
-    return dg.MaterializeResult(
-        value=outcome, data_version=dg.DataVersion(staged.data_version), tags=tags, metadata=metadata
-    )
+        version, metadata = outcome.record.data_version, _of_record(outcome.record, layout=layout)
+        metadata |= _of_job(outcome.facts)
+    else:
+        staged, version = outcome.staged, outcome.staged.data_version
+        metadata = _describe(staged, path=staged.primary, step=outcome.request.step, layout=layout)
+        metadata |= {"seconds": outcome.seconds, "cpu_seconds": outcome.cpu_seconds, "place": outcome.place}
+        metadata |= _preview(staged.preview)
+    return dg.MaterializeResult(value=outcome, data_version=dg.DataVersion(version), tags=tags, metadata=metadata)
 
 
 def describe_record(record: Record, *, workspace: Workspace) -> dict[str, Any]:
@@ -96,16 +86,20 @@ def _tags(recipe_hash: str, *, inputs: Sequence[InputRead], experiment: str) -> 
 
 
 def _of_record(record: Record, *, layout: Layout) -> dict[str, Any]:
+    metadata = _describe(record, path=layout.absolute(record.output.path), step=record.step, layout=layout)
+    metadata |= {"seconds": record.seconds, "place": record.place}
+    return metadata | _preview(_read_preview(layout, record=record))
+
+
+def _describe(made: Record | Staged, *, path: Path, step: str, layout: Layout) -> dict[str, Any]:
+    """What a record and a staged result have alike."""
     return {
-        **_counts(record.counts),
-        "path": dg.MetadataValue.path(str(layout.absolute(record.output.path))),
-        "seconds": record.seconds,
-        "status": record.status,
-        "place": record.place,
-        **_wells(record.wells),
-        **_warnings(record.warnings),
-        **_columns(layout, record.step),
-        **_preview(_read_preview(layout, record=record)),
+        **{("dagster/row_count" if name == "rows" else name): value for name, value in made.counts.items()},
+        "path": dg.MetadataValue.path(str(path)),
+        "status": made.status,
+        **_wells(made.wells),
+        **({"warnings": dg.MetadataValue.md("\n".join(f"- {w}" for w in made.warnings))} if made.warnings else {}),
+        **_columns(layout, step),
     }
 
 
@@ -115,20 +109,13 @@ def _of_job(facts: Mapping[str, str | int | float]) -> dict[str, Any]:
     return found | ({"job/log": dg.MetadataValue.path(str(facts["log"]))} if "log" in facts else {})
 
 
-def _counts(counts: dict[str, int]) -> dict[str, Any]:
-    return {("dagster/row_count" if name == "rows" else name): value for name, value in counts.items()}
-
-
-def _wells(wells: dict[str, WellState]) -> dict[str, Any]:
-    failed = {well: state.reason for well, state in wells.items() if state.status == "failed"}
-    if not failed:
-        return {}
-    lines = "\n".join(f"- **{well}**: {reason}" for well, reason in failed.items())
-    return {"failed wells": dg.MetadataValue.md(lines)}
-
-
-def _warnings(warnings: tuple[str, ...]) -> dict[str, Any]:
-    return {"warnings": dg.MetadataValue.md("\n".join(f"- {w}" for w in warnings))} if warnings else {}
+def _wells(wells: Mapping[str, WellState]) -> dict[str, Any]:
+    failed: dict[str, list[str]] = {}
+    for well, state in wells.items():
+        if state.status == "failed":
+            failed.setdefault(state.reason, []).append(well)
+    lines = "\n".join(f"- **{name_some(names)}**: {reason}" for reason, names in failed.items())
+    return {"failed wells": dg.MetadataValue.md(lines)} if failed else {}
 
 
 def _preview(picture: bytes | None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationTargetMaterializationData,
 )
 
+from morphseq_dagster.assets.provenance import find_newest
 from morphseq_dagster.engine.pipeline import Pipeline
 from morphseq_dagster.engine.planner.plan import plan_experiments
 from morphseq_dagster.engine.planner.retirement import read_retired
@@ -23,6 +24,7 @@ from morphseq_dagster.engine.planner.run_times import describe_cost, estimate_co
 from morphseq_dagster.engine.planner.scans import Scans
 from morphseq_dagster.engine.planner.verdicts import ExperimentPlan
 from morphseq_dagster.engine.workspace import Workspace
+from morphseq_dagster.errors import name_some
 from morphseq_dagster.partitions import find_busy, find_registered, partitions_of
 from morphseq_dagster.resources.workspace import WorkspaceResource
 
@@ -60,11 +62,9 @@ def find_target(
     instance: dg.DagsterInstance, *, pipeline: Pipeline, experiment: str
 ) -> AssetCheckEvaluationTargetMaterializationData | None:
     """Find the latest event of an experiment's final table; an evaluation of an older one is not shown."""
-    asked = dg.AssetRecordsFilter(asset_key=dg.AssetKey(pipeline.final), asset_partitions=[experiment])
-    records = instance.fetch_materializations(asked, limit=1).records
-    if not records:
+    latest = find_newest(instance, name=pipeline.final, experiment=experiment)
+    if latest is None:
         return None
-    latest = records[0]
     return AssetCheckEvaluationTargetMaterializationData(
         storage_id=latest.storage_id, run_id=latest.run_id, timestamp=latest.timestamp
     )
@@ -97,9 +97,8 @@ def summarise(plan: ExperimentPlan) -> str:
         return plan.problem
     if is_settled(plan):
         return "up to date"
-    words = f"{len(plan.pending)} steps stale: {', '.join(plan.closure[:4])}" if plan.pending else "held"
-    more = f" and {len(plan.closure) - 4} more" if len(plan.closure) > 4 else ""
-    return words + more + (f" (at work: {plan.busy})" if plan.busy else "")
+    words = f"{len(plan.pending)} steps stale: {name_some(plan.closure, most=4)}" if plan.pending else "held"
+    return words + (f" (at work: {plan.busy})" if plan.busy else "")
 
 
 def describe_plan(plan: ExperimentPlan) -> Mapping[str, Any]:

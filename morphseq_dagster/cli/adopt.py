@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -119,15 +120,5 @@ def _encode(outcomes: list[ImportOutcome], *, apply: bool) -> dict[str, Any]:
         "schema": "morphseq.adopt",
         "version": 1,
         "applied": apply,
-        "outcomes": [
-            {
-                "experiment": outcome.experiment,
-                "step": outcome.step,
-                "action": outcome.action,
-                "done": outcome.done,
-                "detail": outcome.detail,
-                "warnings": list(outcome.warnings),
-            }
-            for outcome in outcomes
-        ],
+        "outcomes": [asdict(outcome) for outcome in outcomes],
     }

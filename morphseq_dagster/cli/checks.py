@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
@@ -56,6 +57,11 @@ class CheckResult:
     fixable: bool = False
 
 
+ok = partial(CheckResult, "ok")
+note = partial(CheckResult, "note")
+problem = partial(CheckResult, "problem")
+
+
 def check_machine(workspace: Workspace, *, home: Path | None) -> Iterator[CheckResult]:
     """Look at everything that needs no Dagster."""
     yield from check_data_root(workspace.data_root)
@@ -68,12 +74,10 @@ def check_machine(workspace: Workspace, *, home: Path | None) -> Iterator[CheckR
 def check_data_root(root: Path) -> Iterator[CheckResult]:
     """Whether the data root is there, can be written and has space."""
     if not root.is_dir():
-        yield CheckResult(
-            "problem", f"data root {root} is not there", f"mkdir -p {root}, or correct MORPHSEQ_DATA_ROOT"
-        )
+        yield problem(f"data root {root} is not there", f"mkdir -p {root}, or correct MORPHSEQ_DATA_ROOT")
         return
     if not os.access(root, os.W_OK | os.X_OK):
-        yield CheckResult("problem", f"data root {root} cannot be written", f"chmod u+rwx {root}, or mount it writable")
+        yield problem(f"data root {root} cannot be written", f"chmod u+rwx {root}, or mount it writable")
         return
     free = shutil.disk_usage(root).free
     text = f"data root {root} can be written, {free / 2**30:.0f} GiB free"
@@ -91,12 +95,12 @@ def check_clock(root: Path, *, now: Callable[[], float] = time.time) -> Iterator
             probe.flush()
             stamp = os.fstat(probe.fileno()).st_mtime
     except OSError as error:
-        yield CheckResult("problem", f"the clock of the disk cannot be asked: {error}", f"see to the disk of {root}")
+        yield problem(f"the clock of the disk cannot be asked: {error}", f"see to the disk of {root}")
         return
     skew = stamp - before
     if abs(skew) > SKEW_S:
         text = f"the disk of {root} is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} this host"
-        yield CheckResult("problem", text, "set the clock of this host or of the file server (NTP)")
+        yield problem(text, "set the clock of this host or of the file server (NTP)")
 
 
 def check_work(workspace: Workspace) -> Iterator[CheckResult]:
@@ -107,31 +111,27 @@ def check_work(workspace: Workspace) -> Iterator[CheckResult]:
             claim = read_lock(path)
         except MorphseqError as error:
             clean = False
-            yield CheckResult("problem", f"{error.where}: {error.found}", error.remedy)
+            yield problem(f"{error.where}: {error.found}", error.remedy)
             continue
         if claim is None:
             continue
         if holder_is_dead(claim):
             clean = False
-            yield CheckResult(
-                "problem", f"{path.stem} is claimed by {claim.holder()}, which is gone", FIX, fixable=True
-            )
+            yield problem(f"{path.stem} is claimed by {claim.holder()}, which is gone", FIX, fixable=True)
         else:
-            yield CheckResult(
-                "note", f"{path.stem} is at work: {claim.holder()}", f"wait; if that host is gone: rm {path}"
-            )
+            yield note(f"{path.stem} is at work: {claim.holder()}", f"wait; if that host is gone: rm {path}")
     for path in _json_files(layout.private / "pending"):
         experiment, _, step = path.stem.rpartition(".")
         if not layout.lock(step, experiment=experiment).exists():
             clean = False
-            yield CheckResult("problem", f"the publication of {path.stem} was cut off", FIX, fixable=True)
+            yield problem(f"the publication of {path.stem} was cut off", FIX, fixable=True)
     orphans = list(find_orphans(layout)) if layout.data_root.is_dir() else []
     if orphans:
         clean = False
         text = f"{len(orphans)} temporaries of dead processes, the first: {layout.relative(orphans[0])}"
-        yield CheckResult("problem", text, FIX, fixable=True)
+        yield problem(text, FIX, fixable=True)
     if clean:
-        yield CheckResult("ok", "no interrupted work")
+        yield ok("no interrupted work")
 
 
 def check_recipes(workspace: Workspace) -> Iterator[CheckResult]:
@@ -144,30 +144,26 @@ def check_recipes(workspace: Workspace) -> Iterator[CheckResult]:
             workspace.recipe(path.stem)
         except (MorphseqError, OSError) as error:
             clean = False
-            yield CheckResult("problem", str(error), f"correct {path}")
+            yield problem(str(error), f"correct {path}")
     if clean:
-        yield CheckResult("ok", f"{len(files)} recipe files can be read")
+        yield ok(f"{len(files)} recipe files can be read")
 
 
 def check_home(home: Path | None) -> Iterator[CheckResult]:
     """Whether the Dagster home is named, configured and on a local disk."""
     if home is None:
-        yield CheckResult(
-            "note", "DAGSTER_HOME is not set: runs leave no history", "make install, or export DAGSTER_HOME=..."
-        )
+        yield note("DAGSTER_HOME is not set: runs leave no history", "make install, or export DAGSTER_HOME=...")
         return
     kind = find_file_system(home)
     if kind.startswith(_NETWORK):
         text = f"Dagster home {home} lies on a network disk ({kind}), which SQLite does not bear"
-        yield CheckResult("problem", text, "export DAGSTER_HOME=/a/folder/on/a/local/disk")
+        yield problem(text, "export DAGSTER_HOME=/a/folder/on/a/local/disk")
     elif not os.access(home, os.W_OK | os.X_OK):
-        yield CheckResult("problem", f"Dagster home {home} cannot be written", f"chmod u+rwx {home}")
+        yield problem(f"Dagster home {home} cannot be written", f"chmod u+rwx {home}")
     elif not (home / "dagster.yaml").is_file():
-        yield CheckResult(
-            "problem", f"Dagster home {home} has no dagster.yaml: telemetry is on, no pool is limited", "make install"
-        )
+        yield problem(f"Dagster home {home} has no dagster.yaml: telemetry is on, no pool is limited", "make install")
     else:
-        yield CheckResult("ok", f"Dagster home {home} ({kind or 'file system unknown'})")
+        yield ok(f"Dagster home {home} ({kind or 'file system unknown'})")
         yield from check_history(home)
 
 
@@ -177,7 +173,7 @@ def check_history(home: Path) -> Iterator[CheckResult]:
     if size > MUCH_HISTORY:
         text = f"Dagster's history in {home} takes {size / 2**30:.1f} GiB"
         advice = "delete old runs on the web page; or empty the home and run `morphseq reconcile --report-to-dagster`"
-        yield CheckResult("note", text, advice)
+        yield note(text, advice)
 
 
 def find_file_system(path: Path, *, mounts: Path = Path("/proc/mounts")) -> str:
@@ -197,16 +193,16 @@ def check_installation() -> Iterator[CheckResult]:
     """Whether Dagster's packages are of one version, and the image library can be loaded."""
     versions = {name: _version(name) for name in _FAMILY}
     if len(set(versions.values())) == 1 and None not in versions.values():
-        yield CheckResult("ok", f"Dagster {versions['dagster']}, all packages alike")
+        yield ok(f"Dagster {versions['dagster']}, all packages alike")
     else:
         found = ", ".join(f"{name} {version or 'missing'}" for name, version in versions.items())
-        yield CheckResult("problem", f"Dagster's packages differ: {found}", "pip install -e . -c constraints.txt")
+        yield problem(f"Dagster's packages differ: {found}", "pip install -e . -c constraints.txt")
     try:
         library = importlib.import_module("cv2")
     except ImportError as error:
-        yield CheckResult("problem", f"OpenCV cannot be loaded: {error}", "make install (it names the system packages)")
+        yield problem(f"OpenCV cannot be loaded: {error}", "make install (it names the system packages)")
     else:
-        yield CheckResult("ok", f"OpenCV {library.__version__}")
+        yield ok(f"OpenCV {library.__version__}")
 
 
 def _version(name: str) -> str | None:

@@ -16,7 +16,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from morphseq_dagster.cli.checks import FEW_BYTES, SKEW_S, CheckResult
+from morphseq_dagster.cli.checks import FEW_BYTES, SKEW_S, CheckResult, note, ok, problem
 from morphseq_dagster.cluster.commands import Scheduler
 from morphseq_dagster.cluster.connection import make_transport
 from morphseq_dagster.cluster.errors import UnreachableError
@@ -50,7 +50,7 @@ def check_cluster(settings: SlurmSettings, *, layout: Layout) -> Iterator[CheckR
     try:
         yield from _check_cluster(settings, layout=layout, transport=transport)
     except UnreachableError as error:
-        yield CheckResult("problem", f"the login node does not answer: {error.found}", _LOG_IN)
+        yield problem(f"the login node does not answer: {error.found}", _LOG_IN)
     finally:
         transport.close()
 
@@ -83,15 +83,13 @@ def judge_environment(
     """Say whether an environment is the one that jobs must find."""
     if expected is None:
         text = f"environment {where}: {found.hash[:12]}, compared with none (places.slurm.environment = {policy})"
-        return CheckResult(
-            "note", text, "morphseq environment --record (on the cluster)" if policy == "recorded" else ""
-        )
+        return note(text, "morphseq environment --record (on the cluster)" if policy == "recorded" else "")
     differences = compare_environments(expected, found=found)
     if not differences:
-        return CheckResult("ok", f"environment {where}: {found.hash[:12]}, as jobs expect")
+        return ok(f"environment {where}: {found.hash[:12]}, as jobs expect")
     more = f", and {len(differences) - _NAMED} more" if len(differences) > _NAMED else ""
     text = f"environment {where} differs: {'; '.join(differences[:_NAMED])}{more}"
-    return CheckResult("problem", text, "make install (of the same release there and here), then morphseq environment")
+    return problem(text, "make install (of the same release there and here), then morphseq environment")
 
 
 def _check_cluster(settings: SlurmSettings, *, layout: Layout, transport: Transport) -> Iterator[CheckResult]:
@@ -121,20 +119,18 @@ def _check_commands(settings: SlurmSettings, *, transport: Transport) -> Iterato
             raise
         except MorphseqError as error:
             remedy = f"{error.remedy}; places.slurm.commands names the folder of the commands"
-            yield CheckResult("problem", f"{name}: {error.found} ({error.where})", remedy)
+            yield problem(f"{name}: {error.found} ({error.where})", remedy)
             return
         if answer.code != 0:
-            yield CheckResult(
-                "problem", f"{name} --version: {_said(answer)}", "set places.slurm.commands to their folder"
-            )
+            yield problem(f"{name} --version: {_said(answer)}", "set places.slurm.commands to their folder")
             return
         versions[name] = answer.out.strip()
     found = sorted(set(versions.values()))
     if len(found) > 1:
         words = ", ".join(f"{name} {version}" for name, version in versions.items())
-        yield CheckResult("note", f"commands of several versions: {words}", "set places.slurm.commands to one folder")
+        yield note(f"commands of several versions: {words}", "set places.slurm.commands to one folder")
     else:
-        yield CheckResult("ok", f"the cluster's commands answer ({transport.name}): {found[0]}")
+        yield ok(f"the cluster's commands answer ({transport.name}): {found[0]}")
 
 
 def _check_controller(settings: SlurmSettings, *, transport: Transport) -> Iterator[CheckResult]:
@@ -142,8 +138,7 @@ def _check_controller(settings: SlurmSettings, *, transport: Transport) -> Itera
     folder = settings.commands.rstrip("/") + "/" if settings.commands else ""
     answer = transport.run([f"{folder}sinfo", "-h", "-o", "%P|%a|%l|%D"], timeout_s=_TIMEOUT_S)
     if answer.code != 0:
-        yield CheckResult(
-            "problem",
+        yield problem(
             f"the controller does not answer: {_said(answer)}",
             "scontrol ping; jobs at work go on without it",
         )
@@ -155,19 +150,15 @@ def _check_controller(settings: SlurmSettings, *, transport: Transport) -> Itera
     for partition, setting in named.items():
         if partition not in states:
             text = f"partition {partition} ({setting}) is none of {', '.join(sorted(states)) or 'this cluster'}"
-            yield CheckResult("problem", text, f"correct {setting}; sinfo lists them")
+            yield problem(text, f"correct {setting}; sinfo lists them")
         elif states[partition] != "up":
-            yield CheckResult(
-                "note", f"partition {partition} is {states[partition]}: jobs wait", f"sinfo -p {partition}"
-            )
+            yield note(f"partition {partition} is {states[partition]}: jobs wait", f"sinfo -p {partition}")
     if not named and not any(row[0].endswith("*") for row in rows):
-        yield CheckResult(
-            "problem", "the cluster has no default partition", "set places.slurm.resources.partition; sinfo"
-        )
+        yield problem("the cluster has no default partition", "set places.slurm.resources.partition; sinfo")
     known = [name for name in states if name in named] or [row[0].rstrip("*") for row in rows if row[0].endswith("*")]
     if known:
         words = ", ".join(f"{name} (limit {limits[name]})" for name in known)
-        yield CheckResult("ok", f"the controller answers; partitions in use: {words}")
+        yield ok(f"the controller answers; partitions in use: {words}")
 
 
 def _check_accounting(settings: SlurmSettings, *, transport: Transport) -> Iterator[CheckResult]:
@@ -175,13 +166,13 @@ def _check_accounting(settings: SlurmSettings, *, transport: Transport) -> Itera
     try:
         reply = scheduler.account(names=["morphseq-doctor"], since_s=60)
     except UnreachableError as error:
-        yield CheckResult("problem", f"accounting does not answer: {error.found}", "sacct; results need none of it")
+        yield problem(f"accounting does not answer: {error.found}", "sacct; results need none of it")
         return
     if reply is None:
         text = "no accounting: ends are known from files and from what the controller remembers (MinJobAge)"
-        yield CheckResult("note", text, "nothing need be done; `scontrol show config | grep MinJobAge`")
+        yield note(text, "nothing need be done; `scontrol show config | grep MinJobAge`")
     else:
-        yield CheckResult("ok", "accounting answers")
+        yield ok("accounting answers")
 
 
 def _check_clock(transport: Transport) -> Iterator[CheckResult]:
@@ -191,7 +182,7 @@ def _check_clock(transport: Transport) -> Iterator[CheckResult]:
     try:
         there = float(answer.out)
     except ValueError:
-        yield CheckResult("note", f"the clock there cannot be read: {_said(answer)}", "date (on the login node)")
+        yield note(f"the clock there cannot be read: {_said(answer)}", "date (on the login node)")
         return
     # The answer was written at some time between question and arrival.
     skew = min(0.0, there - before) + max(0.0, there - after)
@@ -202,8 +193,8 @@ def judge_skew(skew_s: float, *, whose: str) -> CheckResult:
     """Say whether a difference of clocks matters."""
     words = f"{whose} is {abs(skew_s):.1f} s {'ahead of' if skew_s > 0 else 'behind'} this host's"
     if abs(skew_s) > SKEW_S:
-        return CheckResult("problem", words, "set both clocks (NTP); waiting times and time limits go wrong")
-    return CheckResult("ok", words if skew_s else f"{whose} agrees with this host's")
+        return problem(words, "set both clocks (NTP); waiting times and time limits go wrong")
+    return ok(words if skew_s else f"{whose} agrees with this host's")
 
 
 def _check_shared(layout: Layout, *, there: str, transport: Transport) -> Iterator[CheckResult]:
@@ -217,19 +208,17 @@ def _check_shared(layout: Layout, *, there: str, transport: Transport) -> Iterat
         make_folder(here)
         write_durably(here / outward, token.encode())
         if not _comes(lambda: _get(transport, f"{base}/{outward}") == token.encode()):
-            yield CheckResult("problem", f"a file written in {layout.data_root} here is not in {there} there", wrong)
+            yield problem(f"a file written in {layout.data_root} here is not in {there} there", wrong)
             return
         transport.put(f"{base}/{inward}", token.encode())
         if not _comes(lambda: _read(here / inward) == token.encode()):
-            yield CheckResult("problem", f"a file written in {there} there is not in {layout.data_root} here", wrong)
+            yield problem(f"a file written in {there} there is not in {layout.data_root} here", wrong)
             return
-        yield CheckResult("ok", f"{there} there and {layout.data_root} here are one folder")
+        yield ok(f"{there} there and {layout.data_root} here are one folder")
     except UnreachableError:
         raise
     except (MorphseqError, OSError) as error:
-        yield CheckResult(
-            "problem", f"{there} cannot be written there: {error}", "see to its permissions and free space"
-        )
+        yield problem(f"{there} cannot be written there: {error}", "see to its permissions and free space")
     finally:
         for path in (here / outward, here / inward):
             path.unlink(missing_ok=True)
@@ -240,7 +229,7 @@ def _check_space(there: str, *, transport: Transport) -> Iterator[CheckResult]:
     answer = transport.run(["df", "-P", "-k", there], timeout_s=_TIMEOUT_S)
     fields = answer.out.strip().splitlines()[-1].split() if answer.out.strip() else []
     if answer.code != 0 or len(fields) < 6 or not fields[3].isdigit():
-        yield CheckResult("note", f"free space there is not known: {_said(answer)}", f"df -h {there} (there)")
+        yield note(f"free space there is not known: {_said(answer)}", f"df -h {there} (there)")
     else:
         free = int(fields[3]) * 1024
         few, text = free < FEW_BYTES, f"{free / 2**30:.0f} GiB free there"
@@ -252,9 +241,9 @@ def _check_space(there: str, *, transport: Transport) -> Iterator[CheckResult]:
     except MorphseqError:
         return  # no such program: this host keeps no quotas
     if re.search(r"\d\*", quota.out):
-        yield CheckResult("problem", f"over a quota there: {_one_line(quota.out)}", "quota -s (there); make room")
+        yield problem(f"over a quota there: {_one_line(quota.out)}", "quota -s (there); make room")
     elif quota.out.strip():
-        yield CheckResult("ok", "no quota there is exceeded")
+        yield ok("no quota there is exceeded")
 
 
 def _check_environment(settings: SlurmSettings, *, layout: Layout, transport: Transport) -> CheckResult:
@@ -269,13 +258,13 @@ def _check_environment(settings: SlurmSettings, *, layout: Layout, transport: Tr
     except UnreachableError:
         raise
     except MorphseqError as error:
-        return CheckResult("problem", f"{settings.python} on the login node: {error.found}", remedy)
+        return problem(f"{settings.python} on the login node: {error.found}", remedy)
     if answer.code != 0:
-        return CheckResult("problem", f"{settings.python} there cannot import this package: {_said(answer)}", remedy)
+        return problem(f"{settings.python} there cannot import this package: {_said(answer)}", remedy)
     try:
         found = EnvironmentDescription.model_validate_json(answer.out.strip().splitlines()[-1])
     except (IndexError, ValidationError):
-        return CheckResult("problem", f"{settings.python} there has another release: {_said(answer)}", remedy)
+        return problem(f"{settings.python} there has another release: {_said(answer)}", remedy)
     return judge_environment(found, expected=expected, where="on the login node", policy=settings.environment)
 
 

@@ -1,7 +1,7 @@
 """Trial of a cluster for `morphseq doctor --slurm --live`: one trivial job per partition, through the whole protocol.
 
-Holds submitting, waiting within a limit and what the nodes told. The jobs' folders are apart from those of steps, and
-gone afterwards; a job that has not ended within the limit is cancelled.
+The jobs' folders are apart from those of steps, and gone afterwards; a job that has not ended within the limit is
+cancelled. What needs no job is checked in `cluster_checks.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from morphseq_dagster.cli.checks import CheckResult
+from morphseq_dagster.cli.checks import CheckResult, ok, problem
 from morphseq_dagster.cli.cluster_checks import expected_environment, judge_environment, judge_skew, named_partitions
 from morphseq_dagster.cluster.attempt_folder import JobRoot
 from morphseq_dagster.cluster.client import Client
@@ -56,7 +56,7 @@ class _Trial:
 
 
 def try_cluster(settings: SlurmSettings, *, layout: Layout, limit_s: float = LIMIT_S) -> Iterator[CheckResult]:
-    """Submit a trivial job to every partition that the settings name, or to the default one; say what came of each."""
+    """Submit a trivial job to every partition that the settings name, or to the default one, and judge each."""
     token = secrets.token_hex(8)
     folder = layout.private / f"doctor.{token}"
     there = f"{(settings.data_root or str(layout.data_root)).rstrip('/')}/{layout.relative(folder)}"
@@ -73,9 +73,7 @@ def try_cluster(settings: SlurmSettings, *, layout: Layout, limit_s: float = LIM
             try:
                 live = client.ensure(spec, done=lambda: False, run_id="doctor")
             except RejectedError as error:
-                yield CheckResult(
-                    "problem", f"{_name(partition)}: rejected: {error.found}", "correct places.slurm; sinfo"
-                )
+                yield problem(f"{_name(partition)}: rejected: {error.found}", "correct places.slurm; sinfo")
                 continue
             if isinstance(live, JobHandle):
                 answer = live.attempt.path(_ANSWER)
@@ -84,13 +82,13 @@ def try_cluster(settings: SlurmSettings, *, layout: Layout, limit_s: float = LIM
         for trial in trials:
             verdict = trial.watch.wait(max(0.0, deadline - time.monotonic()))
             if verdict is None:
-                yield _tell_waiting(trial, limit_s=limit_s)
+                yield _judge_waiting(trial, limit_s=limit_s)
             else:
-                yield from _tell(trial, verdict=verdict, settings=settings, layout=layout, token=token)
+                yield from _judge(trial, verdict=verdict, settings=settings, layout=layout, token=token)
     except UnreachableError as error:
-        yield CheckResult("problem", f"the cluster does not answer: {error.found}", "scontrol ping; try again")
+        yield problem(f"the cluster does not answer: {error.found}", "scontrol ping; try again")
     except MorphseqError as error:
-        yield CheckResult("problem", f"no job could be submitted: {error.found}", error.remedy)
+        yield problem(f"no job could be submitted: {error.found}", error.remedy)
     finally:
         _clear(client, poller=poller, folder=folder)
 
@@ -117,51 +115,51 @@ def _sections(settings: SlurmSettings) -> list[ResourceSettings]:
     return [settings.resources, *settings.steps.values(), *own]
 
 
-def _tell(
+def _judge(
     trial: _Trial, *, verdict: JobVerdict, settings: SlurmSettings, layout: Layout, token: str
 ) -> Iterator[CheckResult]:
-    """Say how a trial ended and what its node saw."""
+    """Judge how a trial ended and what its node saw."""
     name = _name(trial.partition)
     if verdict.outcome is not JobOutcome.DONE:
         lines = verdict.last_lines(3)
         text = f"{name}: job {verdict.job} ended as {verdict.outcome} ({verdict.words})" + (
             f": {lines}" if lines else ""
         )
-        yield CheckResult("problem", text, _ADVICE.get(verdict.outcome, "read the words of the log above"))
+        yield problem(text, _ADVICE.get(verdict.outcome, "read the words of the log above"))
         return
     facts = collect_facts(trial.live.attempt, verdict=verdict)
     waited = f"{facts['queue_s']:.1f} s" if "queue_s" in facts else "an unknown time"
     node = facts.get("node", "an unnamed node")
-    yield CheckResult("ok", f"{name}: job {facts['job']} waited {waited} and ran on {node}")
+    yield ok(f"{name}: job {facts['job']} waited {waited} and ran on {node}")
     try:
         probe = Probe.model_validate_json(trial.live.attempt.path(_ANSWER).read_bytes())
     except ValidationError:
-        yield CheckResult("problem", f"{name}: the node has another release", "make install there, of the same release")
+        yield problem(f"{name}: the node has another release", "make install there, of the same release")
         return
     if probe.marker == token:
-        yield CheckResult("ok", f"{name}: {probe.host} sees the data root")
+        yield ok(f"{name}: {probe.host} sees the data root")
     else:
         found = "no file" if probe.marker is None else "another file"
         text = f"{name}: {probe.host} finds {found} where the data root has one"
-        yield CheckResult("problem", text, "mount the data root on the nodes; correct places.slurm.data_root")
+        yield problem(text, "mount the data root on the nodes; correct places.slurm.data_root")
     intent = trial.live.attempt.record("intent") or {}
     early, late = probe.at - float(intent.get("t", probe.at)), probe.at - time.time()
     yield judge_skew(min(0.0, early) + max(0.0, late), whose=f"{name}: the clock of {probe.host}")
     try:
         expected = expected_environment(settings, layout=layout)
     except MorphseqError as error:
-        yield CheckResult("problem", f"{name}: {error.found}", error.remedy)
+        yield problem(f"{name}: {error.found}", error.remedy)
         return
     policy = settings.environment
     yield judge_environment(probe.environment, expected=expected, where=f"on {probe.host} ({name})", policy=policy)
 
 
-def _tell_waiting(trial: _Trial, *, limit_s: float) -> CheckResult:
+def _judge_waiting(trial: _Trial, *, limit_s: float) -> CheckResult:
     status = trial.watch.status
     said = " ".join(part for part in (status.state, f"({status.reason})" if status.reason else "") if part)
     text = f"{_name(trial.partition)}: job {trial.live.job} is {said or 'of unknown state'} after {limit_s:.0f} s"
     command = f"wait and try again, with a longer --limit; squeue -p {trial.partition}".removesuffix(" -p ")
-    return CheckResult("problem", f"{text}; it is cancelled", command)
+    return problem(f"{text}; it is cancelled", command)
 
 
 def _clear(client: Client, *, poller: Poller, folder: Path) -> None:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
+from morphseq_dagster.cli.checks import FIX, CheckResult, check_machine, ok, problem
 from morphseq_dagster.cli.messages import printable
 from morphseq_dagster.cli.options import Call, refuse_call, verb
 from morphseq_dagster.errors import MorphseqError, PermanentError
-
-if TYPE_CHECKING:
-    from morphseq_dagster.cli.checks import CheckResult
 
 _MARKS = {"ok": "ok", "note": "note", "problem": "PROBLEM"}
 
@@ -77,7 +75,6 @@ def _examine_cluster(call: Call, *, live: bool = False, limit_s: float = 0.0) ->
     settings, layout = call.settings.places.slurm, call.workspace.layout
     if settings is None or not layout.data_root.is_dir():
         return
-    from morphseq_dagster.cli.checks import CheckResult
     from morphseq_dagster.cli.cluster_checks import check_cluster
 
     try:
@@ -87,21 +84,19 @@ def _examine_cluster(call: Call, *, live: bool = False, limit_s: float = 0.0) ->
 
             yield from try_cluster(settings, layout=layout, limit_s=limit_s)
     except (MorphseqError, OSError) as error:
-        yield CheckResult("problem", f"the cluster could not be looked at: {error}", "correct places.slurm")
+        yield problem(f"the cluster could not be looked at: {error}", "correct places.slurm")
 
 
 def _find_home() -> tuple[Path | None, list[CheckResult]]:
-    from morphseq_dagster.cli.checks import CheckResult
     from morphseq_dagster.cli.launch import find_home
 
     try:
         return find_home(), []
     except PermanentError as error:
-        return None, [CheckResult("problem", f"{error.where} is {error.found!r}, not {error.expected}", error.remedy)]
+        return None, [problem(f"{error.where} is {error.found!r}, not {error.expected}", error.remedy)]
 
 
 def _examine(call: Call, *, home: Path | None) -> Iterator[CheckResult]:
-    from morphseq_dagster.cli.checks import check_machine
     from morphseq_dagster.cli.weights import check_weights
 
     yield from check_machine(call.workspace, home=home)
@@ -111,7 +106,6 @@ def _examine(call: Call, *, home: Path | None) -> Iterator[CheckResult]:
 
 
 def _examine_runs() -> Iterator[CheckResult]:
-    from morphseq_dagster.cli.checks import FIX, CheckResult
     from morphseq_dagster.cli.dead_runs import find_dead_runs, find_dead_slots
     from morphseq_dagster.cli.launch import open_instance
 
@@ -119,14 +113,12 @@ def _examine_runs() -> Iterator[CheckResult]:
         dead = find_dead_runs(instance)
         slots = find_dead_slots(instance)
     for slot in slots:
-        yield CheckResult("problem", slot.describe(), FIX, fixable=True)
+        yield problem(slot.describe(), FIX, fixable=True)
     for run in dead:
         partition = run.tags.get("dagster/partition", "no experiment")
-        yield CheckResult(
-            "problem", f"run {run.run_id} ({partition}) is at work, but its process is gone", FIX, fixable=True
-        )
+        yield problem(f"run {run.run_id} ({partition}) is at work, but its process is gone", FIX, fixable=True)
     if not dead and not slots:
-        yield CheckResult("ok", "no dead runs, no slots of pools held by any")
+        yield ok("no dead runs, no slots of pools held by any")
 
 
 def _mend(call: Call, *, home: Path | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
 from morphseq_dagster.cli.messages import print_json, printable
@@ -41,18 +42,8 @@ def _draw(found: tuple[FoundSource, ...]) -> Iterable[str]:
 
 
 def _encode(entry: FoundSource) -> dict[str, Any]:
-    return {
-        "name": entry.name,
-        "microscope": entry.kind,
-        "state": entry.state,
-        "reason": entry.reason,
-        "ready_in_s": entry.ready_in_s,
-        "files": entry.files,
-        "newest": entry.newest,
-        "fingerprint": entry.fingerprint,
-        "remarks": list(entry.remarks),
-        "workbook": None if entry.workbook is None else str(entry.workbook),
-    }
+    values = {("microscope" if name == "kind" else name): value for name, value in asdict(entry).items()}
+    return values | {"workbook": None if entry.workbook is None else str(entry.workbook)}
 
 
 def _span(seconds: float) -> str:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from morphseq_dagster.cli.messages import print_json, printable
-from morphseq_dagster.cli.options import Call, Form, Format, refusing_call, verb
-from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.cli.options import Call, Form, Format, check_choice, refusing_call, verb
 
 if TYPE_CHECKING:
     from morphseq_dagster.engine.planner.explain import Explanation
@@ -67,11 +66,8 @@ def _check(workspace: Workspace, *, experiment: str, step: str | None) -> None:
     pipeline = workspace.pipeline
     known = {*(source.name for source in pipeline.find_sources(workspace.layout)), *find_recorded(workspace)}
     refuse_unknown([experiment], keys=pipeline.keys, known=sorted(known))
-    names = [spec.name for spec in workspace.pipeline.steps]
-    if step is not None and step not in names:
-        raise PermanentError(
-            expected=f"one of {', '.join(names)}", found=repr(step), where="morphseq explain", remedy="correct the name"
-        )
+    if step is not None:
+        check_choice(step, known=pipeline.step_names, where="morphseq explain")
 
 
 def _draw(plan: ExperimentPlan, *, explanations: Sequence[Explanation], everything: bool) -> Iterable[str]:

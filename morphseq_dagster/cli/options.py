@@ -7,7 +7,7 @@ chosen in `choice.py`.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -110,6 +110,20 @@ def split_names(text: str) -> tuple[str, ...]:
             remedy="name at least one; `morphseq experiments` lists them",
         )
     return names
+
+
+def check_choice(name: str, *, known: Sequence[str], where: str) -> None:
+    """Refuse a name that is none of those known.
+
+    Raises
+    ------
+    PermanentError
+        Naming the known ones.
+    """
+    if name not in known:
+        raise PermanentError(
+            expected=f"one of {', '.join(known)}", found=repr(name), where=where, remedy="correct the name"
+        )
 
 
 def refuse_call(error: PermanentError) -> NoReturn:

@@ -10,7 +10,7 @@ import typer
 
 from morphseq_dagster.cli.choice import ALL, choose_experiments, goes_as_bulk, show_choice
 from morphseq_dagster.cli.messages import group_lines, printable
-from morphseq_dagster.cli.options import Call, Experiments, refusing_call, split_names, verb
+from morphseq_dagster.cli.options import Call, Experiments, check_choice, refusing_call, split_names, verb
 from morphseq_dagster.cli.runs import run_chains
 from morphseq_dagster.engine.pipeline import Pipeline
 from morphseq_dagster.errors import PermanentError
@@ -85,14 +85,9 @@ def steps_of(goal: str, *, pipeline: Pipeline) -> tuple[frozenset[str], frozense
     PermanentError
         When the pipeline has no such goal.
     """
-    own = frozenset(pipeline.step_names) if goal == E2E else pipeline.steps_of(goal)
-    if not own:
-        raise PermanentError(
-            expected=f"one of {', '.join([E2E, *pipeline.goals])}",
-            found=repr(goal),
-            where="morphseq pipeline",
-            remedy="correct the name",
-        )
+    goals = {E2E: frozenset(pipeline.step_names)} | {name: pipeline.steps_of(name) for name in pipeline.goals}
+    check_choice(goal, known=[name for name, steps in goals.items() if steps], where="morphseq pipeline")
+    own = goals[goal]
     return own, frozenset(pipeline.ancestors(set(own)))
 
 

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from morphseq_dagster.cli.messages import print_json, printable
-from morphseq_dagster.cli.options import Call, Form, Format, add_verb, refusing_call, verb
+from morphseq_dagster.cli.options import Call, Form, Format, add_verb, check_choice, refusing_call, verb
 from morphseq_dagster.engine.contract.recipe import DEFAULT
-from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.identifiers import check_experiment
 
 if TYPE_CHECKING:
@@ -101,16 +100,9 @@ def _find_origin(origins: Mapping[str, str], name: str) -> str:
 
 
 def _choose(pipeline: Pipeline, *, step: str | None) -> list[str]:
-    names = [spec.name for spec in pipeline.steps]
     if step is None:
-        return names
-    if step not in names:
-        raise PermanentError(
-            expected=f"one of {', '.join(names)}",
-            found=repr(step),
-            where="morphseq recipe show",
-            remedy="correct the name",
-        )
+        return list(pipeline.step_names)
+    check_choice(step, known=pipeline.step_names, where="morphseq recipe show")
     return [step]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -184,18 +185,7 @@ def _encode(found: Reconciliation, *, departed: dict[str, int], data_root: str) 
         "data_root": data_root,
         "checked": found.checked,
         "remaining": len(found.remaining),
-        "findings": [
-            {
-                "kind": finding.kind.value,
-                "experiment": finding.experiment,
-                "step": finding.step,
-                "path": finding.path,
-                "detail": finding.detail,
-                "pictures": [{"path": p.path, "change": p.change.value} for p in finding.pictures],
-                "actions": list(finding.actions),
-            }
-            for finding in found.findings
-        ],
+        "findings": [asdict(finding) for finding in found.findings],
         "busy": [{"path": path, "holder": holder} for path, holder in found.busy],
         "departed": [{"experiment": name, "records": count} for name, count in departed.items()],
     }

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from morphseq_dagster.cli.checks import CheckResult, Level
+from morphseq_dagster.cli.checks import CheckResult, Level, ok
 from morphseq_dagster.engine.planner.snapshot import find_recorded
 from morphseq_dagster.engine.storage.weights import hash_weights, recall_hash
 from morphseq_dagster.engine.workspace import Workspace
@@ -26,7 +26,7 @@ def check_weights(workspace: Workspace) -> Iterator[CheckResult]:
     for name in names:
         yield _judge(workspace, name=name, experiments=wishes.get(name, []))
     if not names:
-        yield CheckResult("ok", "no recipe asks for weights")
+        yield ok("no recipe asks for weights")
 
 
 def find_wishes(workspace: Workspace) -> dict[str, list[str]]:

@@ -174,7 +174,7 @@ def test_actions_run_their_own_steps_and_all_before() -> None:
     assert "built_metadata" in steps - own
     assert not steps & {"qc_masks", "embryo_metadata", "latents"}
     assert steps_of("e2e", pipeline=MORPHSEQ)[0] == {spec.name for spec in MORPHSEQ.steps}
-    with pytest.raises(PermanentError, match="one of e2e, build01, sam2, build03"):
+    with pytest.raises(PermanentError, match="one of e2e, build01; found 'build04'"):
         steps_of("build04", pipeline=replace(MORPHSEQ, steps=MORPHSEQ.steps[:3], final=""))
 
 
