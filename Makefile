@@ -17,7 +17,7 @@ MODELS := $(VENV)/.models
 ALL := $(VENV)/.all
 SOURCES := pyproject.toml constraints.txt
 
-# Measuring what the tests execute costs a fifth of their time: in CI always, else on demand (make test COVERAGE=1).
+# What the tests execute is measured in CI always, else on demand (make test COVERAGE=1).
 COVERAGE ?= $(filter true,$(CI))
 MEASURED = $(if $(COVERAGE),--cov --cov-report= $(if $(PYTEST),,--coverage-floors))
 

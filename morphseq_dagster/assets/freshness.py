@@ -102,9 +102,9 @@ def summarise(plan: ExperimentPlan) -> str:
 
 
 def describe_plan(plan: ExperimentPlan) -> Mapping[str, Any]:
-    """Reasons per step, what is left to a person, the cost, and where to mend it."""
+    """Reasons per step, what is left to you, the cost, and where to mend it."""
     lines = [
-        f"- **{verdict.step}**: {verdict.reason}" + (f" (left to a person: {verdict.held})" if verdict.held else "")
+        f"- **{verdict.step}**: {verdict.reason}" + (f" (left to you: {verdict.held})" if verdict.held else "")
         for verdict in plan.verdicts
         if verdict.runs or verdict.held
     ]

@@ -26,26 +26,7 @@ def run_bulk(
     force: bool = False,
     automatic: bool = False,
 ) -> int:
-    """Run many experiments as one run; return how many failed.
-
-    Parameters
-    ----------
-    call, launcher, display
-        What the command works with.
-    chains
-        Experiment to the steps that are pending.
-    steps
-        The steps that were asked for.
-    force
-        Compute these although nothing changed.
-    automatic
-        Leave alone what automation leaves to a person.
-
-    Raises
-    ------
-    KeyboardInterrupt
-        When Ctrl-C or TERM ended it; the run is cancelled.
-    """
+    """Run many experiments as one run, with the options of `run_chains`; return how many failed."""
     ordered = [name for name in call.workspace.pipeline.step_names if name in steps]
     events: dict[str, list[tuple[Event, float]]] = {experiment: [] for experiment in chains}
     started = time.monotonic()

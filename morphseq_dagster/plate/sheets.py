@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import openpyxl
-
 from morphseq_dagster.errors import PermanentError
 
 _NULL_TEXTS = frozenset({"", "nan"})
@@ -158,6 +156,8 @@ _Raw = tuple[Any, str]
 
 def _open(data: bytes, *, path: Path, results: bool) -> dict[str, list[list[_Raw]]]:
     """First 9 rows and 13 columns of every sheet, either results of formulas or the formulas themselves."""
+    import openpyxl  # brings numpy, which the search for a workbook need not wait for
+
     try:
         book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=results)
         try:

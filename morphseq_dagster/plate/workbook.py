@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
-
-import pandas as pd
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.plate.sheets import (
@@ -23,6 +21,9 @@ from morphseq_dagster.plate.sheets import (
     as_text,
     read_sheets,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TEXT_SHEETS = ("medium", "genotype", "chem_perturbation", "pair")
 NUMBER_SHEETS = ("embryos_per_well", "temperature")
@@ -90,6 +91,8 @@ class PlateTable:
         Text columns are nullable strings and number columns float64, so that an all-blank sheet keeps its type. A
         further sheet is numeric when all its values are numbers, else text.
         """
+        import pandas as pd  # the search for a workbook, which every command makes, needs none of it
+
         columns: dict[str, pd.Series] = {"well": pd.Series(list(WELLS), dtype="string")}
         for name in (*KNOWN_SHEETS, "temperature_source", "start_age_label"):
             kind = "float64" if name in NUMBER_SHEETS or name == AGE_SHEET else "string"

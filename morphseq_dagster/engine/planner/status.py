@@ -21,7 +21,7 @@ from morphseq_dagster.engine.planner.snapshot import (
     take_snapshot,
 )
 from morphseq_dagster.engine.workspace import Workspace
-from morphseq_dagster.errors import PermanentError
+from morphseq_dagster.errors import PermanentError, name_some
 
 SCHEMA: Final = "morphseq.status"
 SCHEMA_VERSION: Final = 4
@@ -176,7 +176,7 @@ def refuse_unknown(names: Sequence[str], *, keys: KeyRule, known: Sequence[str])
     described = [f"{name!r}" + (f" ({reason})" if (reason := keys.refuse(name)) else "") for name in unknown]
     raise PermanentError(
         expected="experiments that exist",
-        found=", ".join(described),
+        found=name_some(described, most=12),
         where="--experiments",
         remedy="`morphseq experiments` lists all names",
     )
