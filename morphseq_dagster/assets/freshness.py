@@ -22,7 +22,7 @@ from morphseq_dagster.engine.planner.plan import plan_experiments
 from morphseq_dagster.engine.planner.retirement import read_retired
 from morphseq_dagster.engine.planner.run_times import describe_cost, estimate_cost
 from morphseq_dagster.engine.planner.scans import Scans
-from morphseq_dagster.engine.planner.verdicts import ExperimentPlan
+from morphseq_dagster.engine.planner.step_plans import ExperimentPlan
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import name_some
 from morphseq_dagster.partitions import find_busy, find_registered, partitions_of

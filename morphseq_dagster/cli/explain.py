@@ -12,7 +12,7 @@ from morphseq_dagster.cli.options import Call, Form, Format, check_choice, refus
 
 if TYPE_CHECKING:
     from morphseq_dagster.engine.planner.explain import Explanation
-    from morphseq_dagster.engine.planner.verdicts import ExperimentPlan
+    from morphseq_dagster.engine.planner.step_plans import ExperimentPlan
     from morphseq_dagster.engine.workspace import Workspace
 
 _WORDS = {

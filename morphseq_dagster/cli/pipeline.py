@@ -17,7 +17,7 @@ from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.morphseq.pipeline import MORPHSEQ
 
 if TYPE_CHECKING:
-    from morphseq_dagster.engine.planner.verdicts import StepPlan
+    from morphseq_dagster.engine.planner.step_plans import StepPlan
 
 _LATENTS: Final = "latents"
 E2E: Final = "e2e"

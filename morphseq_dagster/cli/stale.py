@@ -11,7 +11,7 @@ from morphseq_dagster.cli.messages import group_lines, print_json, printable
 from morphseq_dagster.cli.options import Call, Experiments, Form, Format, refusing_call, split_names, verb
 
 if TYPE_CHECKING:
-    from morphseq_dagster.engine.planner.verdicts import ExperimentPlan
+    from morphseq_dagster.engine.planner.step_plans import ExperimentPlan
 
 
 @verb(example="morphseq stale --experiments 20250529_ctrl")
@@ -136,7 +136,7 @@ def _draw(plans: Sequence[ExperimentPlan], *, total: int, way: str, verbose: boo
 
 
 def _encode(plans: Sequence[ExperimentPlan], *, data_root: str) -> dict[str, Any]:
-    from morphseq_dagster.engine.planner.verdicts import encode_plan
+    from morphseq_dagster.engine.planner.step_plans import encode_plan
 
     return {
         "schema": "morphseq.stale",

@@ -11,7 +11,7 @@ import dagster as dg
 from pydantic import Field
 
 from morphseq_dagster.assets.freshness import STALE_JOB, plan_known, summarise
-from morphseq_dagster.engine.planner.verdicts import ExperimentPlan
+from morphseq_dagster.engine.planner.step_plans import ExperimentPlan
 from morphseq_dagster.errors import name_some
 from morphseq_dagster.jobs.report_staleness import report
 from morphseq_dagster.partitions import BULK_JOB, bulk_config

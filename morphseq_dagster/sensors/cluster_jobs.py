@@ -57,7 +57,7 @@ def summarise(orphans: Collection[Orphan], *, trouble: str, reported: Reported) 
     """Describe in one line what a tick found and did."""
     counts = Counter(orphan.action.value for orphan in orphans)
     actions = ", ".join(f"{count} {action}" for action, count in sorted(counts.items())) or "none without a verdict"
-    change = f"; told Dagster of {reported.reported} artifacts" if reported.reported else ""
+    change = f"; reported {reported.reported} artifacts to Dagster" if reported.reported else ""
     return f"jobs: {actions}{change}" + (f"; the cluster could not be asked: {trouble}" if trouble else "")
 
 

@@ -16,7 +16,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from pydantic import Field
 
 from morphseq_dagster.assets.freshness import find_target, plan_known, summarise
-from morphseq_dagster.engine.planner.verdicts import ExperimentPlan, encode_plan
+from morphseq_dagster.engine.planner.step_plans import ExperimentPlan, encode_plan
 from morphseq_dagster.engine.storage.hashing import hash_json
 from morphseq_dagster.partitions import BULK_JOB, REPORT_OP, bulk_config
 from morphseq_dagster.resources.workspace import WorkspaceResource

@@ -126,7 +126,7 @@ def test_launch_of_what_is_stale_goes_the_same_way(
     (run,) = instance.get_runs()
     assert (run.job_name, run.status) == (BULK_JOB, dg.DagsterRunStatus.FAILURE)
     again = say("stale", "--launch")
-    assert "nothing to launch" in again.out, "the failed step is left to a person"
+    assert "nothing to launch" in again.out, "the failed step is left to you"
     assert len(attempts_of(workspace)) == 9
 
 

@@ -11,7 +11,7 @@ import pytest
 from morphseq_dagster.engine.planner.plan import plan_experiments
 from morphseq_dagster.engine.planner.reconcile_actions import discard
 from morphseq_dagster.engine.planner.snapshot import take_snapshot
-from morphseq_dagster.engine.planner.verdicts import ExperimentPlan
+from morphseq_dagster.engine.planner.step_plans import ExperimentPlan
 from morphseq_dagster.engine.storage.atomic_io import stage_file, write_durably
 from morphseq_dagster.engine.storage.commit import Journal, Move
 from morphseq_dagster.engine.storage.records import encode, read_failure, read_record

@@ -162,7 +162,7 @@ def test_many_that_wait_for_a_cluster_go_as_one_run(
         f"9 of 9 experiments failed: {', '.join(names)}; the others are done; run {bulk.run_id} has the reasons"
     )
 
-    # What keeps failing in the same way is left to a person in this way too.
+    # What keeps failing in the same way is left to you in this way too.
     for _ in range(BRAKE - 1):
         assert not launch(instance, many, experiments=list(names)).success
     assert launch(instance, many, experiments=list(names)).success

@@ -24,8 +24,6 @@ from tests.support.experiments import (
     read_artifacts,
 )
 
-AFTER_PLATE = ("built_metadata", "experiment_metadata", "sam2_metadata", "embryo_metadata", "qc_staged")
-TABLES = (*AFTER_PLATE, "embryo_latents_final")
 AFTER_FRAMES = tuple(step for step in STEPS if step not in ("raw_manifest", "plate_metadata", "ff_images"))
 
 

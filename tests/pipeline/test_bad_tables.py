@@ -12,11 +12,10 @@ import pytest
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.morphseq import paths
-from morphseq_dagster.morphseq.paths import curation, raw_folder
+from morphseq_dagster.morphseq.paths import curation
 from tests.support.broken_runs import assert_mended, empty, run_broken, scribble, truncate
 from tests.support.experiments import (
     FRAMES_EXPERIMENT,
-    STEPS,
     edit_workbook,
     make_small_frames,
     open_data_root,
@@ -27,16 +26,11 @@ from tests.support.experiments import (
 
 AFTER_PLATE = ("built_metadata", "experiment_metadata", "sam2_metadata", "embryo_metadata", "qc_staged")
 TABLES = (*AFTER_PLATE, "embryo_latents_final")
-AFTER_FRAMES = tuple(step for step in STEPS if step not in ("raw_manifest", "plate_metadata", "ff_images"))
 
 
 @pytest.fixture
 def workspace(frames_root: Path) -> Workspace:
     return open_data_root(frames_root)
-
-
-def folder_of(workspace: Workspace) -> Path:
-    return raw_folder(workspace.layout, "Frames", experiment=FRAMES_EXPERIMENT)
 
 
 # the workbook

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
+from pycocotools import mask as coco
 
 from morphseq_dagster.errors import PermanentError
 from morphseq_dagster.segmentation.rle import Rle, decode, encode, encode_crop, measure_area, pack_runs, unpack_runs
@@ -61,6 +62,16 @@ def test_large_run_takes_several_groups() -> None:
 @given(masks)
 def test_runs_agree_with_a_walk_over_the_pixels(mask: NDArray[np.bool_]) -> None:
     assert unpack_runs(encode(mask).counts).tolist() == count_runs_slowly(mask)
+
+
+@given(masks)
+def test_packed_runs_are_those_of_coco(mask: NDArray[np.bool_]) -> None:
+    rle = encode(mask)
+    theirs = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+
+    assert {"counts": rle.counts, "size": list(rle.size)} == theirs
+    assert np.array_equal(coco.decode({"counts": rle.counts, "size": list(rle.size)}), mask)
+    assert measure_area(rle) == coco.area(theirs)
 
 
 @given(masks)

@@ -111,7 +111,7 @@ def test_a_tick_hands_over_what_a_failed_runs_job_made(
         assert time.monotonic() < deadline
         time.sleep(0.1)
     told = tick(workspace.data_root, instance, slurm=settings)
-    assert told == "jobs: 1 closed as done; told Dagster of 1 artifacts"
+    assert told == "jobs: 1 closed as done; reported 1 artifacts to Dagster"
     assert list(JobRoot(workspace.layout.jobs).open_attempts()) == []
     event = instance.get_latest_materialization_event(dg.AssetKey("letters"))
     assert event is not None

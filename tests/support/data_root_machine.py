@@ -27,7 +27,7 @@ from morphseq_dagster.adopt.conventions import PER_EXPERIMENT
 from morphseq_dagster.engine.planner.reconcile import reconcile
 from morphseq_dagster.engine.planner.scans import Scans
 from morphseq_dagster.engine.planner.snapshot import take_snapshot
-from morphseq_dagster.engine.planner.verdicts import ExperimentPlan
+from morphseq_dagster.engine.planner.step_plans import ExperimentPlan
 from morphseq_dagster.engine.storage.step_locks import hold_lock
 from morphseq_dagster.engine.storage.sweep import sweep
 from morphseq_dagster.errors import PermanentError

@@ -18,7 +18,7 @@ from typing import Any, Final
 from morphseq_dagster.engine.planner.facts import read_facts
 from morphseq_dagster.engine.planner.rules import plan_experiment
 from morphseq_dagster.engine.planner.scans import Scans
-from morphseq_dagster.engine.planner.verdicts import ExperimentPlan
+from morphseq_dagster.engine.planner.step_plans import ExperimentPlan
 from morphseq_dagster.engine.storage.atomic_io import host_name
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.testing.toy import LENGTHS, Summary

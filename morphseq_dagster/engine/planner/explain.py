@@ -14,7 +14,7 @@ from morphseq_dagster.engine.planner.causes import Cause, shorten
 from morphseq_dagster.engine.planner.facts import ExperimentFacts, StepFacts, read_facts
 from morphseq_dagster.engine.planner.rules import plan_experiment
 from morphseq_dagster.engine.planner.run_times import Cost, RunTimes, add_estimates, estimate_cost
-from morphseq_dagster.engine.planner.verdicts import ExperimentPlan, StepPlan
+from morphseq_dagster.engine.planner.step_plans import ExperimentPlan, StepPlan
 from morphseq_dagster.engine.workspace import Workspace
 
 

@@ -9,7 +9,7 @@ from morphseq_dagster.engine.planner.facts import read_facts
 from morphseq_dagster.engine.planner.rules import plan_experiment
 from morphseq_dagster.engine.planner.run_times import RunTimes, add_estimates
 from morphseq_dagster.engine.planner.scans import Scans
-from morphseq_dagster.engine.planner.verdicts import ExperimentPlan, StepPlan
+from morphseq_dagster.engine.planner.step_plans import ExperimentPlan, StepPlan
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import PermanentError
 

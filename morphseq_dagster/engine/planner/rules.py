@@ -15,7 +15,7 @@ from morphseq_dagster.engine.contract.step import StepSpec, make_key
 from morphseq_dagster.engine.pipeline import Pipeline
 from morphseq_dagster.engine.planner.causes import WEIGHTS, Cause
 from morphseq_dagster.engine.planner.facts import ExperimentFacts, StepFacts
-from morphseq_dagster.engine.planner.verdicts import ExperimentPlan, Freshness, StepPlan
+from morphseq_dagster.engine.planner.step_plans import ExperimentPlan, Freshness, StepPlan
 from morphseq_dagster.engine.requests import artifact_input
 from morphseq_dagster.engine.storage.hashing import hash_bytes, hash_json
 from morphseq_dagster.engine.storage.records import MAX_WELL_TRIES, InputRead, Record
@@ -253,7 +253,7 @@ def _hold(causes: Sequence[Cause], *, own: StepFacts) -> str:
         if cause.kind == "failed" and own.failure is not None and own.failure.request_key:
             limit = BRAKE_PERMANENT if cause.new == "permanent" else BRAKE
             if cause.tries >= limit:
-                return f"failed {cause.tries} times in the same way and is left to a person: {cause.detail}"
+                return f"failed {cause.tries} times in the same way and is left to you: {cause.detail}"
     return ""
 
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from morphseq_dagster.engine.planner.facts import ExperimentFacts
 from morphseq_dagster.engine.planner.snapshot import find_recorded
-from morphseq_dagster.engine.planner.verdicts import Estimate, ExperimentPlan, StepPlan
+from morphseq_dagster.engine.planner.step_plans import Estimate, ExperimentPlan, StepPlan
 from morphseq_dagster.engine.storage.records import Record, read_record
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.errors import MorphseqError

@@ -1,6 +1,6 @@
 """Snapshot: the state of every artifact of every experiment in one word and a reason, for people.
 
-Facts (`facts.py`) and verdicts (`verdicts.py`) are turned into states; `status.py` makes a table of them.
+Facts (`facts.py`) and plans (`step_plans.py`) are turned into states; `status.py` makes a table of them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from morphseq_dagster.engine.layout import RECORD_SUFFIX
 from morphseq_dagster.engine.planner.facts import ExperimentFacts, StepFacts, read_facts
 from morphseq_dagster.engine.planner.rules import plan_experiment
 from morphseq_dagster.engine.planner.scans import Scans
-from morphseq_dagster.engine.planner.verdicts import ExperimentPlan, StepPlan
+from morphseq_dagster.engine.planner.step_plans import ExperimentPlan, StepPlan
 from morphseq_dagster.engine.storage.records import Failure, Record
 from morphseq_dagster.engine.workspace import Workspace
 

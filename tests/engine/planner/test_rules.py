@@ -14,7 +14,7 @@ from morphseq_dagster.engine.planner.facts import ExperimentFacts, read_facts
 from morphseq_dagster.engine.planner.plan import plan_experiments
 from morphseq_dagster.engine.planner.rules import BRAKE, compare_values, plan_experiment
 from morphseq_dagster.engine.planner.scans import Scans
-from morphseq_dagster.engine.planner.verdicts import ExperimentPlan, encode_plan
+from morphseq_dagster.engine.planner.step_plans import ExperimentPlan, encode_plan
 from morphseq_dagster.engine.storage.atomic_io import write_durably
 from morphseq_dagster.engine.storage.hashing import canonical_json, hash_json
 from morphseq_dagster.engine.storage.records import InputRead, encode, read_failure, read_record

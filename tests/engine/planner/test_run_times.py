@@ -11,7 +11,7 @@ import pytest
 from morphseq_dagster.cli import main
 from morphseq_dagster.engine.planner.plan import plan_experiments
 from morphseq_dagster.engine.planner.run_times import SAMPLE, Cost, RunTimes, describe_cost, estimate_cost
-from morphseq_dagster.engine.planner.verdicts import Estimate, StepPlan
+from morphseq_dagster.engine.planner.step_plans import Estimate, StepPlan
 from morphseq_dagster.engine.storage.records import WellState, encode, read_record
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.morphseq.pipeline import MORPHSEQ

@@ -1,4 +1,4 @@
-"""Verdicts: what the planner finds about a step and an experiment, as values.
+"""Plans of steps: what the planner finds about a step and an experiment, as values.
 
 The rules that make them are in `rules.py`, the causes that they name in `causes.py`.
 """
