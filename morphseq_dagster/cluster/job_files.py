@@ -6,7 +6,6 @@ The folder and its records are `attempt_folder.py`; what the files mean is decid
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -52,10 +51,8 @@ class StateCache:
         if known is not None and same and found.said_at - known.said_at < _AGAIN_S:
             return
         self._kept[attempt.token] = found
-        temporary = attempt.path(f".word.{os.getpid()}.tmp")
         with contextlib.suppress(OSError):  # a full disk costs the state, not the job
-            temporary.write_text(json.dumps(found.__dict__))
-            temporary.replace(attempt.path("word.json"))
+            attempt.note("word", **vars(found))
 
 
 def read_state(attempt: Attempt) -> CachedState | None:
