@@ -52,7 +52,7 @@ class KeyRule:
         reason = self.refuse(key)
         if reason is not None:
             raise PermanentError(
-                expected=f"an {self.noun} such as {self.example}",
+                expected=f"{'an' if self.noun[:1] in 'aeiou' else 'a'} {self.noun} such as {self.example}",
                 found=reason,
                 where=f"{self.noun} {key!r}",
                 remedy=self.remedy,
