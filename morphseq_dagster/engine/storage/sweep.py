@@ -67,8 +67,7 @@ def sweep(
         finished = _finish(layout, journal=path, run_id=run_id, is_at_work=is_at_work)
         (rolled if finished else kept).append(layout.relative(path))
     for path in find_temporaries(layout):
-        # First the proof of death, then the promises: a dead writer can make no new ones.
-        if _is_orphan(layout, path) and layout.relative(path) not in _promised(layout):
+        if _may_go(layout, path):
             _remove(path)
             removed.append(layout.relative(path))
         else:
@@ -77,10 +76,8 @@ def sweep(
 
 
 def find_orphans(layout: Layout) -> Iterator[Path]:
-    """Yield the temporaries whose writer is dead and that no pending publication will still rename."""
-    for path in find_temporaries(layout):
-        if _is_orphan(layout, path) and layout.relative(path) not in _promised(layout):
-            yield path
+    """Find the temporaries whose writer is dead and that no pending publication will still rename."""
+    return (path for path in find_temporaries(layout) if _may_go(layout, path))
 
 
 def find_temporaries(layout: Layout) -> Iterator[Path]:
@@ -90,6 +87,11 @@ def find_temporaries(layout: Layout) -> Iterator[Path]:
         for path in sorted(folder.iterdir()) if folder.is_dir() else []:
             if _writer(path) is not None:
                 yield path
+
+
+def _may_go(layout: Layout, path: Path) -> bool:
+    """Whether nobody will finish a temporary: first the proof of death, since a dead writer promises nothing new."""
+    return _is_orphan(layout, path) and layout.relative(path) not in _promised(layout)
 
 
 def _listed(folder: Path) -> list[Path]:
