@@ -1,17 +1,21 @@
-"""What the tests of the cluster share: data roots, settings of small jobs, a bench that counts executions."""
+"""What the tests of the cluster share: data roots, settings of small jobs, a bench, commands that answer at will."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from morphseq_dagster.cluster.commands import Scheduler
 from morphseq_dagster.cluster.connection import make_transport
+from morphseq_dagster.cluster.transports.local import LocalTransport
 from morphseq_dagster.engine.workspace import Workspace
 from morphseq_dagster.settings.slurm import SlurmSettings
 from morphseq_dagster.testing.chain import open_toy, write_words
 from morphseq_dagster.testing.relay import RELAY_PIPELINE
+from tests.support.scripted_commands import ScriptedCommands
 from tests.support.slurm_bench import Bench, wait_for
 from tests.support.slurm_cluster import LocalCluster
 
@@ -56,3 +60,17 @@ def bench(make_bench: Callable[[Path], Bench], tmp_path: Path) -> Iterator[Bench
     if left:
         found.cluster.ask("scancel", *left)
         wait_for(lambda: not set(found.queued()) & left)
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ScriptedCommands:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return ScriptedCommands(folder)
+
+
+@pytest.fixture
+def scheduler(fake: ScriptedCommands) -> Scheduler:
+    del fake
+    return Scheduler(LocalTransport(), timeout_s=60)

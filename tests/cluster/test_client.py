@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
@@ -15,22 +14,7 @@ from morphseq_dagster.cluster.errors import RejectedError, UnreachableError
 from morphseq_dagster.cluster.job import JobSpec
 from morphseq_dagster.cluster.job_handle import AlreadyDone, JobHandle, Timeouts
 from morphseq_dagster.cluster.outcome import JobOutcome
-from morphseq_dagster.cluster.transports.local import LocalTransport
 from tests.support.scripted_commands import DBD_DOWN, DOWN, KEY, ScriptedCommands
-
-
-@pytest.fixture
-def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ScriptedCommands:
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    return ScriptedCommands(folder)
-
-
-@pytest.fixture
-def scheduler(fake: ScriptedCommands) -> Scheduler:
-    del fake
-    return Scheduler(LocalTransport(), timeout_s=60)
 
 
 @pytest.fixture

@@ -1,8 +1,7 @@
-"""Commands and client against programs on PATH that answer as a Slurm did: texts, hangs, half lines, no accounting."""
+"""Commands against programs on PATH that answer as a Slurm did: texts, hangs, half lines, no accounting."""
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
@@ -13,21 +12,6 @@ from morphseq_dagster.cluster.errors import RejectedError, UnreachableError
 from morphseq_dagster.cluster.transports.local import LocalTransport
 from morphseq_dagster.errors import PermanentError
 from tests.support.scripted_commands import DBD_DOWN, DOWN, FIELDS, ScriptedCommands
-
-
-@pytest.fixture
-def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ScriptedCommands:
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    return ScriptedCommands(folder)
-
-
-@pytest.fixture
-def scheduler(fake: ScriptedCommands) -> Scheduler:
-    del fake
-    return Scheduler(LocalTransport(), timeout_s=60)
-
 
 # reading
 
